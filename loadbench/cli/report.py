@@ -185,7 +185,7 @@ def _of_run(result: Run, folder: Path, form: str, kind: str, **appearance: Unpac
     content = render(result, form, quality=read_quality(folder), **appearance)
     # The answer of a capacity search comes before its levels, for people, and its title is higher.
     if form in RENDERERS and (folder / FILE).is_file():
-        search = shown[form](capacity_document(read_capacity(folder)))
+        search = shown[form](capacity_document(read_capacity(folder), result.levels))
         content = search + "\n" + "#" * (form == "markdown") + content
     return content
 

@@ -7,16 +7,22 @@ from operator import attrgetter
 from typing import TYPE_CHECKING
 
 from loadbench.analyze.capacity.curve import fit_of_all_objectives
+from loadbench.analyze.level.verdict import CLIENT_CODES
+from loadbench.core.text import some
 from loadbench.core.units import NS_PER_S, format_duration
 from loadbench.plan.search import Purpose
 from loadbench.plan.server_url import UNVERIFIED
 from loadbench.record.figures import MANY_A_REQUEST
 from loadbench.report.document import Block, Document, Notes, Table, Text
+from loadbench.report.run import BY_OBJECTIVES
 from loadbench.report.values import counted, duration, percent
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from loadbench.results.capacity import Capacity, CurveLevel, HitShare, ProbeResult, Verification
     from loadbench.results.prediction import PredictedCapacity
+    from loadbench.results.run import LevelResult
 
 # The name of each phase, and what its probes are for.
 _PHASES = {
@@ -36,11 +42,11 @@ _FAVOURS = 1.0
 _MANY_SHORTER = 0.1
 
 
-def capacity_document(capacity: Capacity) -> Document:
-    """The whole report, also of a search that is under way."""
+def capacity_document(capacity: Capacity, levels: Sequence[LevelResult] = ()) -> Document:
+    """The whole report, also of a search that is under way; `levels` are those of its run, if they are at hand."""
     fit = fit_of_all_objectives(capacity.prediction, getattr(capacity.answer, "think_s", None))
     title = f"Capacity of model {capacity.model}" if capacity.model else "Capacity"
-    blocks: list[Block] = [Text(_answer_lines(capacity, fit)), *_claims(capacity)]
+    blocks: list[Block] = [Text([*_answer_lines(capacity, fit), *_trust_lines(capacity, levels)]), *_claims(capacity)]
     if capacity.verification is not None:
         blocks += _verification(capacity, capacity.verification, fit)
     if capacity.at_think_times or capacity.prediction is not None:
@@ -115,6 +121,36 @@ def _answer_lines(capacity: Capacity, fit: PredictedCapacity | None) -> list[str
             line += f"; {fleet.least} would be enough if each can serve {most:g}"
             line += f", also with {percent(fleet.headroom)} kept free" if fleet.headroom else ""
         lines.append(f"{line}.")
+    return lines
+
+
+def _trust_lines(capacity: Capacity, levels: Sequence[LevelResult]) -> list[str]:
+    """Why levels that a sweep would call INVALID do or do not weaken the answer."""
+    lines, probes = [], [probe for probe in capacity.probes if probe.level < len(levels)]
+    codes = {probe.level: {reason.code for reason in levels[probe.level].verdict.reasons} for probe in probes}
+    late = sum(not found.isdisjoint(CLIENT_CODES) for found in codes.values())
+    if late:
+        line = f"loadbench was late in {late} of {counted(len(probes), 'probe')}, by too little to change a result"
+        lines.append(f"{line}; probes whose results it could have changed do not count.")
+    used = {*codes, *(step.level for step in capacity.curve)}
+    refused = [
+        level
+        for place, level in enumerate(levels)
+        if place not in used and not CLIENT_CODES.isdisjoint(reason.code for reason in level.verdict.reasons)
+    ]
+    if refused:
+        thinks = any(getattr(level.load, "think", None) for level in levels)
+        without = {level.load.label for level in refused if thinks and not getattr(level.load, "think", None)}
+        named = dict.fromkeys(
+            level.load.label + (" without think time" if level.load.label in without else "") for level in refused
+        )
+        lines.append(f"Not counted, because loadbench was too slow: {some([*named], most=3)}.")
+    doubtful = dict.fromkeys(probe.label for probe in probes if codes[probe.level] - BY_OBJECTIVES)
+    if doubtful:
+        where = some([*doubtful], most=3)
+        lines.append(
+            f"Something else is wrong with the measurement at {where}, which may change the answer: see below."
+        )
     return lines
 
 
@@ -269,6 +305,7 @@ def _notes(capacity: Capacity) -> Notes:
         notes = [
             f"a probe is one measurement at one load; its phase: {phases}",
             f"objective columns: share of the probe's requests that met it. {goals}",
+            "probes are short on purpose: the objectives decide by the requests of all of them, so none has a verdict",
             "requests: those due after the warm-up; where requests wait, the server first answered earlier ones",
         ]
         sides = {side_of(probe) for probe in probes}

@@ -17,7 +17,16 @@ from loadbench.record.outcome import failed_of
 from loadbench.report import machine
 from loadbench.report.by_prompt import by_prompt_document
 from loadbench.report.document import Block, Choice, Document, Heading, Notes, Table, Text, Tiles
-from loadbench.report.run import by_model, group_tables, level_place, level_table, notes, server_programs
+from loadbench.report.run import (
+    by_model,
+    group_tables,
+    is_search,
+    level_place,
+    level_table,
+    notes,
+    reasons_of,
+    server_programs,
+)
 from loadbench.report.run_charts import (
     distribution_charts,
     latency_charts,
@@ -94,7 +103,7 @@ def run_blocks(run: Run, folder: Path | None, *, levels: Sequence[LevelResult] |
     blocks += [Heading("All levels")]
     for model, found in models.items():
         blocks += [Text([f"model {model}"])] if len(models) > 1 else []
-        blocks += [level_table(found), *_other_tables(found)]
+        blocks += [level_table(found, judged=not is_search(run)), *_other_tables(found)]
     blocks += [Heading("Verdicts and what to do"), *_verdicts(run)]
     if any(level.failures for level in run.levels):
         blocks += [Heading("Failures"), _failures(run)]
@@ -377,8 +386,8 @@ def _verdicts(run: Run) -> list[Block]:
     """A row for each reason and caveat: the same text at several levels is one row."""
     rows: dict[tuple[str, str, str], list[tuple[int, str]]] = {}
     for index, level in enumerate(run.levels):
-        reasons = [(level.verdict.status, reason) for reason in level.verdict.reasons]
-        for status, reason in [*reasons, *(("note", caveat) for caveat in level.caveats)]:
+        reasons = [(level.verdict.status, reason) for reason in reasons_of(run, level, "verdict")]
+        for status, reason in [*reasons, *(("note", caveat) for caveat in reasons_of(run, level, "caveats"))]:
             rows.setdefault((status, reason.code, reason.advice), []).append((index, reason.message))
     shown = []
     for (status, _, advice), places in rows.items():
@@ -388,6 +397,8 @@ def _verdicts(run: Run) -> list[Block]:
     good = sum(level.verdict.status == "VALID" for level in run.levels)
     means = "in a VALID level the load generator kept up, the server was steady, and there were enough responses"
     lines = [f"{good} of {counted(len(run.levels), 'level')} VALID; {means}."]
+    if is_search(run):
+        lines = ["Probes have no verdicts of their own: the objectives decide, by the requests of all of them."]
     return [Text(lines), Table(("verdict", "why", "what to do"), shown, "lll")]
 
 

@@ -96,7 +96,7 @@ def _below(blocks: Sequence[Block]) -> list[Block]:
 
 def capacity_page(capacity: Capacity, run: Run, folder: Path | None) -> Document:
     """The answer, what it rests on, and the levels that were measured for it."""
-    text, *rest = capacity_document(capacity).blocks
+    text, *rest = capacity_document(capacity, run.levels).blocks
     title = f"Capacity of {capacity.model or run.name}"
     head = f"loadbench capacity · {when(capacity.started_at)} · {', '.join(capacity.objectives)}"
     blocks: list[Block] = [Text([head]), text, Tiles(_answer_tiles(capacity))]
@@ -135,7 +135,7 @@ def _searches_page(folder: Path) -> Document:
     for search in capacities.searches:
         inner = folder / capacities.folders.get(search.model, "")
         run = run_in(inner) if (inner / "run.json").is_file() and inner != folder else None
-        first, *rest = capacity_document(search).blocks
+        first, *rest = capacity_document(search, () if run is None else run.levels).blocks
         facts = [] if run is None else [requested(run)]
         options.append(
             (search.model, [first, Tiles(_answer_tiles(search)), *capacity_charts(search, run), *rest, *facts])

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Literal
 from urllib.parse import urlsplit
 
 from loadbench.analyze.level.knee import WORTHWHILE, knee
-from loadbench.analyze.level.overload import amount, limit_sentence
+from loadbench.analyze.level.overload import FAILURES, amount, limit_sentence
+from loadbench.analyze.level.verdict import CLIENT_CODES
 from loadbench.analyze.stats.intervals import quantile_ranks
 from loadbench.core.text import some
 from loadbench.plan.server_url import UNVERIFIED
@@ -53,13 +54,26 @@ _RANKS = {
 # among fewer values nothing is.
 _FAR, _FEWEST_FOR_OUTLIERS = 14.8, 10
 _BARS = "▁▂▃▄▅▆▇█"
+# What the objectives of a capacity search decide instead: its probes are short on purpose, failures count as misses,
+# and a probe of which the load generator's delay could have changed the result does not count.
+BY_OBJECTIVES = CLIENT_CODES | {
+    "too_few_answers",
+    "short_warm_up",
+    "not_steady",
+    "steadiness_unknown",
+    "no_answers",
+    "aborted",
+    "interrupted",
+    FAILURES,
+}
 
 
 def run_document(run: Run, *, quality: Quality | None = None) -> Document:
     """The whole report; with the quality of the responses where it is known."""
     blocks: list[Block] = [Text([run.question])] if run.question else []
     for model, levels in by_model(run).items():
-        blocks += [Heading(f"model {model}"), level_table(levels), *group_tables(levels), *machine.tables(levels)]
+        blocks += [Heading(f"model {model}"), level_table(levels, judged=not is_search(run)), *group_tables(levels)]
+        blocks += machine.tables(levels)
     blocks += map(Notes, notes(run))
     if run.imported is not None:
         from loadbench.report.imported import imported_blocks  # noqa: PLC0415 - a sweep starts sooner without it
@@ -137,8 +151,9 @@ def level_place(run: Run, *indexes: int) -> str:
     )
 
 
-def level_table(levels: Sequence[LevelResult]) -> Table:
-    """A row for each level; with the goodput where there are objectives for it."""
+def level_table(levels: Sequence[LevelResult], *, judged: bool = True) -> Table:
+    """A row for each level; with the goodput where there are objectives for it, and a verdict where they are `judged`
+    one by one."""
     at = knee(levels)
     with_goodput = any(level.goodput is not None for level in levels)
     with_gave_up = any(level.gave_up is not None for level in levels)
@@ -171,14 +186,14 @@ def level_table(levels: Sequence[LevelResult]) -> Table:
             row["goodput"] = (
                 "-" if good is None else f"{significant(good.requests_per_s)}/s, {percent(good.attainment)}"
             )
-        rows.append({**row, "verdict": verdict(level)})
+        rows.append(row | ({"verdict": verdict(level)} if judged else {}))
     headers = tuple(rows[0]) if rows else ()
     # An objective's own figure is never left out; failures are where there are none.
     rules = {one.rule for level in levels for one in level.objectives}
     named = {f"{match[1]} {match[2]}".upper() for rule in rules if (match := _FIGURE.match(rule))}
     ranks = _RANKS | ({} if any(failed_of(level.outcomes)[0] for level in levels) else {"failed": "5"})
     rank = "".join("0" if header.upper() in named else ranks.get(header, DETAIL) for header in headers)
-    return Table(headers, [list(row.values()) for row in rows], "r" * (len(headers) - 1) + "l", rank=rank)
+    return Table(headers, [list(row.values()) for row in rows], "r" * (len(headers) - judged) + "l" * judged, rank=rank)
 
 
 def group_tables(levels: Sequence[LevelResult]) -> list[Block]:
@@ -252,6 +267,17 @@ def level_line(level: LevelResult, *, is_probe: bool = False) -> str:
     )
 
 
+def is_search(run: Run) -> bool:
+    """Whether the levels are probes of a capacity search, which judges them by its objectives, all together."""
+    return bool(run.scenario.get("capacity"))
+
+
+def reasons_of(run: Run, level: LevelResult, kind: Literal["verdict", "caveats"]) -> list[Reason]:
+    """The reasons of a level's verdict, or its caveats; of a probe only those that its objectives do not settle."""
+    found = level.verdict.reasons if kind == "verdict" else level.caveats
+    return [reason for reason in found if not (is_search(run) and reason.code in BY_OBJECTIVES)]
+
+
 def verdict(level: LevelResult) -> str:
     """The verdict's status, marked where it is not known whether the level was steady."""
     unknown = any(caveat.code == "steadiness_unknown" for caveat in level.caveats)
@@ -281,7 +307,7 @@ def notes(run: Run) -> tuple[list[str], list[str], list[str]]:
         conclusion += _knee_notes(levels, whose[model])
         sentence = limit_sentence(levels)
         conclusion += [f"{model}: {sentence}" if len(models) > 1 else sentence] if sentence else []
-    for model, levels in () if run.scenario.get("capacity") else models.items():
+    for model, levels in () if is_search(run) else models.items():
         conclusion += _objective_notes(levels, whose[model])
 
     problems = [] if run.complete else ["the run is not complete: it was stopped or is still running"]
@@ -315,7 +341,7 @@ def notes(run: Run) -> tuple[list[str], list[str], list[str]]:
         above = any(AT_LEAST in text for text in cells)
         at_least = f"; {AT_LEAST} its true value is at least about this, and nothing bounds it from above" * above
         details.append(f"{UNSURE} {meaning}{at_least}: measure longer")
-    if any(UNKNOWN in verdict(level) for level in run.levels):
+    if not is_search(run) and any(UNKNOWN in verdict(level) for level in run.levels):
         details.append(
             f"{UNKNOWN} whether the server was steady is unknown; gates that this level passes are undecided"
         )
@@ -464,7 +490,7 @@ def _reason_notes(run: Run, kind: Literal["verdict", "caveats"]) -> list[str]:
     found: dict[str, dict[Reason, list[int]]] = {}
     for index, level in enumerate(run.levels):
         seen = set()
-        for reason in level.verdict.reasons if kind == "verdict" else level.caveats:
+        for reason in reasons_of(run, level, kind):
             # A level may have a reason twice, as for two models of a mix.
             key = reason.message if reason.code in seen else reason.code
             seen.add(reason.code)

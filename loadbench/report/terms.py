@@ -209,7 +209,9 @@ TERMS: Final[tuple[Term, ...]] = (
 
     # Verdicts.
     Term("VALID", "status", "No condition holds that makes the measurement doubtful: its figures can be used."),
-    Term("INVALID", "status", "The measurement is at fault, or the server does not work: the figures decide nothing.",
+    Term("INVALID", "status", "The measurement is at fault, or the server does not work: the figures decide nothing. "
+         "A capacity search decides by its objectives instead: there a probe counts, however late loadbench was, "
+         "unless that could have changed the result.",
          remedy="see the reason and its advice; the sweep exits with 4"),
     Term("OVERLOADED", "status", "The measurement is sound, and the server was beyond its limit: waiting times there "
          "have no end.", remedy="use a lower load; the level shows where the limit is", see=("knee", "not_steady")),

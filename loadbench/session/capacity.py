@@ -205,7 +205,9 @@ class Searches:
     def document(self) -> Document:
         """The report."""
         result = self.result
-        return capacity_document(result) if isinstance(result, Capacity) else capacities_document(result)
+        if isinstance(result, Capacity):
+            return capacity_document(result, self.writers[0].run.levels)
+        return capacities_document(result)
 
     def shown(self) -> list[Shown]:
         """The probes, as the levels of a run for each model."""
@@ -554,7 +556,7 @@ class CapacityWriter(RunWriter):
     def _write(self) -> None:
         self.capacity = msgspec.structs.replace(self.capacity, run=str(self.folder.path))
         self.folder.save(FILE, to_json(self.capacity))
-        self.folder.save("capacity.md", render_markdown(capacity_document(self.capacity)).encode())
+        self.folder.save("capacity.md", render_markdown(capacity_document(self.capacity, self.run.levels)).encode())
 
     def exit_code(self) -> ExitCode:
         """How the process ends."""
