@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING
 
 from loadbench.analyze.level.by_prompt import by_prompt
-from loadbench.analyze.level.knee import knee
+from loadbench.analyze.level.knee import knee, knee_sentence, shows_throughput
 from loadbench.analyze.level.over_time import over_time
 from loadbench.core.errors import BadInput
 from loadbench.core.text import some
@@ -147,14 +147,15 @@ def conclusion(run: Run) -> list[str]:
         text = f"{most} {significant(rate)} output tokens/s{between} at {_load(best)}"
         if at is not None and at.high is not None:
             text += ", where throughput stops growing"
-        elif at is not None and at.grows:
-            text += ", and throughput still grows there: the limit is at a higher load"
         ttft = best.metrics.get("ttft_s")
         if ttft is not None:
             text += f"; the first token then comes after {duration(ttft.p50)} (median), {duration(ttft.p95)} (p95)"
         failed, of = failed_of(best.outcomes, best.missed)
         text += f"; {failed} of {counted(of, 'request')} failed" if failed else ""
         lines.append(f"{text}.")
+        sentence = knee_sentence(models[model], whose=f" of {model}" if len(models) > 1 else "")
+        if sentence and (at is None or at.high is None or at.beyond):
+            lines.append(f"{sentence[0].upper()}{sentence[1:]}.")
     if run.simulated:
         lines.append("This is the simulated server of loadbench, not a real one.")
     unsure = [level for level in run.levels if not level.verdict.usable and level.verdict.status != "OVERLOADED"]
@@ -171,7 +172,7 @@ def conclusion(run: Run) -> list[str]:
 
 def _chosen(levels: Sequence[LevelResult]) -> LevelResult:
     """The level at the knee, or the one with the highest throughput of those that can be believed."""
-    sound = [level for level in levels if level.verdict.status in {"VALID", "OVERLOADED"}] or list(levels)
+    sound = [level for level in levels if shows_throughput(level)] or list(levels)
     at = knee(levels)
     most = max(sound, key=lambda level: level.throughput.output_tokens_per_s)
     return most if at is None else next((level for level in sound if level.load == at.high), most)

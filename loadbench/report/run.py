@@ -10,8 +10,8 @@ import re
 from typing import TYPE_CHECKING, Literal
 from urllib.parse import urlsplit
 
-from loadbench.analyze.level.knee import WORTHWHILE, knee
-from loadbench.analyze.level.overload import FAILURES, amount, limit_sentence
+from loadbench.analyze.level.knee import knee, knee_sentence
+from loadbench.analyze.level.overload import FAILURES, limit_sentence
 from loadbench.analyze.level.verdict import CLIENT_CODES
 from loadbench.analyze.stats.intervals import quantile_ranks
 from loadbench.core.text import some
@@ -304,7 +304,9 @@ def notes(run: Run) -> tuple[list[str], list[str], list[str]]:
     whose = {model: f" of {model}" if len(models) > 1 else "" for model in models}
     conclusion = []
     for model, levels in models.items():
-        conclusion += _knee_notes(levels, whose[model])
+        at, sentence = knee(levels), knee_sentence(levels, whose=whose[model])
+        mark = f"{KNEE} " if at is not None and at.high is not None else ""
+        conclusion += [f"{mark}{sentence}"] if sentence else []
         sentence = limit_sentence(levels)
         conclusion += [f"{model}: {sentence}" if len(models) > 1 else sentence] if sentence else []
     for model, levels in () if is_search(run) else models.items():
@@ -383,23 +385,6 @@ def _cold_notes(run: Run) -> list[str]:
             slow = f"the first response was slow: TTFT {duration(cold_s)} cold, {duration(warm_s)} warm"
             notes.append(f"{status.model}: {slow}; levels are measured warm, and whoever comes first waits as long")
     return notes
-
-
-def _knee_notes(levels: Sequence[LevelResult], whose: str) -> list[str]:
-    at = knee(levels)
-    if at is None:
-        return []
-    if at.high is not None:
-        faster = f"no higher load is more than {percent(WORTHWHILE)} faster than {at.high.label}"
-        if at.low is None:
-            return [f"{KNEE} throughput{whose} stops growing at {at.high.label} or below: {faster}"]
-        between = f"between {amount(at.low):g} and {amount(at.high):g} {at.unit}"
-        return [f"{KNEE} throughput{whose} stops growing {between}: {faster}"]
-    if at.grows:
-        return [f"throughput{whose} still grows at {at.top.label}: the knee is at a higher load"]
-    if at.low is not None:
-        return [f"throughput{whose} grows beyond {at.low.label}; where it stops is not certain: measure longer"]
-    return [f"whether throughput{whose} grows with the load is not certain: measure longer"]
 
 
 def _objective_notes(levels: Sequence[LevelResult], whose: str) -> list[str]:

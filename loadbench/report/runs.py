@@ -37,7 +37,8 @@ def result_of(run: RunSummary) -> str:
         texts.append(run.conclusion)
     if run.peak is not None:
         who = f" ({run.peak.model})" if len(run.models) > 1 else ""
-        texts.append(f"{significant(run.peak.output_tokens_per_s)} tok/s at {run.peak.load}{who}")
+        above = f", {some(run.peak.invalid_above, most=1)} INVALID" if run.peak.invalid_above else ""
+        texts.append(f"{significant(run.peak.output_tokens_per_s)} tok/s at {run.peak.load}{above}{who}")
     if run.state != "complete":
         # What a search has concluded so far is no result: it has one state, that of its run.
         texts = [run.state, *(text for text in texts if not text.endswith("inconclusive"))]

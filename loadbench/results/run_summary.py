@@ -115,11 +115,14 @@ class _Labels(msgspec.Struct):
 
 
 class Peak(msgspec.Struct, frozen=True, kw_only=True):
-    """The highest output tokens/s of the levels that are neither INVALID nor OVERLOADED, and the load there."""
+    """The highest output tokens/s of the levels that are neither INVALID nor OVERLOADED, and the load there.
+
+    `invalid_above` are higher loads on the same model whose levels are INVALID: what they give is unknown."""
 
     output_tokens_per_s: float
     load: str
     model: str
+    invalid_above: list[str] = []
 
 
 class CapacityFound(msgspec.Struct, frozen=True, kw_only=True):
@@ -199,7 +202,16 @@ def summary_of(found: FoundRun) -> RunSummary:
         }
         if best is not None and not searches and command != "compare":
             speed = best.throughput.output_tokens_per_s
-            fields["peak"] = Peak(output_tokens_per_s=speed, load=best.load.label, model=best.model)
+            above = [
+                level.load.label
+                for level in levels
+                if (level.model, type(level.load)) == (best.model, type(best.load))
+                and level.verdict.status == "INVALID"
+                if _amount(level.load) > _amount(best.load)
+            ]
+            fields["peak"] = Peak(
+                output_tokens_per_s=speed, load=best.load.label, model=best.model, invalid_above=above
+            )
         if runs:
             first = runs[0]
             replays = "replay" if first.scenario.load.trace is not None else ""
@@ -220,6 +232,10 @@ def summary_of(found: FoundRun) -> RunSummary:
     base: dict[str, object] = {"name": found.name, "started_at": found.began.isoformat().replace("+00:00", "Z")}
     about: dict[str, object] = {"run": path.name, "path": str(path), "command": command, "state": state}
     return msgspec.convert({**base, **msgspec.to_builtins(fields), **about, "problem": problem}, RunSummary)
+
+
+def _amount(load: ClosedLoad | OpenLoad) -> float:
+    return load.users if isinstance(load, ClosedLoad) else load.rate_per_s
 
 
 def _found(search: _Search) -> CapacityFound:

@@ -10,10 +10,12 @@ import pytest
 
 from loadbench.core.errors import BadInput
 from loadbench.plan.load import Closed
+from loadbench.report.runs import result_of
 from loadbench.results.folder import RunFolder, read_run
 from loadbench.results.requests import RequestLog
 from loadbench.results.run import ModelStatus, to_json
 from loadbench.results.run_list import find_run, names_of_runs, runs_in
+from loadbench.results.run_summary import Peak, RunSummary
 from tests.building import a_level, a_run
 from tests.cli.typed import typed
 
@@ -105,6 +107,13 @@ def test_list_has_newest_first(kept):
     assert [line.split()[0][:8] for line in lines] == ["20260103", "20260102", "20260101"]
     assert "tok/s at users=2" in lines[0]
     assert "VALID" in lines[0]
+
+
+def test_list_says_that_a_higher_load_is_invalid():
+    """The throughput that it shows may not be the most."""
+    peak = Peak(output_tokens_per_s=773.0, load="users=8", model="m", invalid_above=["users=16"])
+    run = RunSummary(run="r", path="r", name="r", started_at="", state="complete", models=["m"], peak=peak)
+    assert result_of(run) == "773 tok/s at users=8, users=16 INVALID"
 
 
 @pytest.mark.parametrize(

@@ -14,8 +14,9 @@ from loadbench.analyze.level.rebuild import run_in
 from loadbench.report.document import Chart, Choice, Document, Heading, Notes, Series, Table, Text
 from loadbench.report.html import charts_of, render_html
 from loadbench.report.page import conclusion, run_page
-from loadbench.results.run import Reason
-from tests.report.golden import HOSTILE, RUNS, bending, hostile, stopped
+from loadbench.results.run import Reason, Verdict
+from tests.building import a_run
+from tests.report.golden import HOSTILE, RUNS, bending, hostile, level, stopped
 
 RESULTS = Path(__file__).parents[2] / "results"
 SAVED = RESULTS / "20261124T230344Z-llamacpp-25m-8slots"
@@ -110,6 +111,18 @@ def test_conclusion_names_the_knee():
     assert "at 4 users, where throughput stops growing" in sentence
     assert "simulated" in simulated
     assert "not complete" in conclusion(stopped())[-1]
+
+
+def test_conclusion_leaves_open_what_an_invalid_level_hides():
+    """The levels that count still grow, and the next one is INVALID: the page says no more than the terminal."""
+    run = a_run(*(level(users, tokens_per_s=10.0 * users) for users in (1, 2, 4)))
+    top = msgspec.structs.replace(run.levels[2], verdict=Verdict("INVALID", [Reason("busy_machine", "", "")]))
+    run = msgspec.structs.replace(run, levels=[*run.levels[:2], top])
+    lines = conclusion(run)
+    assert "at 2 users" in lines[0]
+    assert lines[1] == (
+        "Whether throughput still grows after users=2 is unknown: users=4 is INVALID; measure again on an idle machine."
+    )
 
 
 def test_page_of_many_levels_is_small():

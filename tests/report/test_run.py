@@ -84,7 +84,8 @@ def test_bend_is_marked_once_and_explained():
     run = bending()
     assert [KNEE in cell for cell in cells(run, name="tok/s")] == [False, False, True, False]
     assert any(
-        note.startswith("◄ throughput stops growing between 2 and 4 users: no higher") for note in all_notes(run)
+        note.startswith("◄ throughput stops growing between 2 and 4 users: even with the noise counted in, no higher")
+        for note in all_notes(run)
     )
 
 

@@ -23,6 +23,7 @@ from statistics import NormalDist, fmean, stdev
 from typing import TYPE_CHECKING, NamedTuple
 
 from loadbench.analyze.level.overload import amount
+from loadbench.core.text import some
 from loadbench.results.run import ClosedLoad, OpenLoad
 
 if TYPE_CHECKING:
@@ -44,13 +45,15 @@ _FEWEST_ANSWERS = 4
 class Knee(NamedTuple):
     """Throughput stops growing above `low` and at `high` at the latest; `None` where that end cannot be shown.
 
-    `top` is the highest load that was measured; `grows` says that throughput clearly still rises up to it.
+    `top` is the highest load that counts; `grows` says that throughput clearly still rises up to it. `beyond` are the
+    levels with a higher load than `high`, or than `top` where the knee is not known, that do not count.
     """
 
     low: ClosedLoad | OpenLoad | None
     high: ClosedLoad | OpenLoad | None
     top: ClosedLoad | OpenLoad
     grows: bool
+    beyond: Sequence[LevelResult] = ()
 
     @property
     def unit(self) -> str:
@@ -83,28 +86,99 @@ def knee(levels: Sequence[LevelResult]) -> Knee | None:
             high = rate.load
     before, last = rates[-2:]
     grows = last.log - before.log > max(margin, excluded * math.hypot(last.sd, before.sd))
-    return Knee(low, high, last.load, grows)
+    shown = amount(high or last.load)
+    beyond = [level for level in levels if _kind(level) == _kind_of(last.load) and amount(level.load) > shown]
+    return Knee(low, high, last.load, grows, [level for level in beyond if not shows_throughput(level)])
 
 
-def _rates(levels: Sequence[LevelResult]) -> list[_Rate]:
-    """The throughput at each load, by load; of loads of several kinds, those of the commonest."""
-    sound = [
-        level
-        for level in levels
-        if level.verdict.status != "INVALID"
+def shows_throughput(level: LevelResult) -> bool:
+    """Whether a level's output tokens/s count as those of the server."""
+    return (
+        level.verdict.status != "INVALID"
         and not level.interrupted
         and all(reason.code != "too_few_answers" for reason in level.verdict.reasons)
         and level.outcomes.get("ok", 0) >= _FEWEST_ANSWERS
         and level.throughput.output_tokens_per_s > 0
-    ]
-    # In a capacity search some levels have think times and others have none.
-    kinds = Counter((type(level.load), getattr(level.load, "think", None)) for level in sound)
+    )
+
+
+def knee_sentence(levels: Sequence[LevelResult], *, whose: str = "") -> str:
+    """What the levels of one model show of the knee, or why they do not show it; empty where there is no such question.
+
+    With think times, the users and their pauses set the throughput: that it grows with the users says nothing there.
+    """
+    kinds = Counter(map(_kind, levels))
+    at, think = knee(levels), bool(kinds) and kinds.most_common(1)[0][0][1]
+    if at is None:
+        same = [level for level in levels if _kind(level) == kinds.most_common(1)[0][0]]
+        out = [level for level in same if not shows_throughput(level)]
+        if think or not out or len({amount(level.load) for level in same}) < 2:
+            return ""
+        text = f"{len(out)} of {len(same)} levels {'does' if len(out) == 1 else 'do'} not count ({_named(out)})"
+        return f"the knee{whose}, where throughput stops growing, cannot be determined: {text}; {_again(out)}"
+    unknown = f"{_named(at.beyond)}; {_again(at.beyond)}" if at.beyond else ""
+    if at.high is not None:
+        where = f"at {at.high.label} or below"
+        if at.low is not None:
+            where = f"between {amount(at.low):g} and {amount(at.high):g} {at.unit}"
+        which = f"no higher load{' that counts' * bool(unknown)} is more than {100 * WORTHWHILE:.3g} % faster"
+        text = f"throughput{whose} stops growing {where}: even with the noise counted in, {which} than {at.high.label}"
+        return f"{text}; {unknown}" if unknown else text
+    if getattr(at.top, "think", None):
+        return ""
+    if at.grows and unknown:
+        return f"whether throughput{whose} still grows after {at.top.label} is unknown: {unknown}"
+    if at.grows:
+        return f"throughput{whose} still grows at {at.top.label}: the knee is at a higher load"
+    if at.low is not None:
+        why = f"unknown: {unknown}" if unknown else "not certain: measure longer"
+        return f"throughput{whose} grows beyond {at.low.label}; where it stops is {why}"
+    return f"whether throughput{whose} grows with the load is " + (
+        f"unknown: {unknown}" if unknown else "not certain: measure longer"
+    )
+
+
+def _named(levels: Sequence[LevelResult]) -> str:
+    """`users=8, 16 are INVALID, users=32 is INCONCLUSIVE`."""
+    by_why: dict[str, list[str]] = {}
+    for level in levels:
+        status = level.verdict.status
+        why: str = (
+            status if status not in {"VALID", "OVERLOADED"} else "not complete" if level.interrupted else "too short"
+        )
+        by_why.setdefault(why, []).append(level.load.label)
+    texts = []
+    for why, labels in by_why.items():
+        kind, _, first = labels[0].partition("=")
+        amounts = list(dict.fromkeys([first, *(label.partition("=")[2] for label in labels[1:])]))
+        texts.append(f"{kind}={some(amounts, most=8)} {'is' if len(amounts) == 1 else 'are'} {why}")
+    return ", ".join(texts)
+
+
+def _again(levels: Sequence[LevelResult]) -> str:
+    busy = any(one.code == "busy_machine" for at in levels for one in (*at.verdict.reasons, *at.caveats))
+    return "measure again on an idle machine" if busy else "see the reasons, and measure again"
+
+
+def _kind(level: LevelResult) -> tuple[type, str | None]:
+    return _kind_of(level.load)
+
+
+def _kind_of(load: ClosedLoad | OpenLoad) -> tuple[type, str | None]:
+    """Loads of several kinds are on different curves: in a capacity search some have think times."""
+    return type(load), getattr(load, "think", None)
+
+
+def _rates(levels: Sequence[LevelResult]) -> list[_Rate]:
+    """The throughput at each load, by load; of loads of several kinds, those of the commonest."""
+    sound = [level for level in levels if shows_throughput(level)]
+    kinds = Counter(map(_kind, sound))
     if not kinds:
         return []
     ((kind, _),) = kinds.most_common(1)
     by_load: dict[float, list[LevelResult]] = {}
     for level in sound:
-        if (type(level.load), getattr(level.load, "think", None)) == kind:
+        if _kind(level) == kind:
             by_load.setdefault(amount(level.load), []).append(level)
     rates = []
     for _, same in sorted(by_load.items()):

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from loadbench.analyze.level.knee import knee
+from loadbench.analyze.level.knee import knee, knee_sentence
 from loadbench.plan.load import Closed
 from loadbench.results.run import ClosedLoad, LevelResult, OpenLoad, Reason, Throughput, Verdict
 from tests.building import a_level
@@ -135,3 +135,51 @@ def test_the_range_holds(server, noise):
     rng = np.random.default_rng(7)
     right = sum(outcome(SERVERS[server], noise, rng, known=True)[0] for _ in range(200))
     assert right >= 200 * 0.95 - 2.6 * math.sqrt(200 * 0.95 * 0.05)
+
+
+def test_a_higher_level_that_does_not_count_leaves_the_growth_unknown():
+    """Twice as fast at 8 users as at 4, and 16 users INVALID: nobody knows whether it still grows."""
+    text = knee_sentence([*swept({4: 522.0, 8: 773.0}), level(16, 779.0, status="INVALID")])
+    assert text == (
+        "whether throughput still grows after users=8 is unknown: users=16 is INVALID; see the reasons, and "
+        "measure again"
+    )
+    assert "still grows at users=8" in knee_sentence(swept({4: 522.0, 8: 773.0}))
+    assert "still grows at users=8" in knee_sentence([level(1, 9.0, status="INVALID"), *swept({4: 522.0, 8: 773.0})])
+
+
+def test_where_other_programs_were_the_cause_the_advice_is_an_idle_machine():
+    """Rather than to read the reasons."""
+    busy = Verdict("INVALID", [Reason("late_reads", "", ""), Reason("busy_machine", "", "")])
+    top = msgspec.structs.replace(level(16, 779.0), verdict=busy)
+    assert knee_sentence([*swept({4: 522.0, 8: 773.0}), top]).endswith("; measure again on an idle machine")
+
+
+def test_a_knee_below_a_level_that_does_not_count_says_so():
+    """It is the knee of the loads that count."""
+    text = knee_sentence([*swept({1: 100.0, 2: 200.0, 4: 201.0}), level(8, 90.0, status="INVALID")])
+    assert text.startswith("throughput stops growing between 1 and 2 users: even with the noise counted in, no higher")
+    assert "no higher load that counts" in text
+    assert "users=8 is INVALID" in text
+
+
+def test_too_few_levels_that_count_leave_the_knee_undetermined():
+    """The sentence says how many do not count, and why."""
+    few = Verdict("INCONCLUSIVE", [Reason("too_few_answers", "", "")])
+    levels = [msgspec.structs.replace(level(1, 178.0), verdict=few), level(16, 779.0)]
+    levels[1:1] = [level(users, 300.0, status="INVALID") for users in (2, 4)]
+    assert knee_sentence(levels) == (
+        "the knee, where throughput stops growing, cannot be determined: 3 of 4 levels do not count "
+        "(users=1 is INCONCLUSIVE, users=2, 4 are INVALID); see the reasons, and measure again"
+    )
+    assert knee_sentence(levels[-1:]) == ""
+
+
+def test_with_think_times_growth_says_nothing():
+    """More users who pause always send more, until the knee: only a knee is worth a sentence."""
+    growing, flat = (
+        [msgspec.structs.replace(one, load=ClosedLoad(one.load.users, "6s")) for one in swept(rates)]
+        for rates in ({50: 500.0, 100: 990.0}, {50: 500.0, 100: 990.0, 200: 991.0})
+    )
+    assert knee_sentence(growing) == ""
+    assert "stops growing between 50 and 100 users" in knee_sentence(flat)
