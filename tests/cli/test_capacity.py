@@ -88,6 +88,7 @@ def kept_search(
             transport=Slots(4, 2.0, seed=2, first_s=0.05 if scenario.measures_curve else 0.0),
             telemetry=Undisturbed(scenario, target, clock=clock, say=progress.say),
             environment={},
+            servers=(),
         )
         terms = conditions(scenario)
         with CapacityWriter(session, progress, model="m", scenario=scenario, terms=terms, resumed=resumed) as writer:
