@@ -149,7 +149,11 @@ def conclusion(run: Run) -> list[str]:
             text += ", where throughput stops growing"
         ttft = best.metrics.get("ttft_s")
         if ttft is not None:
-            text += f"; the first token then comes after {duration(ttft.p50)} (median), {duration(ttft.p95)} (p95)"
+            low, high = ttft.interval.get("p95") or (None, None)
+            at_least = "at least about " if low is not None and high is None else ""
+            text += f"; the first token then comes after {duration(ttft.p50)} (median), "
+            text += f"{at_least}{duration(ttft.p95)} (p95)"
+        text += "" if shows_throughput(best) else f" (this level is {best.verdict.status} and decides nothing)"
         failed, of = failed_of(best.outcomes, best.missed)
         text += f"; {failed} of {counted(of, 'request')} failed" if failed else ""
         lines.append(f"{text}.")
@@ -223,21 +227,26 @@ def _tiles(run: Run) -> list[tuple[str, str, str]]:
     if not run.levels:
         return []
     tiles = []
-    best = max(run.levels, key=lambda level: level.throughput.output_tokens_per_s)
+    sound = [level for level in run.levels if shows_throughput(level)]
+    best = max(sound or run.levels, key=lambda level: level.throughput.output_tokens_per_s)
     whose = f" ({best.model})" if len(by_model(run)) > 1 else ""
-    tiles.append(
-        ("highest throughput", f"{significant(best.throughput.output_tokens_per_s)} tok/s", f"at {_load(best)}{whose}")
-    )
+    doubt = "" if sound else f", {best.verdict.status}"
+    rate = f"{significant(best.throughput.output_tokens_per_s)} tok/s"
+    tiles.append(("highest throughput", rate, f"at {_load(best)}{whose}{doubt}"))
     if len(by_model(run)) == 1:
         at = knee(run.levels)
         if at is not None:
             where = "not reached" if at.high is None else _text_of(at.high.label)
             note = "throughput stops growing here" if at.high is not None else "throughput may still grow"
+            if at.high is None and at.beyond:
+                where, note = "unknown", f"{some([level.load.label for level in at.beyond], most=3)}: no valid level"
             tiles.append(("knee", where, note))
-    first = min(run.levels, key=lambda level: float(level.load.label.partition("=")[2]))
-    ttft = first.metrics.get("ttft_s")
+    usable = [level for level in run.levels if level.verdict.status in {"VALID", "INCONCLUSIVE"}]
+    first = min(usable or run.levels, key=lambda level: float(level.load.label.partition("=")[2]))
+    ttft, doubt = first.metrics.get("ttft_s"), "" if first.verdict.status == "VALID" else f", {first.verdict.status}"
     if ttft is not None:
-        tiles.append(("first token, lowest load", duration(ttft.p50), f"median at {_load(first)}"))
+        lowest = "lowest usable load" if usable and len(usable) < len(run.levels) else "lowest load"
+        tiles.append((f"first token, {lowest}", duration(ttft.p50), f"median at {_load(first)}{doubt}"))
     counts = {status: sum(level.verdict.status == status for level in run.levels) for status in _STATUSES}
     others = ", ".join(f"{count} {status}" for status, count in counts.items() if count and status != "VALID")
     tiles.append(("valid levels", f"{counts['VALID']} of {len(run.levels)}", others or "the figures can be believed"))

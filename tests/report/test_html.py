@@ -11,7 +11,7 @@ import msgspec
 import pytest
 
 from loadbench.analyze.level.rebuild import run_in
-from loadbench.report.document import Chart, Choice, Document, Heading, Notes, Series, Table, Text
+from loadbench.report.document import Chart, Choice, Document, Heading, Notes, Series, Table, Text, Tiles
 from loadbench.report.html import charts_of, render_html
 from loadbench.report.page import conclusion, run_page
 from loadbench.results.run import Reason, Verdict
@@ -123,6 +123,20 @@ def test_conclusion_leaves_open_what_an_invalid_level_hides():
     assert lines[1] == (
         "Whether throughput still grows after users=2 is unknown: users=4 is INVALID; measure again on an idle machine."
     )
+
+
+def test_tiles_use_only_levels_that_count():
+    """The lowest and the highest load are INVALID: neither is shown as a figure of the server."""
+    levels = [level(users, tokens_per_s=10.0 * users) for users in (1, 2, 4, 8)]
+    invalid = Verdict("INVALID", [Reason("late_reads", "", "")])
+    levels = [
+        msgspec.structs.replace(one, verdict=invalid) if place in {0, 3} else one for place, one in enumerate(levels)
+    ]
+    (tiles,) = [block for block in run_page(a_run(*levels), None).blocks if isinstance(block, Tiles)]
+    text = {str(tile[0]): " ".join(map(str, tile[1:])) for tile in tiles.items}
+    assert text["highest throughput"] == "40.0 tok/s at 4 users"
+    assert text["first token, lowest usable load"].endswith("median at 2 users")
+    assert text["knee"].startswith("unknown users=8")
 
 
 def test_page_of_many_levels_is_small():
