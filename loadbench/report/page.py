@@ -19,6 +19,7 @@ from loadbench.report.by_prompt import by_prompt_document
 from loadbench.report.document import Block, Choice, Document, Heading, Notes, Table, Text, Tiles
 from loadbench.report.run import (
     by_model,
+    failures_of,
     group_tables,
     is_search,
     level_place,
@@ -105,7 +106,7 @@ def run_blocks(run: Run, folder: Path | None, *, levels: Sequence[LevelResult] |
         blocks += [Text([f"model {model}"])] if len(models) > 1 else []
         blocks += [level_table(found, judged=not is_search(run)), *_other_tables(found)]
     blocks += [Heading("Verdicts and what to do"), *_verdicts(run)]
-    if any(level.failures for level in run.levels):
+    if any(failures_of(run, level) for level in run.levels):
         blocks += [Heading("Failures"), _failures(run)]
     times = _in_time(run, folder)
     blocks += [Heading("A level in time"), *times] if times else []
@@ -416,7 +417,7 @@ def _failures(run: Run) -> Table:
     rows = [
         [level_place(run, index), str(failure.count), failure.outcome, failure.detail, failure.advice]
         for index, level in enumerate(run.levels)
-        for failure in level.failures
+        for failure in failures_of(run, level)
     ]
     return Table(("load", "count", "outcome", "what the server or the network said", "what to do"), rows, "lrlll")
 

@@ -16,7 +16,7 @@ from loadbench.analyze.level.verdict import CLIENT_CODES
 from loadbench.analyze.stats.intervals import quantile_ranks
 from loadbench.core.text import some
 from loadbench.plan.server_url import UNVERIFIED
-from loadbench.record.outcome import failed_of
+from loadbench.record.outcome import Outcome, failed_of
 from loadbench.report import machine
 from loadbench.report.document import DETAIL, Block, Document, Heading, Notes, Table, Text
 from loadbench.report.values import counted, duration, half_width, percent, significant
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from loadbench.results.quality import Quality
-    from loadbench.results.run import GroupResult, LevelResult, Metric, OutputEquality, Reason, Run
+    from loadbench.results.run import FailureCount, GroupResult, LevelResult, Metric, OutputEquality, Reason, Run
 
 KNEE = "◄"
 UNSURE = "~"
@@ -278,6 +278,11 @@ def reasons_of(run: Run, level: LevelResult, kind: Literal["verdict", "caveats"]
     return [reason for reason in found if not (is_search(run) and reason.code in BY_OBJECTIVES)]
 
 
+def failures_of(run: Run, level: LevelResult) -> list[FailureCount]:
+    """What went wrong; a search ends the requests of a probe that has shown enough, which is no failure."""
+    return [one for one in level.failures if not (is_search(run) and one.outcome == Outcome.CANCELLED)]
+
+
 def verdict(level: LevelResult) -> str:
     """The verdict's status, marked where it is not known whether the level was steady."""
     unknown = any(caveat.code == "steadiness_unknown" for caveat in level.caveats)
@@ -347,6 +352,9 @@ def notes(run: Run) -> tuple[list[str], list[str], list[str]]:
         details.append(
             f"{UNKNOWN} whether the server was steady is unknown; gates that this level passes are undecided"
         )
+    cut = sum(level.outcomes.get(Outcome.CANCELLED, 0) for level in run.levels) if is_search(run) else 0
+    if cut:
+        details.append(f"{counted(cut, 'request')} ended by the search once it knew enough; this is no failure")
     for model, levels in models.items():
         details += _gave_up_notes(levels, whose[model])
         details += [_timeline_note(level, whose[model]) for level in levels if level.course]
@@ -494,9 +502,10 @@ def _failure_notes(run: Run) -> list[str]:
     counts: dict[tuple[str, str, str], dict[int, int]] = {}
     further = []
     for index, level in enumerate(run.levels):
-        for failure in level.failures[:_MOST_FAILURES]:
+        failures = failures_of(run, level)
+        for failure in failures[:_MOST_FAILURES]:
             counts.setdefault((failure.outcome, failure.detail, failure.advice), {})[index] = failure.count
-        more = sum(failure.count for failure in level.failures[_MOST_FAILURES:])
+        more = sum(failure.count for failure in failures[_MOST_FAILURES:])
         if more:
             further.append(f"{level_place(run, index)}: {more} further failure{'s'[: more > 1]}, see run.json")
     lines, advised = [], {""}

@@ -13,7 +13,7 @@ from loadbench.report.page import run_blocks
 from loadbench.report.render_text import render_text
 from loadbench.report.run import run_document
 from loadbench.results.capacity import read_capacity
-from loadbench.results.run import Reason, Verdict
+from loadbench.results.run import FailureCount, Reason, Verdict
 
 FOLDER = next((Path(__file__).parents[2] / "results").glob("*-capacity-*"))
 
@@ -67,3 +67,17 @@ def test_the_levels_of_a_search_have_no_verdict():
         assert "against cached_prompts" in shown
     assert "INVALID" not in text
     assert "INVALID" in render_text(run_document(msgspec.structs.replace(run, scenario={})))
+
+
+def test_requests_that_the_search_ended_are_no_failures():
+    """They are counted in a note; in a sweep they stay where they were."""
+    _, run = with_reasons(set())
+    cut = FailureCount(outcome="cancelled", detail="cut before its end", count=3)
+    first = msgspec.structs.replace(run.levels[0], failures=[cut], outcomes={"ok": 9, "cancelled": 3})
+    others = [msgspec.structs.replace(level, failures=[], outcomes={"ok": 9}) for level in run.levels[1:]]
+    run = msgspec.structs.replace(run, levels=[first, *others])
+    text = render_text(run_document(run))
+    assert "cut before its end" not in text
+    assert "3 requests ended by the search once it knew enough; this is no failure" in text
+    assert "cut before its end" not in str(run_blocks(run, None))
+    assert "cut before its end" in render_text(run_document(msgspec.structs.replace(run, scenario={})))
