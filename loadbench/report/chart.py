@@ -330,7 +330,7 @@ def _line(plot: _Plot, line: Series, place: int, *, dense: bool) -> Iterator[str
             continue
         at, high = plot.x(x), plot.y(y)
         if not dense:
-            yield _marker(at, high, color, place)
+            yield _marker(at, high, color, place, hollow=(x, y) in line.hollow)
         if number < len(line.labels):
             wide = _LETTER * len(line.labels[number])
             begin, anchor = (at + 7, "start") if at + 7 + wide < plot.frame.width else (at - 7 - wide, "end")
@@ -357,7 +357,7 @@ def _runs(line: Series, known: Iterable[float]) -> list[list[float]]:
     return [run for run in runs if run]
 
 
-def _marker(x: float, y: float, color: str, place: int) -> str:
+def _marker(x: float, y: float, color: str, place: int, *, hollow: bool = False) -> str:
     """A disc, a square, a triangle or a diamond."""
     shapes = (
         "m-4 0a4 4 0 1 0 8 0a4 4 0 1 0 -8 0Z",
@@ -365,7 +365,8 @@ def _marker(x: float, y: float, color: str, place: int) -> str:
         "m0 -5l5 9h-10Z",
         "m0 -5.5l5 5.5l-5 5.5l-5 -5.5Z",
     )
-    return f'<path class="lb-fill{color}" d="M{x:.1f} {y:.1f}{shapes[place % len(shapes)]}"/>'
+    drawn = f"lb-line lb-line{color}" if hollow else f"lb-fill{color}"
+    return f'<path class="{drawn}" d="M{x:.1f} {y:.1f}{shapes[place % len(shapes)]}"/>'
 
 
 def _legend(series: Sequence[Series], *, dense: bool) -> Iterator[str]:

@@ -67,7 +67,7 @@ class Series:
 
     `band` has (x, low, high) where the interval is known; an end that is infinite is open. `labels` are written at the
     points. `shade` is the place, from 0 to 1, of a series among similar ones that have an order. A series that is
-    `hidden` is shown only when the reader asks for it.
+    `hidden` is shown only when the reader asks for it. The markers of points that are in `hollow` are not filled.
     """
 
     name: str
@@ -76,6 +76,7 @@ class Series:
     labels: Sequence[str] = ()
     shade: float | None = None
     hidden: bool = False
+    hollow: Sequence[tuple[float, float | None]] = ()
 
 
 @dataclass(frozen=True, slots=True)

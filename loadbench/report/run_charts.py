@@ -38,6 +38,16 @@ _MOST_MARKED = 2
 _WIDE = 10
 
 
+_HOLLOW = " Hollow points: INVALID levels, whose figures decide nothing."
+
+
+def _invalid(
+    levels: Sequence[LevelResult], points: Sequence[tuple[float, float | None]]
+) -> list[tuple[float, float | None]]:
+    """The points of levels that are INVALID."""
+    return [point for level, point in zip(levels, points, strict=True) if level.verdict.status == "INVALID"]
+
+
 def load_axis(levels: Sequence[LevelResult]) -> str:
     """What the loads are counted in."""
     closed = not levels or isinstance(levels[0].load, ClosedLoad)
@@ -55,7 +65,7 @@ def throughput_chart(by_model: Mapping[str, Sequence[LevelResult]]) -> Chart:
             if interval is not None:
                 band.append((amount(level.load), *interval))
         points = [(amount(level.load), level.throughput.output_tokens_per_s) for level in ordered]
-        series.append(Series(model, points, band))
+        series.append(Series(model, points, band, hollow=_invalid(ordered, points)))
         at = knee(levels)
         if at is not None and at.high is not None:
             marks.append(Mark(amount(at.high), "knee" + (f" of {model}" if len(by_model) > 1 else "")))
@@ -70,7 +80,7 @@ def throughput_chart(by_model: Mapping[str, Sequence[LevelResult]]) -> Chart:
         y="output tokens/s",
         down=marks,
         switches="xy",
-        note=f"Band: the 95 % interval. {note}".strip(),
+        note=f"Band: the 95 % interval. {note}".strip() + _HOLLOW * any(line.hollow for line in series),
     )
 
 
@@ -89,7 +99,7 @@ def latency_charts(levels: Sequence[LevelResult], *, of: str = "", name: str = "
                 # The long tails have open intervals nearly everywhere: their arrows would hide the lines.
                 if low is not None and (high is not None or quantile == "p95"):
                     band.append((amount(level.load), low, math.inf if high is None else high))
-            series.append(Series(quantile, points, band))
+            series.append(Series(quantile, points, band, hollow=_invalid(ordered, points)))
         if any(y is not None for line in series for _, y in line.points):
             note = "Band: the 95 % interval; an arrow where nothing bounds it from above."
             charts.append(
@@ -101,7 +111,7 @@ def latency_charts(levels: Sequence[LevelResult], *, of: str = "", name: str = "
                     y=short,
                     seconds=True,
                     switches="xy",
-                    note=note,
+                    note=note + _HOLLOW * any(line.hollow for line in series),
                 )
             )
     return charts
@@ -143,7 +153,7 @@ def trade_off_chart(by_model: Mapping[str, Sequence[LevelResult]]) -> Chart:
         known = [(level, metric) for level, metric in found if metric is not None]
         points = [(level.throughput.output_tokens_per_s, metric.p95) for level, metric in known]
         names = [level.load.label for level, _ in known] if len(by_model) * len(known) <= 24 else []
-        series.append(Series(model, points, labels=names))
+        series.append(Series(model, points, labels=names, hollow=_invalid([level for level, _ in known], points)))
     return Chart(
         name="trade-off",
         title="Throughput against latency",
@@ -154,7 +164,8 @@ def trade_off_chart(by_model: Mapping[str, Sequence[LevelResult]]) -> Chart:
         seconds=True,
         scatter=True,
         switches="y",
-        note="Each point is a load. Best is to the right and low; beyond the knee a line turns upwards.",
+        note="Each point is a load. Best is to the right and low; beyond the knee a line turns upwards."
+        + _HOLLOW * any(line.hollow for line in series),
     )
 
 

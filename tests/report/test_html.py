@@ -11,9 +11,11 @@ import msgspec
 import pytest
 
 from loadbench.analyze.level.rebuild import run_in
+from loadbench.report.chart import drawing
 from loadbench.report.document import Chart, Choice, Document, Heading, Notes, Series, Table, Text, Tiles
 from loadbench.report.html import charts_of, render_html
 from loadbench.report.page import conclusion, run_page
+from loadbench.report.run_charts import throughput_chart
 from loadbench.results.run import Reason, Verdict
 from tests.building import a_run
 from tests.report.golden import HOSTILE, RUNS, bending, hostile, level, stopped
@@ -137,6 +139,17 @@ def test_tiles_use_only_levels_that_count():
     assert text["highest throughput"] == "40.0 tok/s at 4 users"
     assert text["first token, lowest usable load"].endswith("median at 2 users")
     assert text["knee"].startswith("unknown users=8")
+
+
+def test_points_of_invalid_levels_are_hollow():
+    """The chart draws them without a filling, and its note says what that means."""
+    levels = [level(users, tokens_per_s=10.0 * users) for users in (1, 2)]
+    levels[1] = msgspec.structs.replace(levels[1], verdict=Verdict("INVALID", [Reason("late_reads", "", "")]))
+    chart = charts_of(run_page(a_run(*levels), None).blocks)["throughput"]
+    assert chart.series[0].hollow == [(2, 20.0)]
+    assert "Hollow points: INVALID" in chart.note
+    filled = [drawing(one).svg.count('class="lb-fill0"') for one in (chart, throughput_chart({"m": levels[:1] * 2}))]
+    assert filled == [1, 1]
 
 
 def test_page_of_many_levels_is_small():
