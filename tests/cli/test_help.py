@@ -81,6 +81,8 @@ def test_an_example_runs_as_it_stands(line, server, folder, tmp_path):
     name = words[0]
     if "read" in words:
         (tmp_path / "kept.json").rename(tmp_path / "scores.json")
+        (newest,) = (tmp_path / "results").glob("*-after")
+        shutil.copy(tmp_path / "scores.json", newest / "annotation.json")
     if name == "scenarios" and "copy" in words:
         shutil.rmtree(tmp_path / "scenarios")
     words = [word.replace("http://127.0.0.1:8080/v1", server) for word in words]
