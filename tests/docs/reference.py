@@ -230,7 +230,12 @@ PAGES: dict[str, Callable[[], str]] = {
 }
 
 
-if __name__ == "__main__":
-    FOLDER.mkdir(exist_ok=True)
+def write(folder: Path) -> None:
+    """Write every page into this folder."""
+    folder.mkdir(exist_ok=True)
     for file, make in PAGES.items():
-        (FOLDER / file).write_text(make().rstrip() + "\n", encoding="utf-8", newline="\n")
+        (folder / file).write_text(make().rstrip() + "\n", encoding="utf-8", newline="\n")
+
+
+if __name__ == "__main__":
+    write(FOLDER)
