@@ -159,6 +159,9 @@ class OtlpExporter:
                 raise TimeoutError
             kind.connect(connection)
             self._sockets.add(connection.sock)
+            if time.monotonic() >= self._until_s:  # it was closed meanwhile, and did not cut this one
+                connection.close()
+                raise TimeoutError
 
         return type(pool.__name__, (pool,), {"ConnectionCls": type(kind.__name__, (kind,), {"connect": connect})})
 

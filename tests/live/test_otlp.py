@@ -40,7 +40,10 @@ class Collector:
                 threading.Thread(target=self._serve, args=(connection,), daemon=True).start()
 
     def _serve(self, connection: socket.socket) -> None:
-        with connection, contextlib.suppress(OSError):
+        with contextlib.ExitStack() as stack:
+            stack.callback(self.ended.set)
+            stack.enter_context(connection)
+            stack.enter_context(contextlib.suppress(OSError))
             while True:
                 data = b""
                 while b"\r\n\r\n" not in data:
@@ -50,10 +53,11 @@ class Collector:
                 head, _, body = data.partition(b"\r\n\r\n")
                 size = int(head.lower().partition(b"content-length: ")[2].split(b"\r\n")[0])
                 while len(body) < size:
-                    body += connection.recv(65_536)
+                    if not (new := connection.recv(65_536)):
+                        return
+                    body += new
                 for part in self._sends(self):
                     connection.sendall(part)
-        self.ended.set()
 
     def __enter__(self) -> Collector:
         return self
