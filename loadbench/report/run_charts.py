@@ -7,7 +7,6 @@ from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from loadbench.analyze.level.knee import knee
-from loadbench.analyze.level.overload import amount
 from loadbench.record.histogram import Histogram
 from loadbench.report.document import Block, Chart, Choice, HeatMap, Mark, Series, Table
 from loadbench.report.values import duration
@@ -63,12 +62,12 @@ def throughput_chart(by_model: Mapping[str, Sequence[LevelResult]]) -> Chart:
         for level in ordered:
             interval = level.throughput.interval.get("output_tokens_per_s")
             if interval is not None:
-                band.append((amount(level.load), *interval))
-        points = [(amount(level.load), level.throughput.output_tokens_per_s) for level in ordered]
+                band.append((level.load.amount, *interval))
+        points = [(level.load.amount, level.throughput.output_tokens_per_s) for level in ordered]
         series.append(Series(model, points, band, hollow=_invalid(ordered, points)))
         at = knee(levels)
         if at is not None and at.high is not None:
-            marks.append(Mark(amount(at.high), "knee" + (f" of {model}" if len(by_model) > 1 else "")))
+            marks.append(Mark(at.high.amount, "knee" + (f" of {model}" if len(by_model) > 1 else "")))
     first = next(iter(by_model.values()), [])
     marks = marks if len(by_model) <= _MOST_MARKED else []
     note = "Dashed: the knee, the lowest load that no higher one exceeds by more than 5 %." if marks else ""
@@ -94,11 +93,11 @@ def latency_charts(levels: Sequence[LevelResult], *, of: str = "", name: str = "
             points, band = [], []
             for level in ordered:
                 metric = level.metrics.get(key)
-                points.append((amount(level.load), None if metric is None else float(getattr(metric, quantile))))
+                points.append((level.load.amount, None if metric is None else float(getattr(metric, quantile))))
                 low, high = (metric and metric.interval.get(quantile)) or (None, None)
                 # The long tails have open intervals nearly everywhere: their arrows would hide the lines.
                 if low is not None and (high is not None or quantile == "p95"):
-                    band.append((amount(level.load), low, math.inf if high is None else high))
+                    band.append((level.load.amount, low, math.inf if high is None else high))
             series.append(Series(quantile, points, band, hollow=_invalid(ordered, points)))
         if any(y is not None for line in series for _, y in line.points):
             note = "Band: the 95 % interval; an arrow where nothing bounds it from above."
@@ -123,7 +122,7 @@ def median_charts(by_line: Mapping[str, Sequence[LevelResult]]) -> list[Chart]:
     for key, short, title in FIGURES:
         series = []
         for name, levels in by_line.items():
-            found = [(amount(level.load), level.metrics.get(key)) for level in _by_load(levels)]
+            found = [(level.load.amount, level.metrics.get(key)) for level in _by_load(levels)]
             points = [(at, None if metric is None else metric.p50) for at, metric in found]
             ends = [(at, metric.interval.get("p50") or (None, None)) for at, metric in found if metric is not None]
             band = [(at, low, math.inf if high is None else high) for at, (low, high) in ends if low is not None]
@@ -328,4 +327,4 @@ def _inside(
 
 def _by_load(levels: Sequence[LevelResult]) -> list[LevelResult]:
     """By rising load; of several levels at one load the last, which a search measured with what it knew by then."""
-    return [level for _, level in sorted({amount(level.load): level for level in levels}.items())]
+    return [level for _, level in sorted({level.load.amount: level for level in levels}.items())]

@@ -85,6 +85,11 @@ class ClosedLoad(msgspec.Struct, frozen=True, tag_field="kind", tag="closed"):
         """The load as tables, messages, rules and files write it."""
         return f"users={self.users}"
 
+    @property
+    def amount(self) -> float:
+        """How much it is, in users."""
+        return self.users
+
 
 class OpenLoad(msgspec.Struct, frozen=True, tag_field="kind", tag="open"):
     """An open loop: requests at a rate, however fast the server responds."""
@@ -96,6 +101,11 @@ class OpenLoad(msgspec.Struct, frozen=True, tag_field="kind", tag="open"):
     def label(self) -> str:
         """The load as tables, messages, rules and files write it."""
         return f"rate={self.rate_per_s:g}"
+
+    @property
+    def amount(self) -> float:
+        """How much it is, in requests/s."""
+        return self.rate_per_s
 
 
 class Throughput(msgspec.Struct, frozen=True, kw_only=True):

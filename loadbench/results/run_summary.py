@@ -207,7 +207,7 @@ def summary_of(found: FoundRun) -> RunSummary:
                 for level in levels
                 if (level.model, type(level.load)) == (best.model, type(best.load))
                 and level.verdict.status == "INVALID"
-                if _amount(level.load) > _amount(best.load)
+                if level.load.amount > best.load.amount
             ]
             fields["peak"] = Peak(
                 output_tokens_per_s=speed, load=best.load.label, model=best.model, invalid_above=above
@@ -232,10 +232,6 @@ def summary_of(found: FoundRun) -> RunSummary:
     base: dict[str, object] = {"name": found.name, "started_at": found.began.isoformat().replace("+00:00", "Z")}
     about: dict[str, object] = {"run": path.name, "path": str(path), "command": command, "state": state}
     return msgspec.convert({**base, **msgspec.to_builtins(fields), **about, "problem": problem}, RunSummary)
-
-
-def _amount(load: ClosedLoad | OpenLoad) -> float:
-    return load.users if isinstance(load, ClosedLoad) else load.rate_per_s
 
 
 def _found(search: _Search) -> CapacityFound:

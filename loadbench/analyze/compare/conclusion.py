@@ -16,7 +16,6 @@ from loadbench.analyze.compare.effect import ASSUMED_DRIFT, mean_over_levels
 from loadbench.plan.gate import COST, ENERGY
 from loadbench.plan.objective import RATES
 from loadbench.results.compare import NOT_COMPARED
-from loadbench.results.run import ClosedLoad
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -42,7 +41,7 @@ def conclude(levels: Sequence[ComparedLevel], crossing: Crossover | None, left_o
     metric = headline(levels)
     if metric is None:
         return "no figure can be compared at every level: the sides did not do the same work"
-    levels = sorted(levels, key=_amount)
+    levels = sorted(levels, key=lambda level: level.load.amount)
     name, groups = {**CLOSED_HEADLINES, **OPEN_HEADLINES}[metric], _groups(levels, metric)
     if {decision for decision, _ in groups} == {"~"}:
         parts = [_no_difference(levels, metric, name)]
@@ -128,7 +127,3 @@ def _where(same: Sequence[ComparedLevel], levels: Sequence[ComparedLevel]) -> st
     if same[-1] is levels[-1]:
         return f" at {first} and above"
     return f" at {last} and below" if same[0] is levels[0] else f" from {first} to {last}"
-
-
-def _amount(level: ComparedLevel) -> float:
-    return level.load.users if isinstance(level.load, ClosedLoad) else level.load.rate_per_s

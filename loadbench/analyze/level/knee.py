@@ -22,7 +22,6 @@ from collections import Counter
 from statistics import NormalDist, fmean, stdev
 from typing import TYPE_CHECKING, NamedTuple
 
-from loadbench.analyze.level.overload import amount
 from loadbench.core.text import some
 from loadbench.results.run import ClosedLoad, OpenLoad
 
@@ -86,8 +85,8 @@ def knee(levels: Sequence[LevelResult]) -> Knee | None:
             high = rate.load
     before, last = rates[-2:]
     grows = last.log - before.log > max(margin, excluded * math.hypot(last.sd, before.sd))
-    shown = amount(high or last.load)
-    beyond = [level for level in levels if _kind(level) == _kind_of(last.load) and amount(level.load) > shown]
+    shown = (high or last.load).amount
+    beyond = [level for level in levels if _kind(level) == _kind_of(last.load) and level.load.amount > shown]
     return Knee(low, high, last.load, grows, [level for level in beyond if not shows_throughput(level)])
 
 
@@ -112,7 +111,7 @@ def knee_sentence(levels: Sequence[LevelResult], *, whose: str = "") -> str:
     if at is None:
         same = [level for level in levels if _kind(level) == kinds.most_common(1)[0][0]]
         out = [level for level in same if not shows_throughput(level)]
-        if think or not out or len({amount(level.load) for level in same}) < 2:
+        if think or not out or len({level.load.amount for level in same}) < 2:
             return ""
         text = f"{len(out)} of {len(same)} levels {'does' if len(out) == 1 else 'do'} not count ({_named(out)})"
         return f"the knee{whose}, where throughput stops growing, cannot be determined: {text}; {_again(out)}"
@@ -120,7 +119,7 @@ def knee_sentence(levels: Sequence[LevelResult], *, whose: str = "") -> str:
     if at.high is not None:
         where = f"at {at.high.label} or below"
         if at.low is not None:
-            where = f"between {amount(at.low):g} and {amount(at.high):g} {at.unit}"
+            where = f"between {at.low.amount:g} and {at.high.amount:g} {at.unit}"
         which = f"no higher load{' that counts' * bool(unknown)} is more than {100 * WORTHWHILE:.3g} % faster"
         text = f"throughput{whose} stops growing {where}: even with the noise counted in, {which} than {at.high.label}"
         return f"{text}; {unknown}" if unknown else text
@@ -179,7 +178,7 @@ def _rates(levels: Sequence[LevelResult]) -> list[_Rate]:
     by_load: dict[float, list[LevelResult]] = {}
     for level in sound:
         if _kind(level) == kind:
-            by_load.setdefault(amount(level.load), []).append(level)
+            by_load.setdefault(level.load.amount, []).append(level)
     rates = []
     for _, same in sorted(by_load.items()):
         logs, sds = [], []

@@ -20,7 +20,7 @@ from loadbench.results.run import ClosedLoad
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
 
-    from loadbench.results.run import LevelResult, OpenLoad, Reason, Status
+    from loadbench.results.run import LevelResult, Reason, Status
 
 # The codes of reasons that can be evidence of load (`Verdict.load_evidence`).
 ABOVE_CAPACITY, FAILURES = "not_steady", "failures"
@@ -43,7 +43,7 @@ def judge_overload(levels: Sequence[LevelResult]) -> list[LevelResult]:
     """The levels of a run with their final statuses; only INVALID and OVERLOADED ones can change."""
     judged = list(levels)
     # Lower loads first, since their statuses decide.
-    for index in sorted(range(len(judged)), key=lambda index: amount(judged[index].load)):
+    for index in sorted(range(len(judged)), key=lambda index: judged[index].load.amount):
         level = judged[index]
         if not level.verdict.usable:
             lower = [other.verdict.status for other in judged if _is_lower(other, level)]
@@ -56,7 +56,7 @@ def judge_overload(levels: Sequence[LevelResult]) -> list[LevelResult]:
 def limit_sentence(levels: Sequence[LevelResult]) -> str:
     """Where the levels of one model show the server's limit; empty if none is OVERLOADED."""
     beyond = sorted(
-        (level for level in levels if level.verdict.status == "OVERLOADED"), key=lambda level: amount(level.load)
+        (level for level in levels if level.verdict.status == "OVERLOADED"), key=lambda level: level.load.amount
     )
     if not beyond:
         return ""
@@ -66,8 +66,8 @@ def limit_sentence(levels: Sequence[LevelResult]) -> str:
     if not valid:
         are = "are" if many else "is"
         return f"{which} {are} beyond the server's limit; no level shows a load that it keeps up with"
-    most = max(valid, key=lambda level: amount(level.load))
-    if amount(most.load) >= amount(beyond[0].load):
+    most = max(valid, key=lambda level: level.load.amount)
+    if most.load.amount >= beyond[0].load.amount:
         were = "were" if many else "was"
         but = f"though {most.load.label} was not: the server changed between these levels"
         return f"{which} {were} beyond the server's limit, {but}"
@@ -76,7 +76,7 @@ def limit_sentence(levels: Sequence[LevelResult]) -> str:
 
 def _is_lower(other: LevelResult, level: LevelResult) -> bool:
     """Whether another level has a lower load of the same kind on the same model."""
-    return _same_kind(other, level) and amount(other.load) < amount(level.load)
+    return _same_kind(other, level) and other.load.amount < level.load.amount
 
 
 def _same_kind(one: LevelResult, other: LevelResult) -> bool:
@@ -85,7 +85,3 @@ def _same_kind(one: LevelResult, other: LevelResult) -> bool:
         for level in (one, other)
     ]
     return kinds[0] == kinds[1]
-
-
-def amount(load: ClosedLoad | OpenLoad) -> float:
-    return load.users if isinstance(load, ClosedLoad) else load.rate_per_s
