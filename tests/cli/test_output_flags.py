@@ -46,7 +46,9 @@ def test_out_has_what_stdout_would_have(line, folder, tmp_path):
         written = typed(*line.split(), *flags, "--out", str(file), cwd=folder)
         assert (written.stdout, written.returncode) == ("", printed.returncode)
         text = file.read_text(encoding="utf-8")
-        assert text.count("\n") == printed.stdout.count("\n")
+        # What doctor advises comes and goes with what else the machine does.
+        lines, of_file = ([one for one in each.split("\n") if "→" not in one] for each in (printed.stdout, text))
+        assert len(of_file) == len(lines)
         if flags:
             assert json.loads(text).keys() == json.loads(printed.stdout).keys()
 
