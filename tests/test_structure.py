@@ -31,7 +31,8 @@ PACKAGE = ROOT / "loadbench"
 # 900 for every format of every folder, lines to paste, the server's version, and what completes names.
 # 1,000 for exporters that wait for nobody, results of one more tool, and values that no measurement has.
 # 100 for what levels that do not count leave unknown, one rule of exit codes, and words that a shell cannot run.
-MOST_LINES = 59_500
+# 1,400 for servers that loadbench starts: their guard, how they become ready, and how they end.
+MOST_LINES = 60_900
 # A private function of a few lines with one caller sends the reader away for little. Some hide a decision: they stay.
 MOST_SHORT_FUNCTIONS, FEW_LINES = 75, 6
 # The packages that may import a library, by the contract that keeps the others from it.

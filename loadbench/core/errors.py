@@ -3,6 +3,7 @@
     LoadbenchError
     ├── BadInput            2    the command line, a scenario or a file is wrong: the user can fix it
     ├── TargetUnavailable   6    the server cannot be reached, is not what it should be, or lacks the model
+    │   └── TargetEnded     6    the server that loadbench started has ended by itself
     └── Interrupted       130    the user stopped the run
 
 A failed *request* is not an exception: it is a sample with an outcome (`loadbench.record.outcome`).
@@ -66,6 +67,10 @@ class TargetUnavailable(LoadbenchError):  # noqa: N818
     """The server cannot be reached, does not speak the protocol, or lacks the model."""
 
     exit_code = ExitCode.TARGET_UNAVAILABLE
+
+
+class TargetEnded(TargetUnavailable):
+    """The server that loadbench started has ended by itself."""
 
 
 class Interrupted(LoadbenchError):  # noqa: N818

@@ -69,9 +69,13 @@ class LevelRunner:
         """Run level `number` of the run; the observer has it when this returns.
 
         A level that an abort rule ends has that rule in `aborted`; what it measured until then is kept. Unless it
-        `is_last`, it says that the model's other levels are skipped.
+        `is_last`, it says that the model's other levels are skipped. Raises `TargetEnded` if a server that was started
+        for this run has ended: when the observer has the level, which says so in `server_ended`.
         """
         session, observer = self._session, self._observer
+        server = session.server
+        if server is not None:
+            await server.raise_if_ended()
         watch = AbortWatch([rule for rule in self._scenario.slo.abort_on or () if rule.applies(spec.load.label)])
 
         def ended(sample: Sample) -> None:
@@ -105,9 +109,16 @@ class LevelRunner:
             )
         self.level = level
         observer.level_begins(level, subject.model, number)
+
+        async def end_with_server() -> None:
+            if server is not None:
+                await server.until_ended()
+                level.stop()  # the requests in flight have broken connections
+
         try:
-            if watch.rules:
-                recording = await run_alongside(level.run, partial(watch.watch, level, session.clock))
+            if watch.rules or server is not None:
+                watches = [partial(watch.watch, level, session.clock)] if watch.rules else []
+                recording = await run_alongside(level.run, *watches, end_with_server)
             else:
                 recording = await level.run()
         finally:
@@ -133,5 +144,9 @@ class LevelRunner:
                     recording.connections.add_first(sample, prompt_tokens)
         skips = "" if is_last or not watch.broken else "; the model's further levels were not run"
         recording = replace(recording, aborted=watch.broken + skips)
+        if server is not None and server.why_ended:
+            recording = replace(recording, aborted="", server_ended=server.why_ended)
         observer.level_ended(recording, subject.model, spec.load)
+        if server is not None:
+            await server.raise_if_ended()
         return recording

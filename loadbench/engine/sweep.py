@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import anyio
 
 from loadbench.core.alongside import run_alongside
-from loadbench.core.errors import TargetUnavailable
+from loadbench.core.errors import TargetEnded, TargetUnavailable
 from loadbench.core.units import NS_PER_S
 from loadbench.engine.keep_warm import KeepWarm
 from loadbench.engine.level import LevelSpec
@@ -164,6 +164,12 @@ class Sweep:
                     if model not in self._earlier.complete:
                         await self._test(model, contacts)
                     tested += 1
+                except TargetEnded as error:
+                    # What it was measured with is kept, and nothing else can be measured.
+                    self._observer.model_failed(model, str(error))
+                    if tested or self._number:
+                        return
+                    raise
                 except TargetUnavailable as error:
                     failed.append((model, error))
                     self._observer.model_failed(model, str(error))

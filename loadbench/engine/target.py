@@ -30,6 +30,23 @@ if TYPE_CHECKING:
 _MOST_CORRECTIONS = 3
 
 
+class WatchedServer(Protocol):
+    """A server that was started for this run, and may end by itself."""
+
+    @property
+    def why_ended(self) -> str:
+        """How it ended; empty while it runs."""
+        ...
+
+    async def until_ended(self) -> None:
+        """Wait until it has ended by itself."""
+        ...
+
+    async def raise_if_ended(self, *, soon: bool = False) -> None:
+        """Raise `TargetEnded` if it has; `soon` leaves a moment for that to be known."""
+        ...
+
+
 class TargetSession(Protocol):
     """A target and what measures it, for the length of a run."""
 
@@ -41,6 +58,11 @@ class TargetSession(Protocol):
     @property
     def mix(self) -> tuple[str, ...]:
         """The models of a mix, as requests name them; empty if one model is tested at a time."""
+        ...
+
+    @property
+    def server(self) -> WatchedServer | None:
+        """The server, where it was started for this run."""
         ...
 
     @property

@@ -154,9 +154,9 @@ def sides(scenario: Scenario, *, a: str = "", b: str = "") -> tuple[Scenario, Sc
     """
     texts = {"a": a, "b": b}
     for name, text in texts.items():
-        key = f"compare.{name}_model"
-        if getattr(scenario.compare, f"{name}_model") and "model" in _read(text, f"--{name}"):
-            scenario = leave_out(scenario, key, f"--{name} names a model already")
+        for own, word, what in (("model", "model", "a model"), ("cmd", "server_cmd", "a command")):
+            if getattr(scenario.compare, f"{name}_{own}") and word in _read(text, f"--{name}"):
+                scenario = leave_out(scenario, f"compare.{name}_{own}", f"--{name} names {what} already")
     settled = False
     while not settled:
         (side_a, idle_a), (side_b, idle_b) = (_side(scenario, name, text) for name, text in texts.items())
@@ -201,13 +201,13 @@ def _identity(scenario: Scenario) -> tuple[object, ...]:
     target = scenario.target
     url = None if scenario.url is None else one_address(scenario.url)
     query = "" if scenario.url is None else ServerUrl.parse(scenario.url).query
-    own = (query, target.api, target.extra_body, target.max_tokens_field)
-    return (url, target.model, *own, target.profile if url is None else None)
+    own = (query, target.api, target.extra_body, target.max_tokens_field, target.server_cmd, target.server_env)
+    return (url, target.model, *own, target.profile if scenario.simulated else None)
 
 
 def _side(scenario: Scenario, name: str, text: str) -> tuple[Scenario, dict[str, tuple[str, Source]]]:
     """The scenario of a side, and the shared settings without effect on it: why, and the source that decides this."""
-    flag, key = f"--{name}", f"compare.{name}_model"
+    flag = f"--{name}"
     own: dict[str, Entry] = {}
     for word, value in _read(text, flag).items():
         setting = _PER_SIDE[word]
@@ -226,10 +226,11 @@ def _side(scenario: Scenario, name: str, text: str) -> tuple[Scenario, dict[str,
         if given.value != routed.value:
             hint = "leave out api, or give the URL without its route"
             raise BadInput(f"{flag}: api is {given.value}, and the URL ends in a route of {routed.value}", hint=hint)
-    model = getattr(scenario.compare, f"{name}_model")
-    if model:
-        origin = scenario.origins.get(key, Origin(Source.FLAG, setting_of(key).flag))
-        own["target.model"] = read(setting_of("target.model"), model, origin)
+    for key, of_side in (("target.model", f"compare.{name}_model"), ("target.server_cmd", f"compare.{name}_cmd")):
+        value = getattr(scenario.compare, of_side.partition(".")[2])
+        if value:
+            origin = scenario.origins.get(of_side, Origin(Source.FLAG, setting_of(of_side).flag))
+            own[key] = read(setting_of(key), value, origin)
 
     # What the side sets, and what that excludes.
     groups: dict[str, Entry] = {}

@@ -92,7 +92,8 @@ class Scenario:
     @property
     def simulated(self) -> bool:
         """Whether the simulated server is measured."""
-        return self.target.url is None and self.target.adapter is None and self.target.kind != "foundry"
+        target = self.target
+        return target.url is None and target.adapter is None and target.server_cmd is None and target.kind != "foundry"
 
     @property
     def url(self) -> str | None:

@@ -19,6 +19,8 @@ from urllib.parse import quote, unquote, urljoin, urlsplit, urlunsplit
 
 from loadbench.core.secrets import MASK, is_secret
 
+# In the URL of a server that loadbench starts, what its port is filled in for.
+PORT = "{port}"
 _VERSION = re.compile(r"/v\d+$")
 # The routes to which loadbench sends requests, and the API of each.
 _ROUTES = {"/chat/completions": "chat", "/completions": "completions", "/responses": "responses", "/api/chat": "ollama"}
@@ -140,9 +142,16 @@ def normal_url(text: str) -> str:
 _SAFE = "!\"#$%&'()*+,-./:;<=>?@[\\]^_`{|}~"
 
 
+def url_of_started(text: str) -> str:
+    """As `normal_url`, for the URL of a server that loadbench starts: the port may be `{port}`."""
+    if f":{PORT}" not in text:
+        return normal_url(text)
+    return re.sub(r":0(?=[/?]|$)", f":{PORT}", normal_url(text.replace(f":{PORT}", ":0", 1)), count=1)
+
+
 def origin_of(url: str) -> tuple[str, str, int]:
-    """Scheme, host and port, that of the scheme if none is given: whom a key is for."""
-    parts = urlsplit(url)
+    """Scheme, host and port, that of the scheme if none is given, or not yet known: whom a key is for."""
+    parts = urlsplit(url.replace(f":{PORT}", "", 1))
     return parts.scheme, (parts.hostname or "").rstrip("."), parts.port or {"http": 80}.get(parts.scheme, 443)
 
 

@@ -26,7 +26,8 @@ from loadbench.plan.extra_body import read_objects
 from loadbench.plan.gate import parse_gate
 from loadbench.plan.objective import parse_abort, parse_objective
 from loadbench.plan.pattern import parse_pattern
-from loadbench.plan.server_url import normal_url, origin_of, shown_url
+from loadbench.plan.server_command import shown_command, split_words
+from loadbench.plan.server_url import normal_url, origin_of, shown_url, url_of_started
 from loadbench.plan.shares import parse_shares, read_share
 
 if TYPE_CHECKING:
@@ -52,6 +53,7 @@ _LEAST_INTERVAL_NS, _MOST_INTERVAL_NS = 100_000_000, 10_000_000_000
 _MOST_TURNS = 1_000
 _HEADER = re.compile(r"([!#$%&'*+.^_`|~0-9A-Za-z-]+)\s*:([\t -~]*)")
 _HEADER_VARIABLE = re.compile(r"([!#$%&'*+.^_`|~0-9A-Za-z-]+)\s*:\s*(?:([!-~]+)\s+)?([A-Za-z_][A-Za-z0-9_]*)\s*")
+_VARIABLE = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)=(.*)", re.DOTALL)
 # Fields of a body that have another meaning.
 _OWN_FIELDS = {"model", "messages", "prompt", "input", "stream", "stream_options", "temperature", "seed", "store"}
 # Those that the client sends, and those that say where a request ends.
@@ -288,11 +290,38 @@ def _urls(value: object) -> tuple[str, ...]:
     parts = [part for item in items for part in re.split(r",\s*(?=https?://)", _text(item), flags=re.IGNORECASE)]
     if not parts:
         raise _wrong(value, "a URL, as in http://127.0.0.1:8080/v1")
-    urls = tuple(map(_url, parts))
+    urls = tuple(url_of_started(part.strip()) for part in parts)
     repeated = next((url for number, url in enumerate(urls) if url in urls[:number]), None)
     if repeated is not None:
         raise ValueError(f"{shown_url(repeated)} is given more than once, want each server once")
     return urls
+
+
+def _command(value: object) -> tuple[str, ...]:
+    """The words of a command: one text, which is split, or a list of them."""
+    if isinstance(value, str):
+        value = split_words(value)
+    words = value if isinstance(value, (list, tuple)) else ()
+    if not words or not all(isinstance(word, str) for word in words) or not words[0].strip():
+        raise ValueError("want a command and its words, as in 'llama-server -m model.gguf --port {port}'")
+    if any("\0" in word or SURROGATE.search(word) for word in words):
+        raise ValueError("want a command in valid Unicode, without NUL")
+    return tuple(words)
+
+
+def _variables(value: object) -> tuple[tuple[str, str], ...]:
+    """(name, value) of each; a value may be a secret, and is not repeated."""
+    if isinstance(value, dict):
+        value = [f"{name}={text}" for name, text in value.items()]
+    lines = value if isinstance(value, (list, tuple)) else [value]
+    matches = [_VARIABLE.fullmatch(str(line)) for line in lines]
+    if None in matches or any("\0" in str(line) or SURROGATE.search(str(line)) for line in lines):
+        raise ValueError("want a variable and its value, as in CUDA_VISIBLE_DEVICES=0")
+    variables = tuple((match[1], match[2]) for match in matches if match)
+    repeated = next((name for name, _ in variables if sum(name == other for other, _ in variables) > 1), None)
+    if repeated is not None:
+        raise ValueError(f"{repeated} is given twice, want each variable once")
+    return variables
 
 
 def _headers(value: object) -> tuple[tuple[str, str], ...]:
@@ -445,6 +474,17 @@ URLS: SettingType[tuple[str, ...]] = SettingType(
     multiple=True,
     secret=True,
     form=_LIST,
+)
+STARTED_URL = SettingType("URL", lambda value: url_of_started(_text(value).strip()), shown_url)
+# The words of a command may hold secrets, and so may the values of variables: neither is shown.
+COMMAND: SettingType[tuple[str, ...]] = SettingType("CMD", _command, shown_command, secret=True, form=_LIST)
+VARIABLES: SettingType[tuple[tuple[str, str], ...]] = SettingType(
+    "K=V",
+    _variables,
+    lambda variables: {name: "***" for name, _ in variables},
+    multiple=True,
+    secret=True,
+    form=_form("object", "string", "array"),
 )
 HOSTS: SettingType[tuple[str, ...]] = SettingType(
     "HOST", _listed(_host, "gpu.example.org"), _show_list, multiple=True, form=_LIST

@@ -168,14 +168,20 @@ class Values:
     @property
     def simulated(self) -> bool:
         """Whether the simulated server is measured."""
-        named = self.urls or self.value("target.adapter") is not None
+        named = self.urls or self.value("target.adapter") is not None or self.value("target.server_cmd") is not None
         return not named and self.value("target.kind") != "foundry"
 
     @property
     def may_be_foundry(self) -> bool:
         """Whether the server is, or may turn out to be, Foundry Local."""
         kind = self.value("target.kind")
-        return kind == "foundry" or (kind == "auto" and bool(self.urls))
+        return kind == "foundry" or (kind == "auto" and bool(self.urls or self.value("target.server_cmd")))
+
+    @property
+    def commands_to_confirm(self) -> list[Entry]:
+        """The commands that a scenario file chooses, and not the user."""
+        keys = ("target.server_cmd", "compare.a_cmd", "compare.b_cmd")
+        return [entry for key in keys if (entry := self.entries.get(key)) and entry.origin.source is Source.SCENARIO]
 
     @property
     def thinks(self) -> bool:
@@ -218,7 +224,7 @@ def _without(*keys: str, reason: str, remedy: str = "leave one of them out", ove
 
 
 _LOADS = ("load.users", "load.rate", "load.trace", "capacity.by")
-_SERVER = ("target.url", "target.adapter", "target.kind", "target.profile")
+_SERVER = ("target.url", "target.adapter", "target.kind", "target.server_cmd", "target.profile")
 
 
 def _with_users(reason: str) -> Need:
@@ -246,13 +252,13 @@ _OVER_TLS = Need(
     "leave it out, or give an https:// URL",
 )
 _FOUNDRY = Need(
-    ("target.kind", "target.url", "target.adapter", "target.profile"),
+    _SERVER,
     lambda values: values.may_be_foundry,
     "only Foundry Local loads models on request",
     "leave it out, or use --target foundry",
 )
 _LOADS_MODELS = Need(
-    ("target.kind", "target.url", "target.adapter", "target.profile"),
+    _SERVER,
     lambda values: values.may_be_foundry or values.value("target.adapter") is not None,
     "only Foundry Local and adapters load models on request",
     "leave it out, or use --target foundry or --adapter",
@@ -261,13 +267,16 @@ _LOADS_MODELS = Need(
 FOUNDRY_NEEDS = frozenset({_FOUNDRY, _LOADS_MODELS})
 _IN_PROCESS = {"chat", "completions"}  # the APIs that adapters speak
 _SAMPLED = Need(
-    ("telemetry.sampling", *_SERVER[:3]),
+    ("telemetry.sampling", *_SERVER[:4]),
     lambda values: (
         values.value("telemetry.sampling") == "on"
         or (values.value("telemetry.sampling") == "auto" and not values.simulated)
     ),
     "this machine is not sampled",
     "leave it out, or use --telemetry on",
+)
+_OF_STARTED = _with(
+    "target.server_cmd", reason="loadbench starts no server", remedy="leave it out, or give --server-cmd"
 )
 _MESSAGES = Need(
     ("target.api",),
@@ -452,7 +461,7 @@ class TargetSettings:
         "The profile of the simulated server; `loadbench serve --list` lists them.", commands=_ANY_SERVER - {"judge"},
         refused={"judge": "use --judge-url"},
         needs=(Need(
-            _SERVER[:3], lambda values: values.simulated, "it is a profile of the simulated server",
+            _SERVER[:4], lambda values: values.simulated, "it is a profile of the simulated server",
             "leave it out, or leave out what names a server", overrides=True,
         ),),
         per_side=True, decides_answers="server", reused="always")
@@ -501,6 +510,41 @@ class TargetSettings:
             "no server that is measured has this host", "name the host of --url",
         ),),
         comparable=Comparable.FREE, guarded=True, confirms=True)
+    server_cmd: tuple[str, ...] | None = setting(types.COMMAND, None,
+        "Start the server with this command, without a shell, and end it after the run; {port} is filled in with the "
+        "port of --url, or with a free one.",
+        helps={"compare": "The command that starts the server of each side, unless --a-cmd or --b-cmd gives one."},
+        commands=_MEASURING,
+        refused=dict.fromkeys(("score", "judge", "doctor", "models"), "start the server yourself, and give its --url"),
+        needs=(
+            _without(
+                "target.adapter", reason="a model in this process needs no server", remedy="leave one of them out",
+            ),
+            Need(
+                ("target.url",), lambda values: len(values.urls) < 2, "it starts one server, and several are named",
+                "give one URL, or start the servers yourself",
+            ),
+        ),
+        per_side=True, decides_answers="server", guarded=True)
+    server_env: tuple[tuple[str, str], ...] = setting(types.VARIABLES, (),
+        "An environment variable for the command of --server-cmd, as in CUDA_VISIBLE_DEVICES=0; repeat the flag for "
+        "several. Values are not shown and not saved.",
+        commands=_MEASURING, needs=(_OF_STARTED,), per_side=True, guarded=True)
+    ready_url: str | None = setting(types.STARTED_URL, None,
+        "The started server is ready when this URL responds with success, as in http://127.0.0.1:{port}/health. "
+        "Default: when it lists its models.",
+        commands=_MEASURING, needs=(_OF_STARTED,), comparable=Comparable.FREE, per_side=True, guarded=True)
+    ready_timeout: int | None = setting(types.OPTIONAL_DURATION, 300 * NS_PER_S,
+        "How long the started server may take until it is ready.",
+        commands=_MEASURING, needs=(_OF_STARTED,), comparable=Comparable.FREE, per_side=True)
+    yes_run: bool = setting(types.FLAG, False,
+        "Run the server command of the scenario file. Without it, loadbench shows it and asks at the terminal.",
+        commands=_MEASURING,
+        needs=(Need(
+            ("target.server_cmd", "compare.a_cmd", "compare.b_cmd"), lambda values: values.commands_to_confirm,
+            "no scenario file gives a command", "leave it out",
+        ),),
+        comparable=Comparable.FREE, confirms=True)
     strict_request: bool = setting(types.FLAG, False,
         "Fail if the server refuses a field of a request by name, instead of renaming it or leaving it out.",
         commands=_SENDING, refused={"models": "no request is sent to a model"}, needs=(_OVER_HTTP,),
@@ -894,6 +938,10 @@ class CompareSettings:
         "The model of side A; of saved runs, only its levels.", commands=frozenset({"compare", "compare-saved"}))
     b_model: str | None = setting(types.TEXT, None,
         "The model of side B; of saved runs, only its levels.", commands=frozenset({"compare", "compare-saved"}))
+    a_cmd: tuple[str, ...] | None = setting(types.COMMAND, None,
+        "The command that starts the server of side A, as --server-cmd does.", guarded=True)
+    b_cmd: tuple[str, ...] | None = setting(types.COMMAND, None,
+        "The command that starts the server of side B, as --server-cmd does.", guarded=True)
     repeats: int | None = setting(types.whole(1, 100), None,
         f"How often to measure every level on each side. Default: {USUAL_REPEATS}, or as many as fit into --budget.")
     budget: int | None = setting(types.POSITIVE_DURATION, None,
@@ -973,7 +1021,13 @@ class TelemetrySettings:
             ),
         ))
     server_pid: int | None = setting(types.whole(1), None,
-        "The process ID of the server. Default: the process that listens at its port.", needs=(_SAMPLED,))
+        "The process ID of the server. Default: the process that listens at its port.",
+        needs=(
+            _SAMPLED,
+            _without(
+                "target.server_cmd", reason="the process of a server that is started is known", remedy="leave it out",
+            ),
+        ))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -995,7 +1049,7 @@ class CostSettings:
     kwh_price: float | None = setting(types.MONEY, None,
         "The price of a kilowatt-hour, as in 0.30.",
         needs=(Need(
-            ("cost.watts", "telemetry.sampling", *_SERVER[:3]),
+            ("cost.watts", "telemetry.sampling", *_SERVER[:4]),
             lambda values: values.value("cost.watts") is not None or _SAMPLED.met(values),
             "no energy is measured", "leave it out, or give --watts, or use --telemetry on",
         ),))

@@ -22,7 +22,7 @@ from loadbench.plan.models import read_models
 from loadbench.plan.personas import PERSONAS
 from loadbench.plan.scenario import Scenario, Unused, with_entries, with_not_used
 from loadbench.plan.scenario_file import ScenarioFile, nearest, read, read_persona
-from loadbench.plan.server_url import ServerUrl, origin_of
+from loadbench.plan.server_url import PORT, ServerUrl, origin_of
 from loadbench.plan.setting_types import ALL_OBJECTIVES, URLS
 from loadbench.plan.settings import DEFAULT, SECTIONS, Entry, Origin, Source, Values, setting_of, settings
 from loadbench.plan.workload import bring
@@ -85,7 +85,8 @@ def resolve(
     named_keys += [line[-1] for entry in given if entry.setting.name == "header_env" for line in entry.value]
     _refuse_unknown_variables(environment, {*key_variables, *named_keys})
     choice.settle_groups()
-    if not {"target.url", "target.profile", "target.adapter"} & set(choice.entries):
+    is_named = {"target.url", "target.profile", "target.adapter", "target.server_cmd", "compare.a_cmd", "compare.b_cmd"}
+    if not is_named & set(choice.entries):
         choice.take_endpoint(environment)
     choice.settle_single()
     own_urls = {entry.origin.source: entry.value for entry in given if entry.setting.key == "target.url"}
@@ -115,6 +116,11 @@ def resolve(
         names = tuple(model.name for model in read_models(scenario.target.model_set))
         models = Entry(setting_of("target.model"), names, scenario.origins["target.model_set"])
         scenario = with_entries(scenario, {"target.model": models})
+    if command not in setting_of("target.server_cmd").commands and any(
+        PORT in url for url in scenario.target.url or ()
+    ):
+        place = scenario.place("target.url")
+        raise BadInput(f"{place}: {PORT} is for a server that loadbench starts", hint="give the port of the server")
     if scenario.finds_levels and command != "sweep":
         reason = "both sides are measured at the same loads, which must be known beforehand"
         raise BadInput(f"{scenario.place('load.users')} auto: {reason}", hint="list them, as in --users 1,2,4,8")

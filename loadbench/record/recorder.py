@@ -186,6 +186,7 @@ class LevelRecording:
     connections: KeptConnections = field(default_factory=KeptConnections)
     outages: Mapping[Destination, Outage] = field(default_factory=dict)
     aborted: str = ""  # the rule that aborted the level, and what was seen
+    server_ended: str = ""  # how a server that was started for the run ended in this level
     server: Mapping[str, float] | None = None  # by how much its counters rose, from before the level until after it
     server_restarted: bool = False  # its counters fell, or were gone
 

@@ -19,14 +19,24 @@ from loadbench.plan.server_url import UNVERIFIED
 from loadbench.record.outcome import Outcome, failed_of
 from loadbench.report import machine
 from loadbench.report.document import DETAIL, Block, Document, Heading, Notes, Table, Text
-from loadbench.report.values import counted, duration, half_width, percent, significant
+from loadbench.report.values import counted, duration, half_width, memory_size, percent, significant
 from loadbench.results.run import ClosedLoad
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from loadbench.results.quality import Quality
-    from loadbench.results.run import FailureCount, GroupResult, LevelResult, Metric, OutputEquality, Reason, Run
+    from loadbench.results.run import (
+        FailureCount,
+        GroupResult,
+        LevelResult,
+        Metric,
+        ModelStatus,
+        OutputEquality,
+        Reason,
+        Run,
+        ServerStart,
+    )
 
 KNEE = "◄"
 UNSURE = "~"
@@ -64,6 +74,7 @@ BY_OBJECTIVES = CLIENT_CODES | {
     "no_answers",
     "aborted",
     "interrupted",
+    "server_ended",
     FAILURES,
 }
 
@@ -316,6 +327,7 @@ def notes(run: Run) -> tuple[list[str], list[str], list[str]]:
         conclusion += [f"{model}: {sentence}" if len(models) > 1 else sentence] if sentence else []
     for model, levels in () if is_search(run) else models.items():
         conclusion += _objective_notes(levels, whose[model])
+    conclusion += start_notes(run.server_start, run.models)
 
     problems = [] if run.complete else ["the run is not complete: it was stopped or is still running"]
     problems += [f"{status.model}: {status.status}: {status.reason}" for status in run.models if status.status != "ok"]
@@ -546,6 +558,25 @@ def equality_notes(outputs: Sequence[OutputEquality]) -> list[str]:
             f"{output.answers} responses, first at request {number} of level {level + 1}"
         )
     return lines
+
+
+def start_notes(start: ServerStart | None, models: Sequence[ModelStatus]) -> list[str]:
+    """How long a server that loadbench started took until it served, and how much memory: one line, or none."""
+    if start is None or start.ready_s is None:
+        return []
+    parts = [f"ready {duration(start.ready_s)} after its start"]
+    if start.first_response_s is not None:
+        parts.append(f"first response after {duration(start.first_response_s)}")
+    cold = next((one for one in models if one.cold_ttft_s is not None and one.warm_ttft_s is not None), None)
+    if cold is not None and cold.cold_ttft_s is not None and cold.warm_ttft_s is not None:
+        parts.append(f"first token in {duration(cold.cold_ttft_s)} cold, {duration(cold.warm_ttft_s)} warm")
+    memory = [
+        f"{memory_size(size)} {when}"
+        for size, when in ((start.memory_loaded_bytes, "after loading"), (start.memory_peak_bytes, "at most"))
+        if size is not None
+    ]
+    parts += [f"memory {', '.join(memory)}"] if memory else []
+    return [f"started by loadbench: {'; '.join(parts)}"]
 
 
 def _model_notes(run: Run) -> list[str]:

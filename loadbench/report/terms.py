@@ -224,6 +224,8 @@ TERMS: Final[tuple[Term, ...]] = (
     Term("interrupted", "code", "The level was stopped before its end, or the run was killed or is still running.",
          remedy="continue it with --resume DIR"),
     Term("aborted", "code", "An --abort-on rule ended the level.", remedy="lower the load, or change the rule"),
+    Term("server_ended", "code", "The server that loadbench had started ended by itself: it crashed, or was killed.",
+         remedy="see server.log in the run folder, and continue the run with --resume DIR"),
     Term("lost_worker", "code", "One of the load generator's processes ended before the level did.",
          remedy="see the system's log (out of memory?), and measure again"),
     Term("client_limit", "code", "Requests were not sent: this machine had no descriptor, port or memory left.",

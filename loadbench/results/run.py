@@ -487,6 +487,26 @@ class UnderWay(msgspec.Struct, frozen=True, kw_only=True):
     load: ClosedLoad | OpenLoad
 
 
+class ServerStart(msgspec.Struct, frozen=True, kw_only=True):
+    """The server that loadbench started itself, by its latest start; secrets are left out of `command`.
+
+    `variables` are the names of those that were set for it. Times are from the start of the command: until the server
+    was ready (`ready_by` says how that is known: `url`, or `list` of models), and until the end of the first response.
+    Memory is the resident one of all its processes: after the first response, and the largest that was seen. `ended` is
+    how the server ended if it did so by itself.
+    """
+
+    command: str
+    variables: list[str] = []
+    url: str
+    ready_by: Literal["url", "list"] = "list"
+    ready_s: float | None = None
+    first_response_s: float | None = None
+    memory_loaded_bytes: int | None = None
+    memory_peak_bytes: int | None = None
+    ended: str = ""
+
+
 class Run(msgspec.Struct, frozen=True, kw_only=True):
     """A run: its scenario, where it ran, and its levels so far.
 
@@ -495,6 +515,7 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
     them. `under_way` is null between levels and at the end. `unwritten_requests` are in the figures, and not in
     `requests.jsonl`, since that could not be written. `imported` says which other tool measured, where it was one.
     `servers` has each server as it was found, but not a simulated one; a resumed run may have one in several versions.
+    `server_start` is about one that loadbench started with --server-cmd.
     """
 
     schema: Literal["loadbench.run/1"] = SCHEMA
@@ -521,6 +542,7 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
     under_way: UnderWay | None = None
     unwritten_requests: int = 0
     imported: Imported | None = None
+    server_start: ServerStart | None = None
 
 
 def to_json(document: msgspec.Struct) -> bytes:

@@ -30,7 +30,7 @@ from loadbench.analyze.capacity.sequential import SequentialMonitor, required_sh
 from loadbench.analyze.level.verdict import client_reasons
 from loadbench.core import event_loop
 from loadbench.core.alongside import run_alongside
-from loadbench.core.errors import BadInput, ExitCode, TargetUnavailable
+from loadbench.core.errors import BadInput, ExitCode, TargetEnded, TargetUnavailable
 from loadbench.engine.capacity import CapacitySearch, EarlierSearch, grid_of
 from loadbench.engine.target import first_contact
 from loadbench.plan.conditions import conditions, content_hash
@@ -188,6 +188,7 @@ class Searches:
     writers: list[CapacityWriter] = field(default_factory=list)
     failed: dict[str, str] = field(default_factory=dict)
     stopped: bool = False
+    is_gone: bool = False  # the server, which loadbench had started
 
     @property
     def folder(self) -> RunFolder:
@@ -231,7 +232,7 @@ class Searches:
 
     def exit_code(self) -> ExitCode:
         """How the process ends: the worst of the searches' codes."""
-        codes = {writer.exit_code() for writer in self.writers}
+        codes = set() if self.is_gone else {writer.exit_code() for writer in self.writers}
         codes |= {ExitCode.TARGET_UNAVAILABLE} if self.failed else set()
         return next((code for code in _WORST_FIRST if code in codes), self.folder.place.exit_code)
 
@@ -307,9 +308,14 @@ async def _search(
                 try:
                     await writer.search.run()
                 except TargetUnavailable as error:
-                    searches.writers.remove(writer)
                     writer.model_failed(model, str(error))
-                    raise
+                    # What was measured is kept, and nothing else can be.
+                    searches.stopped = writer.search.stopped = isinstance(error, TargetEnded)
+                    if not (searches.stopped and writer.run.levels):
+                        searches.writers.remove(writer)
+                        raise
+                    searches.failed[model], searches.is_gone = str(error), True
+                    progress.say(str(error))
                 writer.conclude()
 
         async def search_all() -> None:

@@ -1,4 +1,5 @@
-"""Asks before a machine is loaded that may be somebody else's: a public API, or an address outside private networks."""
+"""Asks before a machine is loaded that may be somebody else's (a public API, or an address outside private networks),
+and before a command runs that a scenario file has chosen."""
 
 from __future__ import annotations
 
@@ -14,6 +15,7 @@ from loadbench.client.faults import explain
 from loadbench.core.errors import BadInput, Interrupted, TargetUnavailable
 from loadbench.core.text import printable, some
 from loadbench.plan.server_url import origin_of, shown_url
+from loadbench.plan.settings import Source
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -74,9 +76,40 @@ async def confirm_load(scenario: Scenario, *, say: Callable[[str], None]) -> dic
         return kept
     place, facts = scenario.place(key), "; ".join(unknown.values())
     allowed = " ".join(f"--yes-load {host}" for host in unknown)
-    if not all(stream is not None and stream.isatty() for stream in (sys.stdin, sys.stderr)):
+    confirmed = _confirmed(f"{facts}.\nMay you load it, and pay for it?")
+    if confirmed is None:
         raise BadInput(f"{place}: {facts}", hint=f"if you may load it, and pay for it, add {allowed}")
-    sys.stderr.write(f"{facts}.\nMay you load it, and pay for it? Type yes to begin:\n")
+    if not confirmed:
+        raise BadInput(f"{place}: not confirmed: {facts}", hint=f"type yes, or add {allowed}")
+    return kept
+
+
+def confirm_command(scenario: Scenario, *, say: Callable[[str], None]) -> None:
+    """Have the user confirm a server command of a scenario file: --yes-run does, or an answer at the terminal.
+
+    Raises `BadInput` where neither does, and `Interrupted` for Ctrl-C. A command that the user gives needs none.
+    """
+    command = scenario.values.entries.get("target.server_cmd")
+    if command is None or command.origin.source is not Source.SCENARIO:
+        return
+    place, shown = scenario.place("target.server_cmd"), printable(str(command.setting.type.show(command.value)))
+    if scenario.target.server_env:
+        shown += f", with {' and '.join(name for name, _ in scenario.target.server_env)} in its environment"
+    if scenario.target.yes_run:
+        say(f"{place} runs {shown}, as --yes-run allows")
+        return
+    confirmed = _confirmed(f"{place} wants to run this command on this machine:\n  {shown}\nMay it?")
+    if confirmed is None:
+        raise BadInput(f"{place}: wants to run {shown}", hint="if it may, add --yes-run")
+    if not confirmed:
+        raise BadInput(f"{place}: not confirmed: {shown}", hint="type yes, or add --yes-run")
+
+
+def _confirmed(question: str) -> bool | None:
+    """The user's answer at the terminal; `None` where there is none. Raises `Interrupted` for Ctrl-C."""
+    if not all(stream is not None and stream.isatty() for stream in (sys.stdin, sys.stderr)):
+        return None
+    sys.stderr.write(f"{question} Type yes to begin:\n")
     sys.stderr.flush()
     # The event loop waits here as well, and would keep Ctrl-C to itself.
     handler = signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -86,6 +119,4 @@ async def confirm_load(scenario: Scenario, *, say: Callable[[str], None]) -> dic
         raise Interrupted("stopped before any request was sent") from None
     finally:
         signal.signal(signal.SIGINT, handler or signal.SIG_DFL)
-    if answer.strip().lower() not in {"y", "yes"}:
-        raise BadInput(f"{place}: not confirmed: {facts}", hint=f"type yes, or add {allowed}")
-    return kept
+    return answer.strip().lower() in {"y", "yes"}

@@ -175,14 +175,14 @@ def resumed_sides(
 
 
 def whole_levels(path: Path, scenario: Scenario) -> Run:
-    """The sweep in a folder, without a level that was stopped before its end.
+    """The sweep in a folder, without a level that was stopped before its end, or in which the server ended.
 
     Raises `BadInput` if this scenario cannot continue it: other conditions, or other loads than the first of its own.
     """
     refuse_other_kind(path, "sweep")
     run = read_run(path)
     refuse_other_conditions(path, conditions(_at_loads_of(run, scenario)), run.conditions, free="further loads")
-    levels = list(takewhile(lambda level: not _has(level, "interrupted"), run.levels))
+    levels = list(takewhile(lambda level: not (_has(level, "interrupted") or _has(level, "server_ended")), run.levels))
     planned = [load.label for load in scenario.loads]
     for model in {level.model for level in levels} if not scenario.finds_levels else ():
         measured = [level.load.label for level in levels if level.model == model]

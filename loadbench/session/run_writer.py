@@ -101,6 +101,8 @@ class RunWriter:
             passed_ns = (datetime.now(UTC) - self._started_at) // timedelta(microseconds=1) * 1000
             origin_ns = self._log.origin_ns = origin_ns - max(passed_ns, latest_ns)
         session.telemetry.keep_in(folder, origin_ns=origin_ns)
+        if session.server is not None:
+            session.server.keep_in(folder)
         effective, origins = scenario.effective(), scenario.recorded_origins()
         if before is not None:  # the run stays where it is
             effective["report"] |= {key: before.scenario.get("report", {}).get(key) for key in ("name", "out")}
@@ -191,6 +193,8 @@ class RunWriter:
             origin_ns=self._log.origin_ns,
         )
         level = self._session.telemetry.completed(level, recording.window)
+        if self._session.server is not None:
+            self._session.server.look_at_memory()
         failures = [msgspec.structs.replace(one, advice=advice_for(one.detail)) for one in level.failures]
         level = msgspec.structs.replace(level, failures=failures)
         models = [status for status in self.run.models if status.model != model]
@@ -274,7 +278,12 @@ class RunWriter:
         """Replace the files of the run, each for itself, or run.json alone."""
         self._log.flush()
         self._session.telemetry.flush()
-        self.run = msgspec.structs.replace(self.run, unwritten_requests=self._log.waiting)
+        server = self._session.server
+        self.run = msgspec.structs.replace(
+            self.run,
+            unwritten_requests=self._log.waiting,
+            server_start=self.run.server_start if server is None else server.record,
+        )
         self.folder.save("run.json", to_json(self.run))
         if not reports:
             return

@@ -10,7 +10,8 @@ import orjson
 from loadbench.core.secrets import MASK, masked
 from loadbench.core.text import shortened
 from loadbench.plan.prompt_source import prompt_source
-from loadbench.plan.server_url import shown_url
+from loadbench.plan.server_command import DEFAULT_URL
+from loadbench.plan.server_url import PORT, shown_url
 from loadbench.targets.openai import target_at
 
 if TYPE_CHECKING:
@@ -25,6 +26,8 @@ _SIMULATED = "http://127.0.0.1"
 def sample_request(scenario: Scenario, environment: Mapping[str, str]) -> list[str]:
     """Notes on the request and its lines, secrets masked and long texts cut; none if its address is found out later."""
     url = _SIMULATED if scenario.simulated else scenario.url
+    if scenario.target.server_cmd is not None:
+        url = (url or DEFAULT_URL).replace(f":{PORT}", "")
     if url is None:
         return []
     target, work = target_at(scenario, environment, url=url), scenario.work

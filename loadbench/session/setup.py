@@ -39,7 +39,7 @@ from loadbench.results.environment import environment as describe_environment
 from loadbench.results.environment import usable_cores
 from loadbench.results.folder import RESULTS, check_folder, free_bytes
 from loadbench.results.space import expected_bytes
-from loadbench.session.consent import confirm_load
+from loadbench.session.consent import confirm_command, confirm_load
 from loadbench.session.export import metrics_feed
 from loadbench.session.telemetry import RunTelemetry
 from loadbench.sim.process import SimProcess
@@ -51,6 +51,7 @@ from loadbench.targets.discovery import locate
 from loadbench.targets.openai import credentials
 from loadbench.targets.prepare import prepare
 from loadbench.targets.scrape import counters
+from loadbench.targets.server_command import StartedServer, check_command, port_of, url_with
 from loadbench.targets.server_version import server_infos
 from loadbench.telemetry.sampler import check_pid, cores_in_use, is_local
 from loadbench.wire.openai import Api
@@ -97,6 +98,7 @@ def check(scenario: Scenario, environment: Mapping[str, str]) -> None:
             raise BadInput(f"{place}: names one process, and there are {len(urls)} servers", hint=hint)
         if not is_local(urls[0]):
             raise BadInput(f"{place}: has no effect: the server is on another machine", hint="leave it out")
+    check_command(scenario, environment)
     try:
         if scenario.simulated:
             profile_named(scenario.target.profile)
@@ -206,7 +208,8 @@ def check_data_set(scenario: Scenario) -> None:
 def server_of(
     scenario: Scenario, environment: Mapping[str, str], *, say: Say, models: Sequence[str] = ()
 ) -> Iterator[tuple[Scenario, str]]:
-    """(the scenario with the server's address in it, that address). The simulated server runs while the context lasts.
+    """(the scenario with the server's address in it, that address). The simulated server runs while the context lasts;
+    one that a command starts does not run yet, and its address is not in the scenario: it may be another the next time.
 
     The simulated server lists these `models`, or those of the scenario's models file or mix, or its own one.
     Raises `TargetUnavailable` if Foundry Local is wanted and cannot be found.
@@ -217,7 +220,8 @@ def server_of(
     if not scenario.simulated:
         if scenario.target.insecure:
             _log.warning(UNVERIFIED)  # also with --quiet
-        yield scenario, scenario.url or ""
+        started = scenario.target.server_cmd is not None
+        yield scenario, url_with(scenario, port_of(scenario)) if started else scenario.url or ""
         return
     if not models and scenario.target.model_set is not None:
         models = scenario.target.model or ()
@@ -241,6 +245,7 @@ class Session:
     workers: WorkerPool | None = None
     doing: Say = _silent
     feed: MetricsFeed | None = None  # of all sessions of a command
+    server: StartedServer | None = None  # where loadbench has started it
 
     @property
     def target(self) -> Target:
@@ -304,7 +309,10 @@ class Session:
         """The response to a request that is adapted to the server; raises `TargetUnavailable` if there is none."""
         name, connect = destination.model or model, self._connect(destination)
         self.doing(f"sending the first requests to {name}")
-        return await adapt.first_response(self.prepared, name, connect, prompt, max_tokens=max_tokens)
+        sample = await adapt.first_response(self.prepared, name, connect, prompt, max_tokens=max_tokens)
+        if self.server is not None:
+            self.server.responded()
+        return sample
 
     async def answer(self, model: str, prompt: str | Prompt, *, max_tokens: int) -> Sample:
         """The response to a request that is not measured, with its text, however it ended; it is adapted as well."""
@@ -333,8 +341,16 @@ async def open_session(
         scenario, url = stack.enter_context(server_of(scenario, environment, say=say, models=models))
         addresses = await confirm_load(scenario, say=say)
         keep_addresses(addresses)
+        server = None
+        if scenario.target.server_cmd is not None:
+            confirm_command(scenario, say=say)
+            server = StartedServer(scenario, environment, port=origin_of(url)[2], say=say, doing=doing)
+            stack.push_async_callback(server.stop)
+            await server.start()
         doing(f"asking {shown_url(url)} for its models" if url else "preparing the model")
         prepared = await prepare(scenario, environment, url=url, say=say)
+        if server is not None:
+            prepared.still_loads = server.still_loads
         scenario, servers = prepared.scenario, []
         if not scenario.simulated and scenario.target.adapter is None:
             servers = await server_infos(prepared.targets, prepared.service, scenario.limits)
@@ -369,6 +385,7 @@ async def open_session(
             workers=workers,
             feed=feed,
             doing=doing,
+            server=server,
         )
 
 

@@ -157,6 +157,8 @@ async def respond(
     while True:
         client, changes = connect(model), prepared.target.changes
         sample = await client.send_prompt(prompt, max_tokens=max_tokens, phase=phase, keep_text=keep_text)
+        if prepared.still_loads and sample.outcome is not Outcome.OK and await prepared.still_loads(sample):
+            continue
         if sample.outcome is Outcome.OK or prepared.scenario.target.strict_request or tries == MOST_TRIES:
             return sample
         patches = [*changes.extra, {} if isinstance(prompt, str) else prompt.extra or {}]

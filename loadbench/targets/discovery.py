@@ -72,7 +72,7 @@ def locate(scenario: Scenario, environment: Mapping[str, str]) -> tuple[Scenario
         variable = scenario.place("target.url")
         note = f"{shown_url(scenario.url)}, from {variable}" if variable in ENDPOINT_VARIABLES else ""
         return scenario, note
-    if scenario.simulated or scenario.target.adapter is not None:
+    if scenario.simulated or scenario.target.adapter is not None or scenario.target.server_cmd is not None:
         return scenario, ""
     steps = discover(scenario, environment)
     found = next((step for step in steps if step.url), None)

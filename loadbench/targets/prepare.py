@@ -37,9 +37,10 @@ from loadbench.targets.openai import ALL_MODELS, choose_models, few_enough, find
 from loadbench.targets.target import not_listed
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Awaitable, Callable, Mapping, Sequence
 
     from loadbench.plan.scenario import Scenario
+    from loadbench.record.sample import Sample
     from loadbench.results.run import Adapted, ExactOutput
     from loadbench.targets.http_get import HttpClient
     from loadbench.targets.target import Target
@@ -52,7 +53,8 @@ class Prepared:
 
     By model, `requested_names` has the name that the user gave if it is another one, `load_s` the load time of a model
     that was not loaded before, and `load_warm_s` the time to load it again, if that is to be timed.
-    `adapted` and `exact` say how requests were adapted to the server (`loadbench.targets.adapt`).
+    `adapted` and `exact` say how requests were adapted to the server (`loadbench.targets.adapt`). `still_loads` says
+    whether to send a first request again that failed, since a server that was just started is still loading.
     """
 
     scenario: Scenario
@@ -69,6 +71,7 @@ class Prepared:
     adapted: list[Adapted] = field(default_factory=list)
     exact: ExactOutput | None = None
     say: Callable[[str], None] = lambda _: None
+    still_loads: Callable[[Sample], Awaitable[bool]] | None = None
     _ours: Model | None = None
 
     @property

@@ -125,6 +125,7 @@ class ScriptedSession:
     """`loadbench.engine.target.TargetSession` in virtual time; `client` makes the client of a model."""
 
     workers = None
+    server = None
     health = NoHealth
     swaps_models = False
     mix = ()

@@ -74,6 +74,7 @@ _TEXT = {"prompt": "Say hello."}
 _HTTPS = {"url": "https://127.0.0.1:1", "judge_url": "https://127.0.0.1:1"}
 _FOUNDRY = {"kind": "foundry"}
 _SAMPLED = {"sampling": "on"}
+_STARTED = {"server_cmd": "llama-server --port {port}"}
 
 ROWS: dict[str, Row] = {
     "target.url": Row("http://127.0.0.1:2", shows="server"),
@@ -93,6 +94,11 @@ ROWS: dict[str, Row] = {
     "target.cacert": Row("ca.pem", _HTTPS, shows="trusted"),
     "target.insecure": Row(True, _HTTPS, shows="trusted"),
     "target.yes_load": Row(("127.0.0.1",)),
+    "target.server_cmd": Row("llama-server --port {port}"),
+    "target.server_env": Row(("WALK=yes",), _STARTED),
+    "target.ready_url": Row("http://127.0.0.1:{port}/health", _STARTED),
+    "target.ready_timeout": Row("9s", _STARTED),
+    "target.yes_run": Row(True, drop=("url",)),
     "target.strict_request": Row(True),
     "target.kind": Row("foundry", shows="paths"),
     "target.load": Row(False, _FOUNDRY),
@@ -152,6 +158,8 @@ ROWS: dict[str, Row] = {
     "capacity.headroom": Row("40%", {"devices_for": "9"}),
     "compare.a_model": Row("other", shows="model"),
     "compare.b_model": Row("other", shows="model"),
+    "compare.a_cmd": Row("llama-server --port {port}"),
+    "compare.b_cmd": Row("llama-server --port {port}"),
     "compare.repeats": Row("2", shows="repeats"),
     "compare.budget": Row("9m", shows="pairing"),
     "compare.until": Row("3%", {"repeats": "1"}, shows="pairing"),
@@ -228,6 +236,11 @@ BLOCKERS: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
     "no energy is measured": ({"sampling": "off"}, ("watts",)),
     "nothing is sampled": ({"sampling": "off"}, ()),
     "there is no price to spread": ({}, ("purchase",)),
+    "a model in this process needs no server": ({"adapter": "echo:mine"}, ("url",)),
+    "it starts one server, and several are named": ({"url": (URL, "http://127.0.0.1:2")}, ()),
+    "loadbench starts no server": ({}, ("server_cmd",)),
+    "no scenario file gives a command": (_STARTED, ("adapter",)),
+    "the process of a server that is started is known": (_STARTED, ("adapter",)),
     "there is no price": ({}, ("purchase", "hourly", "kwh_price")),
 }
 

@@ -23,6 +23,11 @@ pytestmark = pytest.mark.slow
 ELSEWHERE = {
     **dict.fromkeys(("target.load", "target.allow_alias"), "tests/foundry"),
     **dict.fromkeys(("capacity.devices_for", "capacity.headroom"), "tests/analyze/capacity"),
+    **dict.fromkeys(
+        ("target.server_cmd", "target.server_env", "target.ready_url", "target.ready_timeout", "target.yes_run"),
+        "tests/session/test_server_command.py",
+    ),
+    **dict.fromkeys(("compare.a_cmd", "compare.b_cmd"), "tests/session/test_server_command.py"),
     "target.yes_load": "no address here is asked about: tests/session/test_consent.py",
     "target.strict_request": "tests/cli/test_adapt.py",
     "load.max_total": "a level that it shortens lasts 10 s at least: tests/engine/test_level_length.py",

@@ -144,7 +144,10 @@ def _incomplete(recording: LevelRecording, load: Load) -> Iterator[Reason]:
             message += f": {gave_up} of {measured} users gave up"
             advice = "use --abandon with a smaller share or more patience" if gave_up == measured else advice
         yield Reason("no_answers", message, advice)
-    if recording.aborted:
+    if recording.server_ended:
+        advice = "see the server's log in the run folder; --resume goes on with this level"
+        yield Reason("server_ended", recording.server_ended, advice)
+    elif recording.aborted:
         yield Reason(
             "aborted",
             f"the level was aborted by {recording.aborted}",

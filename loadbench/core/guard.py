@@ -1,0 +1,336 @@
+"""The guard: a small process that starts the server under test, and ends it with everything that it has started.
+
+    python -P -m loadbench.core.guard
+
+loadbench holds a pipe to the guard's standard input. Its first line is an `Order` in JSON; the line `kill` ends the
+server at once. However loadbench ends, the system closes the pipe, and then the guard ends the server: gently at first
+(SIGTERM), and what is left after the grace surely (SIGKILL). It writes what happens as lines of JSON on its standard
+output:
+
+    {"event": "started", "pid": 4711, "at_ns": 123}      or {"event": "failed", "errno": 2, "reason": "…"}
+    {"event": "exited", "code": 3, "signal": "", "oom_kills": 0, "left": 0}
+    {"event": "gone"}
+
+`exited` is about the command itself: `oom_kills` are the processes that the kernel has killed since its start for lack
+of memory, and `left` those of the command that go on. `gone` says that none is left, and the guard ends. The server has
+a session of its own, so that Ctrl-C in the terminal reaches only loadbench.
+
+On Linux the guard is a *subreaper*: whoever loses its parent below it becomes its child, so that no descendant escapes
+by a double fork or a session of its own; and the command ends with the guard, if that is killed. On Windows a job
+object holds the guard and all below it, and ends with it. On macOS these are the process group, and the descendants
+that can be listed when the server is ended.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import queue
+import signal
+import subprocess
+import sys
+import threading
+import time
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypedDict
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+# In the server's environment, and so in that of all its descendants: by it they are found if the guard was killed.
+MARK = "LOADBENCH_GUARDED"
+# After SIGKILL a process is gone at once; one that waits for a device may take a while.
+_KILLS_EVERY_S = 0.1
+# Where processes have to be listed by a program.
+_LISTS_EVERY_S = 0.5
+# The options of prctl(2).
+_SET_PDEATHSIG, _SET_CHILD_SUBREAPER = 1, 36
+# Of a job object: its class of information, and the flag by which it ends its processes when it is closed.
+_EXTENDED_LIMITS, _KILL_ON_JOB_CLOSE = 9, 0x2000
+_OWN_GROUP: int = getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0)
+
+
+class Order(TypedDict):
+    """What loadbench wants to be started: the output is appended to the file `log`."""
+
+    command: list[str]
+    environment: dict[str, str]
+    log: str
+    grace_s: float
+
+
+def main() -> None:
+    """Start the server, and end it when the standard input ends."""
+    events: queue.SimpleQueue[str | int] = queue.SimpleQueue()
+    for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK"):
+        if hasattr(signal, name):
+            # Not ignored: the server would inherit that.
+            signal.signal(getattr(signal, name), lambda *_: events.put("end"))
+    line = sys.stdin.buffer.readline()
+    if not line.endswith(b"\n"):
+        return  # loadbench has ended already
+    order: Order = json.loads(line)
+    kills_before = oom_kills()
+    with suppress(AttributeError, OSError):  # a system without these means
+        contain()
+    at_ns = time.perf_counter_ns()
+    try:
+        server = start(order)
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        say(event="failed", errno=getattr(error, "errno", None), reason=reason)
+        return
+    say(event="started", pid=server.pid, at_ns=at_ns)
+    threading.Thread(target=read_orders, args=(events,), daemon=True).start()
+    threading.Thread(target=await_end, args=(server, events), daemon=True).start()
+
+    ends_at: float | None = None  # when what is left is killed
+    while True:
+        event: str | int = "kill"
+        with suppress(queue.Empty):
+            event = events.get(timeout=None if ends_at is None else max(0.0, ends_at - time.monotonic()))
+        if isinstance(event, int):
+            left = family(server.pid)
+            kills, name = oom_kills(), ""
+            kills = 0 if kills is None or kills_before is None else kills - kills_before
+            if event < 0:
+                name = signal.Signals(-event).name if -event in {*signal.Signals} else f"signal {-event}"
+            say(event="exited", code=None if name else event, signal=name, oom_kills=kills, left=len(left))
+            # A command that ends well may have gone to the background. Otherwise nobody needs what is left of it.
+            if ends_at is None and (event != 0 or not left):
+                events.put("end")
+        elif event == "gone":
+            say(event="gone")
+            return
+        elif event == "end" and ends_at is None:
+            ends_at = time.monotonic() + order["grace_s"]
+            end_all(family(server.pid), server, gently=True)
+        elif event == "kill":
+            ends_at = time.monotonic() + _KILLS_EVERY_S
+            end_all(family(server.pid), server, gently=False)
+
+
+def say(**record: object) -> None:
+    """Report to loadbench, if that is still there."""
+    with suppress(OSError, ValueError):
+        sys.stdout.write(json.dumps(record) + "\n")
+        sys.stdout.flush()
+
+
+def start(order: Order) -> subprocess.Popen[bytes]:
+    """Start the command in a session of its own; raises `OSError` if the system cannot run it."""
+    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | getattr(os, "O_BINARY", 0)
+    log = os.open(order["log"], flags, 0o600)
+    before: Callable[[], object] | None = None
+    if sys.platform == "linux":
+        prctl = libc().prctl
+        before = lambda: prctl(_SET_PDEATHSIG, int(signal.SIGKILL), 0, 0, 0)  # noqa: E731
+    try:
+        return subprocess.Popen(  # noqa: S603 - the user's own command, and no shell
+            order["command"],
+            env=order["environment"],
+            stdin=subprocess.PIPE,  # open, and silent: some servers end with their input
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+            creationflags=_OWN_GROUP,
+            preexec_fn=before,  # noqa: PLW1509 - there is one thread so far
+        )
+    finally:
+        os.close(log)
+
+
+def read_orders(events: queue.SimpleQueue[str | int]) -> None:
+    """The line `kill`, and the end of loadbench's pipe."""
+    # Read the file descriptor: a thread that waits in `sys.stdin` holds a lock that the interpreter needs to exit.
+    while received := os.read(0, 4096):
+        if b"kill" in received:
+            events.put("kill")
+    events.put("end")
+
+
+def await_end(server: subprocess.Popen[bytes], events: queue.SimpleQueue[str | int]) -> None:
+    """Report the command's end, and that of the last process."""
+    if sys.platform == "linux":
+        # All below the guard are or become its children, so that there is one as long as anything is left.
+        while True:
+            try:
+                pid, status = os.waitpid(-1, 0)
+            except ChildProcessError:
+                break
+            if pid == server.pid:
+                server.returncode = os.waitstatus_to_exitcode(status)
+                events.put(server.returncode)
+    else:
+        events.put(server.wait())
+        while family(server.pid):
+            time.sleep(_LISTS_EVERY_S)
+    events.put("gone")
+
+
+def family(pid: int) -> list[int]:
+    """The processes below the guard that run: on Linux all of them, elsewhere those of the server's group and below it
+    as far as the system lists them."""
+    running: list[int]
+    if sys.platform == "linux":
+        running = below(os.getpid(), linux_parents())
+    elif sys.platform == "win32":
+        running = []  # the job object has them
+    else:
+        command = ["/bin/ps", "-axo", "pid=,ppid=,pgid=,stat="]
+        listed = subprocess.run(command, capture_output=True, check=False).stdout  # noqa: S603 - the system's own
+        rows = [line.split() for line in listed.splitlines()]
+        known = [tuple(map(int, row[:3])) for row in rows if len(row) == 4 and not row[3].startswith(b"Z")]
+        grouped = {one for one, _, group in known if group == pid}
+        running = sorted({*grouped, *below(pid, {one: parent for one, parent, _ in known})})
+    return running
+
+
+def linux_parents() -> dict[int, int]:
+    """The parent of each process that runs, by pid."""
+    parents = {}
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdecimal():
+            with suppress(OSError, ValueError, IndexError):
+                # The name of the program, in parentheses, may hold anything.
+                state, parent = (entry / "stat").read_bytes().rpartition(b")")[2].split()[:2]
+                if state not in {b"Z", b"X"}:
+                    parents[int(entry.name)] = int(parent)
+    return parents
+
+
+def below(pid: int, parents: dict[int, int]) -> list[int]:
+    """The descendants of a process, parents first."""
+    children: dict[int, list[int]] = {}
+    for child, parent in parents.items():
+        children.setdefault(parent, []).append(child)
+    found, waiting = [], [pid]
+    while waiting:
+        of_one = children.pop(waiting.pop(), [])
+        found += of_one
+        waiting += of_one
+    return found
+
+
+def end_all(pids: Iterable[int], server: subprocess.Popen[bytes], *, gently: bool) -> None:
+    """Ask the processes to end, or kill them."""
+    if sys.platform == "win32":
+        if not gently:
+            server.kill()
+            os._exit(0)  # the job object ends with the guard, and whatever is in it
+        with suppress(OSError, ValueError):
+            server.send_signal(getattr(signal, "CTRL_BREAK_EVENT", signal.SIGTERM))
+    else:
+        for pid in pids:
+            with suppress(OSError):
+                os.kill(pid, signal.SIGTERM if gently else signal.SIGKILL)
+                if gently:
+                    os.kill(pid, signal.SIGCONT)  # one that is stopped would never see the other
+
+
+def marked(token: str) -> list[int]:
+    """The processes that have this token in their environment, on Linux; elsewhere none are seen."""
+    found: list[int] = []
+    if sys.platform == "linux":
+        for entry in Path("/proc").iterdir():
+            if entry.name.isdecimal() and int(entry.name) != os.getpid():
+                with suppress(OSError):
+                    if f"{MARK}={token}".encode() in (entry / "environ").read_bytes().split(b"\0"):
+                        found.append(int(entry.name))
+    return found
+
+
+def kill_marked(token: str, pid: int | None) -> None:
+    """Kill what a guard has left that was itself killed: the processes with its token, or else the server's group."""
+    if sys.platform == "linux":
+        # One that is about to start another is seen the next time.
+        for _ in range(50):
+            found = marked(token)
+            if not found:
+                return
+            for one in found:
+                with suppress(OSError):
+                    os.kill(one, signal.SIGKILL)
+            time.sleep(_KILLS_EVERY_S)
+    elif sys.platform != "win32" and pid is not None:
+        with suppress(OSError):
+            os.killpg(pid, signal.SIGKILL)
+
+
+def contain(kernel32: Any | None = None) -> None:
+    """Have the system keep the descendants of this process together, where it can. Tests give a `kernel32`."""
+    if sys.platform == "linux":
+        libc().prctl(_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    if sys.platform == "win32" or kernel32 is not None:
+        job_with_this_process(kernel32)
+
+
+def libc() -> Any:
+    """The C library."""
+    import ctypes  # noqa: PLC0415 - only where it is needed
+
+    return ctypes.CDLL(None)
+
+
+def job_with_this_process(kernel32: Any | None) -> None:
+    """Make a job object that ends its processes when it is closed, and put this process into it.
+
+    Nobody closes it: the system does, when this process ends. Processes that it starts are in the job as well. Where
+    the system refuses that, the server is ended by its own process alone.
+    """
+    import ctypes  # noqa: PLC0415
+
+    class BasicLimits(ctypes.Structure):
+        _fields_ = (
+            ("process_time", ctypes.c_int64),
+            ("job_time", ctypes.c_int64),
+            ("flags", ctypes.c_uint32),
+            ("least_working_set", ctypes.c_size_t),
+            ("most_working_set", ctypes.c_size_t),
+            ("most_processes", ctypes.c_uint32),
+            ("affinity", ctypes.c_size_t),
+            ("priority", ctypes.c_uint32),
+            ("scheduling", ctypes.c_uint32),
+        )
+
+    class Limits(ctypes.Structure):
+        _fields_ = (("basic", BasicLimits), ("transfers", ctypes.c_uint64 * 6), ("memory", ctypes.c_size_t * 4))
+
+    if kernel32 is None:
+        kernel32 = getattr(ctypes, "WinDLL")("kernel32")  # noqa: B009 - only Windows has it
+    pointer, number = ctypes.c_void_p, ctypes.c_uint32
+    kernel32.CreateJobObjectW.restype, kernel32.CreateJobObjectW.argtypes = pointer, [pointer, pointer]
+    kernel32.SetInformationJobObject.argtypes = [pointer, ctypes.c_int, pointer, number]
+    kernel32.GetCurrentProcess.restype = pointer
+    kernel32.AssignProcessToJobObject.argtypes = [pointer, pointer]
+    limits = Limits()
+    limits.basic.flags = _KILL_ON_JOB_CLOSE
+    job = kernel32.CreateJobObjectW(None, None)
+    if job and kernel32.SetInformationJobObject(job, _EXTENDED_LIMITS, ctypes.byref(limits), ctypes.sizeof(limits)):
+        kernel32.AssignProcessToJobObject(job, kernel32.GetCurrentProcess())
+
+
+def oom_kills() -> int | None:
+    """How many processes the kernel has killed so far for lack of memory: of this control group, or else of the whole
+    machine; `None` where the system does not say."""
+    if sys.platform == "linux":
+        files = ["/proc/vmstat"]
+        with suppress(OSError, ValueError):
+            for line in Path("/proc/self/cgroup").read_text(encoding="utf-8").splitlines():
+                _, controllers, path = line.split(":", 2)
+                if not controllers:
+                    files[:0] = [f"/sys/fs/cgroup{path}/memory.events", "/sys/fs/cgroup/memory.events"]
+                elif "memory" in controllers.split(","):
+                    files.insert(0, f"/sys/fs/cgroup/memory{path}/memory.oom_control")
+        for name in files:
+            with suppress(OSError, ValueError):
+                for line in Path(name).read_text(encoding="ascii").splitlines():
+                    key, _, count = line.partition(" ")
+                    if key == "oom_kill":
+                        return int(count)
+    return None
+
+
+if __name__ == "__main__":
+    main()

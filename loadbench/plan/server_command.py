@@ -1,0 +1,112 @@
+"""The command that starts the server under test: how it is split into words, filled in, and shown.
+
+Words are split as a POSIX shell does, and no shell runs them: `$HOME`, `*` and `|` are ordinary text. On Windows a
+backslash is ordinary too. `{port}` stands for the server's port, in the command, its variables and its URLs; doubled
+braces are braces.
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+import sys
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+from loadbench.core.secrets import MASK, is_secret
+from loadbench.plan.server_url import PORT, shown_url
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+# Where a server listens if no URL says it.
+DEFAULT_URL = f"http://127.0.0.1:{PORT}/v1"
+# Doubled braces, a name in braces, or a brace that is neither.
+_BRACES = re.compile(r"\{\{|\}\}|\{(?P<name>[A-Za-z_]\w*)\}|[{}]")
+# What a shell would take as it is. Braces stay: they are ours.
+_PLAIN = re.compile(r"[\w@%+=:,./{}-]+", re.ASCII)
+_OPTION = re.compile(r"-{1,2}[A-Za-z][\w-]*")
+
+
+def split_words(text: str) -> tuple[str, ...]:
+    """The words of a command line; raises `ValueError` if a quotation has no end."""
+    lexer = shlex.shlex(text, posix=True, punctuation_chars=False)
+    lexer.whitespace_split, lexer.commenters = True, ""
+    if sys.platform == "win32":
+        lexer.escape = ""
+    try:
+        return tuple(lexer)
+    except ValueError:
+        # The text may have a secret in it: it is not repeated.
+        raise ValueError("a quotation in it has no end: want a command with paired quotes") from None
+
+
+def join_words(words: Sequence[str]) -> str:
+    """The command line of these words: `split_words` reads it again, as does a shell."""
+    return " ".join(word if _PLAIN.fullmatch(word) else shlex.quote(word) for word in words)
+
+
+def shown_command(words: Sequence[str]) -> str:
+    """The command line without the secrets in it: values of options, variables and URLs that are named like secrets."""
+    shown, hides = [], False
+    for word in words:
+        name, equals, value = word.partition("=")
+        if hides and _may_be_secret(word):
+            word = MASK  # noqa: PLW2901 - what is shown of it
+        elif equals and is_secret(name) and _may_be_secret(value):
+            word = f"{name}={MASK}"  # noqa: PLW2901
+        elif "://" in word and "@" in word:
+            word = _without_user(word)  # noqa: PLW2901
+        hides = not equals and _OPTION.fullmatch(name) is not None and is_secret(name)
+        shown.append(word if MASK in word else join_words([word]))
+    return " ".join(shown)
+
+
+def secrets_of_command(words: Sequence[str]) -> Iterator[str]:
+    """The texts that `shown_command` hides behind names of secrets."""
+    for before, word in zip(("", *words), words, strict=False):
+        name, equals, value = word.partition("=")
+        if "=" not in before and _OPTION.fullmatch(before) and is_secret(before) and _may_be_secret(word):
+            yield word
+        elif equals and is_secret(name) and _may_be_secret(value):
+            yield value
+
+
+def _may_be_secret(value: str) -> bool:
+    """Not a number, as of `--max-token 5`, another option, or a text that is filled in."""
+    return bool(value) and not value.isdecimal() and not value.startswith("-") and _BRACES.search(value) is None
+
+
+def _without_user(word: str) -> str:
+    name, separator, url = word.rpartition("=") if "=" in word.partition("://")[0] else ("", "", word)
+    try:
+        return f"{name}{separator}{shown_url(url)}" if urlsplit(url).username else word
+    except ValueError:
+        return MASK
+
+
+def names_in(text: str) -> set[str]:
+    """The names in braces."""
+    return {match["name"] for match in _BRACES.finditer(text) if match["name"]}
+
+
+def fill(text: str, values: Mapping[str, str], *, rest: bool = False) -> str:
+    """The text with each name in braces replaced by its value. With `rest`, other names and doubled braces stay.
+
+    Raises `ValueError` for a name that has no value, and for a brace alone.
+    """
+
+    def filled(match: re.Match[str]) -> str:
+        name, found = match["name"], match[0]
+        if name in values:
+            # What is left for another call must read the value as it is.
+            return re.sub(r"([{}])", r"\1\1", values[name]) if rest else values[name]
+        if rest:
+            return found
+        if found in {"{{", "}}"}:
+            return found[0]
+        known = " and ".join(f"{{{one}}}" for one in sorted(values))
+        what = "it is not known" if name else "a brace alone"
+        raise ValueError(f"found {found}: {what}; want {known}, and {{{{ or }}}} for a brace")
+
+    return _BRACES.sub(filled, text)

@@ -1,0 +1,454 @@
+"""A server that loadbench starts: it is waited for and measured, and nothing of it is left, whatever happens."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import re
+import shlex
+import signal
+import socket
+import sys
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import anyio
+import pytest
+
+from loadbench.core.errors import BadInput, TargetEnded
+from loadbench.plan.sources import resolve
+from loadbench.session.consent import confirm_command
+from loadbench.session.setup import check
+from loadbench.targets.server_command import ServerEnd, StartedServer
+from tests.cli.running import interrupted, loadbench, started
+from tests.cli.typed import typed
+from tests.core.test_guard import linux_only, until, with_mark
+
+SERVER = Path(__file__).with_name("small_server.py")
+SHORT = ("--users=1,2", "--requests=4", "--warm-up=0s", "--drain=2s", "--max-tokens=3", "--telemetry=off")
+
+
+@pytest.fixture
+def mark() -> str:
+    """A word that no other process has."""
+    return f"mark-{uuid4().hex}"
+
+
+def command(mark: str, *options: str) -> str:
+    """The command line of the small server."""
+    return shlex.join([sys.executable, str(SERVER), "--mark", mark, *options]) + " --port {port}"
+
+
+def run_in(folder: Path) -> dict[str, Any]:
+    """The run that was kept there."""
+    (path,) = folder.rglob("run.json")
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def server(mark: str, *options: str, folder: Path, say: Any = lambda _: None, **flags: object) -> StartedServer:
+    """A server that has not been started, with a short grace."""
+    given = {"server_cmd": command(mark, *options), "out": str(folder), **flags}
+    scenario = resolve(flags=given, environment={})
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    return StartedServer(scenario, dict(os.environ), port=port, say=say, grace_s=0.3)
+
+
+def refusal(*arguments: str, cwd: Path) -> str:
+    """The one line of an error that is the user's."""
+    result = typed("sweep", *arguments, cwd=cwd)
+    assert result.returncode == 2, result.stderr
+    (line,) = (line for line in result.stderr.splitlines() if line.startswith("error"))
+    assert "Traceback" not in result.stderr
+    return line
+
+
+# The whole way.
+
+
+@linux_only
+def test_a_started_server_is_measured_and_ended(tmp_path, mark):
+    """Its log is in the run folder, the run says how it started, and no process is left."""
+    result = loadbench("sweep", f"--server-cmd={command(mark, '--prints=hello')}", *SHORT, cwd=tmp_path)
+    assert result.returncode in {0, 4, 5}, result.stderr
+    assert with_mark(mark) == []
+    run = run_in(tmp_path)
+    assert [level["load"]["users"] for level in run["levels"]] == [1, 2]
+    assert run["simulated"] is False
+    (log,) = tmp_path.rglob("*.log")
+    assert log.parent == tmp_path / "results" / log.parent.name
+    assert log.read_text().startswith("hello\n")
+    begun = run["server_start"]
+    assert 0 < begun["ready_s"] < begun["first_response_s"]
+    assert 0 < begun["memory_loaded_bytes"] <= begun["memory_peak_bytes"]
+    assert mark in begun["command"]
+    assert begun["ended"] == ""
+    assert "started by loadbench: ready" in result.stdout
+
+
+@linux_only
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_nothing_is_left_after_a_signal(tmp_path, mark, number):
+    """What was measured is kept, and the server ended in order."""
+    options = ("--users=1", "--duration=300s", "--warm-up=0s", "--telemetry=off", "--no-live")
+    with started("sweep", f"--server-cmd={command(mark, '--fork=detached')}", *options, cwd=tmp_path) as process:
+        assert process.stderr is not None
+        until(lambda: "begins" in process.stderr.readline())
+        process.send_signal(number)
+        process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert with_mark(mark) == []
+    assert run_in(tmp_path)["complete"] is False
+
+
+@linux_only
+@pytest.mark.parametrize("fork", [(), ("--fork=detached",)])
+def test_nothing_is_left_after_loadbench_is_killed(tmp_path, mark, fork):
+    """The guard sees the end of its pipe."""
+    options = ("--users=1", "--duration=300s", "--warm-up=0s", "--telemetry=off", "--no-live")
+    with started("sweep", f"--server-cmd={command(mark, *fork)}", *options, cwd=tmp_path) as process:
+        assert process.stderr is not None
+        until(lambda: "begins" in process.stderr.readline())
+        assert with_mark(mark)
+        process.kill()
+        process.communicate(timeout=60)
+    until(lambda: not with_mark(mark))
+
+
+@linux_only
+def test_nothing_is_left_after_an_interruption_of_the_start(tmp_path, mark):
+    """Ctrl-C while the server is waited for."""
+    with started("sweep", f"--server-cmd={command(mark, '--never')}", *SHORT, "--no-live", cwd=tmp_path) as process:
+        until(lambda: len(with_mark(mark)) > 1)  # loadbench's own command line has it, too
+        process.send_signal(signal.SIGINT)
+        process.communicate(timeout=60)
+    assert process.returncode in {130, -signal.SIGINT}
+    assert with_mark(mark) == []
+
+
+@linux_only
+@pytest.mark.parametrize(("end", "words"), [("exit:3", "with exit code 3"), ("signal:SIGSEGV", "by SIGSEGV")])
+def test_a_crash_in_a_level_is_named_and_the_level_is_kept(tmp_path, mark, end, words):
+    """The exit code is that of a target that is gone; the run goes on with --resume."""
+    options = ("--users=1,2,4", "--requests=20", "--warm-up=0s", "--drain=2s", "--max-tokens=3", "--telemetry=off")
+    crashing = command(mark, "--prints=loaded", "--after", "50", end)
+    result = loadbench("sweep", f"--server-cmd={crashing}", *options, cwd=tmp_path)
+    assert result.returncode == 6, result.stderr
+    assert with_mark(mark) == []
+    run = run_in(tmp_path)
+    assert [level["load"]["users"] for level in run["levels"]] == [1, 2, 4][: len(run["levels"])]
+    (reason,) = (one for one in run["levels"][-1]["verdict"]["reasons"] if one["code"] == "server_ended")
+    assert reason["message"] == f"the server ended {words}"
+    assert run["levels"][-1]["outcomes"]["ok"] > 0
+    assert run["server_start"]["ended"] == f"the server ended {words}"
+    assert f"the server ended {words}" in result.stdout
+    assert "Traceback" not in result.stderr
+
+
+@linux_only
+def test_a_search_keeps_what_it_had_when_the_server_crashes(tmp_path, mark):
+    """It says what it knows, and exits as where the target is gone."""
+    crashing = command(mark, "--after", "200", "exit:9")
+    options = ("--slo=e2e_p95<9s", "--budget=60s", "--warm-up=0s", "--max-tokens=3", "--telemetry=off", "--at-most=8")
+    result = loadbench("capacity", f"--server-cmd={crashing}", *options, cwd=tmp_path)
+    assert result.returncode == 6, (result.stdout, result.stderr)
+    assert "the server ended with exit code 9" in result.stderr + result.stdout
+    assert with_mark(mark) == []
+    assert (next(tmp_path.rglob("capacity.json")).parent / "server.log").exists()
+
+
+# Starting.
+
+
+@linux_only
+def test_a_server_that_never_becomes_ready_is_given_up(tmp_path, mark):
+    """After the time limit, with what it does not do and the place of its output."""
+    result = typed("sweep", f"--server-cmd={command(mark, '--never')}", *SHORT, "--ready-timeout=700ms", cwd=tmp_path)
+    assert result.returncode == 6
+    assert "the server was not ready within 700ms: nothing listens at its port" in result.stderr
+    assert "--ready-timeout" in result.stderr
+    place = re.search(r"its output is in (\S+?\.log)", result.stderr)
+    assert place is not None
+    assert (tmp_path / place[1]).exists()
+    assert with_mark(mark) == []
+
+
+@linux_only
+def test_a_server_that_ends_at_once_shows_its_last_lines(tmp_path, mark):
+    """At once, and not at the time limit; escape sequences in the output do nothing."""
+    hostile = r"--prints=first\nmodel \x1b[31mnot\x1b[0m found\x1b]0;title\x07"
+    result = typed("sweep", f"--server-cmd={command(mark, hostile, '--ends=exit:4')}", *SHORT, cwd=tmp_path)
+    assert result.returncode == 6
+    assert "the server ended with exit code 4 before it was ready: model not found" in result.stderr
+    assert "  first\n" in result.stderr
+    assert "\x1b" not in result.stderr
+    assert "\x9b" not in result.stderr
+    assert with_mark(mark) == []
+
+
+@linux_only
+def test_megabytes_of_output_are_no_problem(tmp_path, mark):
+    """They are all kept, and only the end is shown."""
+    result = typed(
+        "sweep", f"--server-cmd={command(mark, f'--floods={8 << 20}', '--ends=exit:1')}", *SHORT, cwd=tmp_path
+    )
+    assert "before it was ready: the last line" in result.stderr
+    assert len(result.stderr) < 10_000
+    assert next(tmp_path.rglob("*.log")).stat().st_size >= 8 << 20
+
+
+@linux_only
+def test_a_server_that_goes_to_the_background_is_followed(tmp_path, mark):
+    """It serves although its command has ended, and ends with the run."""
+    result = typed("sweep", f"--server-cmd={command(mark, '--fork=background')}", *SHORT, cwd=tmp_path)
+    assert result.returncode in {0, 4, 5}, result.stderr
+    assert len(run_in(tmp_path)["levels"]) == 2
+    assert with_mark(mark) == []
+
+
+@linux_only
+def test_the_first_request_waits_until_the_model_is_loaded(tmp_path, mark):
+    """A list of models comes before the model is loaded; chats get 503 until then."""
+    result = typed("sweep", f"--server-cmd={command(mark, '--loads=0.7')}", *SHORT, cwd=tmp_path)
+    assert result.returncode in {0, 4, 5}, result.stderr
+    begun = run_in(tmp_path)["server_start"]
+    assert begun["ready_s"] < 0.7 < begun["first_response_s"]
+
+
+@linux_only
+def test_another_server_at_the_port_is_not_measured(tmp_path, mark):
+    """It is named as far as the system tells."""
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        port = other.getsockname()[1]
+        url = f"--url=http://127.0.0.1:{port}/v1"
+        result = typed("sweep", f"--server-cmd={command(mark)}", url, *SHORT, cwd=tmp_path)
+    assert result.returncode == 6
+    assert f"something listens at port {port} already (process {os.getpid()}," in result.stderr
+    assert with_mark(mark) == []
+
+
+@linux_only
+def test_secrets_are_neither_shown_nor_kept(tmp_path, mark):
+    """Values of variables and of options are hidden in messages, records and the server's output."""
+    shows = command(mark, "--shows=WALK_TOKEN", "--ends=exit:1")
+    result = typed(
+        "sweep", f"--server-cmd={shows}", "--server-env=WALK_TOKEN=s3cret-value", *SHORT, "--no-live", cwd=tmp_path
+    )
+    assert "before it was ready: WALK_TOKEN is ***" in result.stderr
+    kept = command(mark, "--shows=WALK_TOKEN")
+    result = typed("sweep", f"--server-cmd={kept}", "--server-env=WALK_TOKEN=s3cret-value", *SHORT, cwd=tmp_path)
+    assert result.returncode in {0, 4, 5}, result.stderr
+    run = run_in(tmp_path)
+    assert run["scenario"]["target"]["server_env"] == {"WALK_TOKEN": "***"}
+    assert run["server_start"]["variables"] == ["WALK_TOKEN"]
+    for path in tmp_path.rglob("*"):
+        assert not path.is_file() or b"s3cret" not in path.read_bytes(), path
+
+
+@linux_only
+def test_loadbenchs_own_variables_are_not_the_servers(tmp_path, mark, monkeypatch):
+    """A key for a server that is measured is nobody else's."""
+    monkeypatch.setenv("LOADBENCH_API_KEY", "walk-key-1234")
+    one = server(mark, "--shows=LOADBENCH_API_KEY", folder=tmp_path)
+
+    async def use() -> None:
+        await one.start()
+        await one.stop()
+
+    anyio.run(use)
+    assert one.log is not None
+    assert "LOADBENCH_API_KEY is None" in one.log.read_text()
+
+
+# Again and again.
+
+
+@linux_only
+def test_a_server_is_started_again_at_the_same_address(tmp_path, mark):
+    """Its output goes on in the same file after a line that says so; a stop without a server does nothing."""
+    one = server(mark, "--prints=hello", folder=tmp_path)
+
+    async def use() -> list[Any]:
+        starts = []
+        for _ in range(2):
+            starts.append(await one.start())
+            assert one.pid in with_mark(mark)
+            await one.stop()
+            await one.stop()
+            assert with_mark(mark) == []
+        return starts
+
+    first, second = anyio.run(use)
+    assert first.url == second.url == one.url
+    assert one.ended is None
+    assert one.log is not None
+    assert len(re.findall(r"(?m)^hello$", one.log.read_text())) == 2
+    assert "started again by loadbench" in one.log.read_text()
+
+
+@linux_only
+def test_a_killed_guard_leaves_nothing(tmp_path, mark):
+    """Its server ends with it, what that has started is found and killed, and the end is reported."""
+    one = server(mark, "--fork=detached", folder=tmp_path)
+
+    async def use() -> None:
+        await one.start()
+        assert one._guard is not None
+        one._guard.kill()
+        with anyio.fail_after(60):
+            await one.until_ended()
+        with pytest.raises(TargetEnded, match="the process that guards it was killed"):
+            await one.raise_if_ended()
+        await one.stop()
+
+    anyio.run(use)
+    assert with_mark(mark) == []
+
+
+@linux_only
+def test_a_server_is_ready_when_its_url_says_so(tmp_path, mark):
+    """With --ready-url, whatever its list of models says."""
+    one = server(mark, folder=tmp_path, ready_url="http://127.0.0.1:{port}/health", ready_timeout="20s")
+    assert anyio.run(_started_and_ended, one).ready_by == "url"
+
+
+async def _started_and_ended(one: StartedServer) -> Any:
+    try:
+        return await one.start()
+    finally:
+        await one.stop()
+
+
+# What is refused before anything starts.
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        (["--server-cmd=no-such-server-here --port {port}"], "there is no such program on the PATH"),
+        (["--server-cmd=./nothing --port {port}"], "no such file"),
+        (["--server-cmd=./plain.txt --port {port}"], "is not a program that you may run"),
+        (["--server-cmd=./folder --port {port}"], "is a folder"),
+        (["--server-cmd="], "want a command and its words"),
+        (["--server-cmd=   "], "want a command and its words"),
+        (["--server-cmd=python3 'serve.py --port {port}"], "a quotation in it has no end"),
+        (["--server-cmd=python3 serve.py"], "does not say at which port its server listens"),
+        (["--server-cmd=python3 serve.py --port {prot}"], "found {prot}"),
+        (["--server-cmd=python3 serve.py --port {port} --json {"], "found {"),
+        (["--server-cmd=python3 serve.py", "--url=http://192.0.2.1:8080"], "not on another host"),
+        (["--url=http://127.0.0.1:{port}/v1"], "is for a server that loadbench starts"),
+        (["--server-env=A=1"], "loadbench starts no server"),
+        (["--server-cmd=python3 a.py {port}", "--server-env=A"], "want a variable and its value"),
+        (["--server-cmd=python3 a.py {port}", "--server-env=A=1", "--server-env=A=2"], "A is given twice"),
+        (["--server-cmd=python3 a.py {port}", "--profile=small-gpu"], "it is a profile of the simulated server"),
+        (["--server-cmd=python3 a.py {port}", "--yes-run"], "no scenario file gives a command"),
+    ],
+)
+def test_what_cannot_be_started_is_refused(tmp_path, given, words):
+    """In one line with a remedy, also by a dry run."""
+    (tmp_path / "plain.txt").write_text("hello")
+    (tmp_path / "folder").mkdir()
+    for more in ([], ["--dry-run"]):
+        assert words in refusal(*given, *more, *SHORT, cwd=tmp_path)
+    assert not (tmp_path / "results").exists()
+
+
+def test_a_dry_run_shows_the_command_and_starts_nothing(tmp_path, mark):
+    """Without its secrets."""
+    given = f"{shlex.quote(sys.executable)} serve.py --api-key abcdefgh1234 --mark {mark} --port {{port}}"
+    result = typed("sweep", f"--server-cmd={given}", "--server-env=HF_TOKEN=hf_secret", "--dry-run", cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert f"HF_TOKEN=*** {sys.executable} serve.py --api-key *** --mark {mark} --port {{port}}" in result.stdout
+    assert "abcdefgh" not in result.stdout
+    assert "hf_secret" not in result.stdout
+    assert not (tmp_path / "results").exists()
+
+
+def test_the_endpoint_of_other_programs_is_not_taken(tmp_path, mark):
+    """A variable that names another server does not replace the one that is started."""
+    scenario = resolve(flags={"server_cmd": command(mark)}, environment={"OPENAI_BASE_URL": "http://192.0.2.1:9/v1"})
+    assert scenario.url is None
+    check(scenario, os.environ)
+
+
+# A command that a file chooses.
+
+
+def scenario_with(folder: Path, **flags: object) -> Any:
+    """The scenario of a file with a command."""
+    (folder / "s.toml").write_text('[target]\nserver_cmd = ["python3", "serve.py", "--port", "{port}"]\n')
+    return resolve(flags=flags, environment={}, file=folder / "s.toml")
+
+
+def test_a_command_of_a_scenario_file_needs_a_yes(tmp_path):
+    """Without a terminal it is refused, with the command and the flag."""
+    with pytest.raises(BadInput) as caught:
+        confirm_command(scenario_with(tmp_path), say=lambda _: None)
+    assert "python3 serve.py --port {port}" in caught.value.message
+    assert "--yes-run" in caught.value.hint
+    said: list[str] = []
+    confirm_command(scenario_with(tmp_path, yes_run=True), say=said.append)
+    assert "as --yes-run allows" in said[0]
+    # The user's own command needs none.
+    confirm_command(resolve(flags={"server_cmd": "python3 serve.py {port}"}, environment={}), say=said.append)
+
+
+@pytest.mark.parametrize(("answer", "goes_on"), [("yes\n", True), ("y\n", True), ("no\n", False), ("", False)])
+def test_the_answer_at_the_terminal_decides(tmp_path, monkeypatch, answer, goes_on):
+    """The question shows the command."""
+    asked = io.StringIO()
+    typed_in = io.StringIO(answer)
+    monkeypatch.setattr(typed_in, "isatty", lambda: True)
+    monkeypatch.setattr(asked, "isatty", lambda: True)
+    monkeypatch.setattr("sys.stdin", typed_in)
+    monkeypatch.setattr("sys.stderr", asked)
+    scenario = scenario_with(tmp_path)
+    if goes_on:
+        confirm_command(scenario, say=lambda _: None)
+    else:
+        with pytest.raises(BadInput, match="not confirmed"):
+            confirm_command(scenario, say=lambda _: None)
+    assert "python3 serve.py --port {port}" in asked.getvalue()
+
+
+def test_no_file_can_confirm(tmp_path):
+    """A file that says yes to itself is refused."""
+    (tmp_path / "s.toml").write_text('[target]\nserver_cmd = "a {port}"\nyes_run = true\n')
+    with pytest.raises(BadInput, match="only you can confirm this"):
+        resolve(flags={}, environment={}, file=tmp_path / "s.toml")
+
+
+# How it ended, in words.
+
+
+@pytest.mark.parametrize(
+    ("end", "words"),
+    [
+        (ServerEnd(code=3), "with exit code 3"),
+        (ServerEnd(code=1, oom_kills=2), "with exit code 1, after the kernel had killed a process for lack of memory"),
+        (ServerEnd(signal="SIGSEGV"), "by SIGSEGV"),
+        (ServerEnd(signal="SIGKILL"), "by SIGKILL, of which too little memory is the usual cause"),
+        (ServerEnd(signal="SIGKILL", oom_kills=1), "by SIGKILL: the kernel had no memory left"),
+        (ServerEnd(code=0xC0000005), "with exit code 3221225477 (access violation)"),
+    ],
+)
+def test_the_end_of_a_server_in_words(end, words):
+    """A crash, an exit code, and too little memory are told apart."""
+    assert str(end) == words
+
+
+# Ctrl-C with the whole command line is above; here the words around it.
+
+
+@linux_only
+def test_an_interrupted_sweep_still_has_its_report(tmp_path, mark):
+    """As with any other server."""
+    options = ("--users=1", "--duration=300s", "--warm-up=0s", "--telemetry=off", "--no-live")
+    out = interrupted(started("sweep", f"--server-cmd={command(mark)}", *options, cwd=tmp_path))
+    assert "started by loadbench" in out
+    assert with_mark(mark) == []
