@@ -31,6 +31,7 @@ _HEADINGS = {
     "Objectives": "slo",
     "Search": "capacity",
     "Comparison": "compare",
+    "Grid": "grid",
     "Workshop": "workshop",
     "Judge": "judge",
     "Telemetry": "telemetry",

@@ -81,6 +81,7 @@ def command(
     from loadbench.report.shown import DATA_FORMATS, SEVERAL_FILES, data_files, data_text, runs_at
     from loadbench.results.capacity import SEVERAL_FILE, read_capacities
     from loadbench.results.folder import contradictions_in, read_run
+    from loadbench.results.grid import is_grid
     from loadbench.results.saved import has_pairs
 
     refuse_wide("a schema" if schema else form, wide=flags["wide"])
@@ -115,6 +116,8 @@ def command(
                 hint = f"name one of them, as in {first}"
                 raise BadInput(f"{run}: {chosen[0]} is for one run, and these are the searches of several", hint=hint)
             content = _searches(folder, form, **appearance)
+        elif folder is not None and is_grid(folder):
+            content = _grid(folder, form, chosen, **appearance)
         elif folder is not None and has_pairs(folder):
             content = _comparison(folder, form, chosen, **appearance)
         else:
@@ -132,9 +135,17 @@ def _tell_github(run: Path) -> ExitCode:
     from loadbench.analyze.compare.in_folder import comparison_in
     from loadbench.analyze.level.rebuild import run_in
     from loadbench.report.formats import render_comparison
-    from loadbench.report.junit import compare_suite, run_suites, search_suite, searches_suites, undecided_of
+    from loadbench.report.junit import (
+        compare_suite,
+        grid_suites,
+        run_suites,
+        search_suite,
+        searches_suites,
+        undecided_of,
+    )
     from loadbench.results.capacity import FILE, SEVERAL_FILE, read_capacities, read_capacity
     from loadbench.results.folder import read_run
+    from loadbench.results.grid import is_grid
     from loadbench.results.saved import has_pairs, read_pairs
 
     folder = _folder_of(run)
@@ -142,6 +153,10 @@ def _tell_github(run: Path) -> ExitCode:
         comparison = comparison_in(folder)
         suite = compare_suite(comparison, undecided=undecided_of(read_pairs(folder)[0][0]))
         return tell_github(render_comparison(comparison, "markdown"), [suite])
+    if folder is not None and is_grid(folder):
+        from loadbench.analyze.grid.in_folder import grid_in
+
+        return tell_github(_grid(folder, "markdown", []), grid_suites(*grid_in(folder)))
     if folder is not None and (folder / SEVERAL_FILE).is_file():
         return tell_github(_searches(folder, "markdown"), searches_suites(read_capacities(folder)))
     result = run_in(folder) if folder is not None else read_run(run)
@@ -239,6 +254,19 @@ def _searches(folder: Path, form: str, **appearance: Unpack[Look]) -> str:
         runs = runs_at(folder)
         return searches_junit(capacities, undecided=undecided_of(runs[0].run) if runs else None)
     return renderers(**appearance)[form](capacities_document(capacities))
+
+
+def _grid(folder: Path, form: str, chosen: list[str], **appearance: Unpack[Look]) -> str:
+    """The grid in a folder, as its cells are now."""
+    from loadbench.analyze.grid.in_folder import grid_in
+    from loadbench.report.formats import render_grid
+    from loadbench.report.grid import with_conclusion
+
+    grid, runs = grid_in(folder)
+    if chosen:
+        hint = f"name one of its cells, as in {folder / grid.cells[0].folder}"
+        raise BadInput(f"{folder}: {chosen[0]} is for one run, and this is a grid", hint=hint)
+    return render_grid(with_conclusion(grid), runs, form, **appearance)
 
 
 def _folder_of(run: Path) -> Path | None:

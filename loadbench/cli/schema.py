@@ -13,8 +13,8 @@ from loadbench.cli.measuring import print_report, write_file
 
 # Those of `session/schemas.py`, which the help need not import.
 NAMES = (
-    *("run", "capacity", "capacities", "compare", "baseline", "annotation", "quality", "selfcheck", "models", "doctor"),
-    "scenario",
+    *("run", "capacity", "capacities", "compare", "grid", "baseline", "annotation", "quality", "selfcheck", "models"),
+    *("doctor", "scenario"),
 )
 
 
@@ -27,7 +27,7 @@ NAMES = (
 def command(*, name: str, out: Path | None) -> None:
     """Print the JSON Schema of a document that loadbench writes, or of scenario files.
 
-    NAME is what --json of a command prints (run, capacity, compare, selfcheck, models, doctor), a file (baseline,
+    NAME is what --json of a command prints (run, capacity, compare, grid, selfcheck, models, doctor), a file (baseline,
     annotation, quality, and capacities for several models), or scenario. Default: run. An editor with this schema
     completes the keys of a scenario and explains them.
     """

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     examples=(
         "loadbench sweep --url http://127.0.0.1:8080/v1",
         "loadbench sweep --url http://127.0.0.1:8080/v1 --users 1,4,16 --duration 30s --slo 'ttft_p95<1s'",
-        "loadbench sweep --url http://127.0.0.1:8080/v1 --rate 0.5,1,2 --input-tokens 512 --max-tokens 128",
+        "loadbench sweep --url http://127.0.0.1:8080/v1 --vary input_tokens=128,1024,8192 --budget 20m",
         "loadbench sweep --users 1,2 --requests 20 --json   # the simulated server",
     ),
 )
@@ -55,10 +55,17 @@ def command(scenario: Path | None, **options: Any) -> None:
     variable (LOADBENCH_USERS for --users). Precedence: flag, environment variable, scenario file. Without --url,
     loadbench measures its simulated server.
     """
-    from loadbench.plan.sources import resolve  # noqa: PLC0415 - the help needs nothing of it
+    from loadbench.plan.cells import number_of_cells  # noqa: PLC0415 - the help needs nothing of it
+    from loadbench.plan.sources import resolve  # noqa: PLC0415
 
     before = settings_of_resumed(options["resume"], "sweep", file=scenario)
-    measure(resolve(flags=setting_flags("sweep", options), environment=os.environ, file=scenario, **before), **options)
+    given = {"flags": setting_flags("sweep", options), "environment": os.environ, "file": scenario, **before}
+    first = resolve(**given)
+    if first.grid.vary is None:
+        measure(first, **options)
+    else:
+        further = range(1, number_of_cells(first.grid.vary))
+        measure_grid([first, *(resolve(**given, cell=cell) for cell in further)], **options)
 
 
 def measure(
@@ -111,3 +118,54 @@ def measure(
     say_saved(writer.folder.place, quiet=quiet)
     written = write_reports(report, content)
     sys.exit(writer.exit_code() or writer.folder.place.exit_code or written)
+
+
+def measure_grid(
+    scenarios: Sequence[Scenario],
+    *,
+    resume: Path | None,
+    report: Sequence[Path],
+    form: str,
+    quiet: bool,
+    no_live: bool,
+    wide: bool,
+    dry_run: bool,
+    verbose: bool,
+    **_: Any,
+) -> None:
+    """Sweep each of these cells, print the report of the grid, and leave with its exit code; or print the plan."""
+    progress = progress_line(quiet=quiet or dry_run, no_live=no_live)
+    from loadbench.plan.grid import planned_cells  # noqa: PLC0415
+    from loadbench.report.formats import render_grid  # noqa: PLC0415
+    from loadbench.report.pages import page_of  # noqa: PLC0415
+    from loadbench.report.shown import runs_at  # noqa: PLC0415
+    from loadbench.session.grid import check_grid, run_grid  # noqa: PLC0415
+    from loadbench.session.resume import in_its_folder  # noqa: PLC0415
+
+    refuse_wide(form, wide=wide)
+    base, *_others = scenarios = [in_its_folder(scenario, resume) for scenario in scenarios]
+    cells = planned_cells(scenarios)
+    check_grid(base, cells, os.environ, resume)
+    check_report(report)
+    if dry_run:
+        from loadbench.report.grid_plan import grid_plan_document  # noqa: PLC0415
+        from loadbench.report.render_text import render_text  # noqa: PLC0415
+        from loadbench.session.sample_request import sample_request  # noqa: PLC0415
+
+        request = sample_request(cells[0].scenario, os.environ)
+        click.echo(render_text(grid_plan_document(base, cells, request, verbose=verbose), **look(wide=wide)), nl=False)
+        return
+    say_unused(base)
+    say_data_set(base)
+    writer = run_grid(base, cells, os.environ, progress, resume=resume)
+    progress.close()
+    folder = writer.folder.path
+
+    def content(form: str, file: Path | None) -> str:
+        data = data_or_page(form, lambda: runs_at(folder), lambda: page_of([folder]))
+        return render_grid(writer.grid, writer.runs, form, **look(wide=wide, file=file)) if data is None else data
+
+    print_result(content, form)
+    say_saved(writer.folder.place, quiet=quiet)
+    written = write_reports(report, content)
+    sys.exit(writer.exit_code() or written)

@@ -13,6 +13,10 @@ Any other exception is a bug of loadbench, and stops the program with its traceb
 from __future__ import annotations
 
 from enum import IntEnum
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 
 class ExitCode(IntEnum):
@@ -32,6 +36,16 @@ class ExitCode(IntEnum):
         return _MEANINGS[self]
 
 
+def worst_of(codes: Iterable[ExitCode]) -> ExitCode:
+    """Of several parts of one command, the code that it ends with: the first of these that one of them has."""
+    found = set(codes)
+    return next((code for code in _WORST_FIRST if code in found), ExitCode.OK)
+
+
+_WORST_FIRST = (
+    *(ExitCode.INTERRUPTED, ExitCode.TARGET_UNAVAILABLE),
+    *(ExitCode.INVALID, ExitCode.GATE_FAILED, ExitCode.INCONCLUSIVE, ExitCode.BAD_INPUT),
+)
 _MEANINGS = {
     ExitCode.OK: "done",
     ExitCode.BAD_INPUT: "bad command line or scenario",

@@ -87,7 +87,7 @@ class Progress:
         self._level: RunningLevel | None = None
         self._standing: Callable[[], Sequence[str]] | None = None
         self._time: RunTime | None = None
-        self._head = self._model = self._where = ""
+        self._head = self._model = self._where = self._part = ""
         self._number = 0
         self._stage, self._stage_began_s, self._is_stage_said = "", now_s(), True
         self._interrupted = ""
@@ -138,6 +138,11 @@ class Progress:
         self._stage, self._stage_began_s, self._is_stage_said = text, self._now_s(), False
         self._draw()
 
+    def part_begins(self, part: str, text: str) -> None:
+        """One of several runs of the command begins: `part` stands before its levels, and `text` stays."""
+        self._part = part
+        self.say(text)
+
     def responded(self, model: str, response_ns: int) -> None:
         """A model has responded with no other load, in so long."""
         if self._time is not None:
@@ -155,6 +160,7 @@ class Progress:
         self._rates.clear()
         total = "" if self._levels is None else f"/{self._levels}"
         self._head = f"[{number + 1}{total}] {level.label}" if self._standing is None else f"testing {level.label}"
+        self._head = f"{self._part} {self._head}" if self._part else self._head
         if self._time is not None:
             from loadbench.live.time_left import PlannedLevel  # noqa: PLC0415 - it is there by now
 

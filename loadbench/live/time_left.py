@@ -110,6 +110,7 @@ class RunTime:
         self._may_end_early = may_end_early
         self._in_order = in_order
         self._budget_ns = budget_ns
+        self.then_ns: Callable[[int], int] = lambda _: 0
         self._spent_ns = 0  # in warm-ups and windows
         self._began_ns = self._ended_ns = now_ns()
         self._gap = _Pause([], settle_ns + _USUAL_GAP_NS)
@@ -202,7 +203,7 @@ class RunTime:
                 left_ns += length_ns + self._scenario.extent.cool_down_ns + self._drain_ns(planned)
             if self._budget_ns is not None:  # a repeat begins only if there is time for all of it
                 left_ns = min(left_ns, max(0, self._budget_ns - (now_ns - self._began_ns)))
-            sums.append(round(left_ns))
+            sums.append(round(left_ns + self.then_ns(round(now_ns - self._began_ns + left_ns))))
         return Left(max(sums), min(sums), at_most=self._may_end_early)
 
     def _watch(self, level: RunningLevel, running: PlannedLevel, now_ns: int) -> None:

@@ -21,6 +21,7 @@ from loadbench.plan.settings import (
     CompareSettings,
     CostSettings,
     Entry,
+    GridSettings,
     JudgeSettings,
     LimitSettings,
     LoadSettings,
@@ -78,6 +79,7 @@ class Scenario:
     slo: ObjectiveSettings = ObjectiveSettings()
     capacity: CapacitySettings = CapacitySettings()
     compare: CompareSettings = CompareSettings()
+    grid: GridSettings = GridSettings()
     workshop: WorkshopSettings = WorkshopSettings()
     judge: JudgeSettings = JudgeSettings()
     telemetry: TelemetrySettings = TelemetrySettings()

@@ -103,8 +103,11 @@ class ScenarioFile:
         for section, values in self.content.items():
             if section in {"question", "personas"}:
                 continue
+            if section == "vary":  # its names are those of other sections
+                entries.append(read(known["grid.vary"], values, Origin(Source.SCENARIO, self.place(section), section)))
+                continue
             if section not in SECTIONS:
-                raise self._unknown(section, "", (*SECTIONS, "personas"))
+                raise self._unknown(section, "", (*SECTIONS, "personas", "vary"))
             if not isinstance(values, dict):
                 problem = f"{section}: found {values!r}, want a table of settings"
                 raise BadInput(
@@ -121,10 +124,12 @@ class ScenarioFile:
                 if known[key].confirms:
                     hint = f"give {known[key].flag} on the command line"
                     raise BadInput(f"{origin.place}: only you can confirm this, and no file", hint=hint)
-                twin = next((entry for entry in entries if entry.setting.key == key), None)
-                if twin is not None:
-                    raise BadInput(f"{origin.place}: the same setting as {twin.origin.key}", hint="give one of them")
                 entries.append(read(known[key], value, origin))
+        for place, entry in enumerate(entries):
+            twin = next((one for one in entries[:place] if one.setting is entry.setting), None)
+            if twin is not None:
+                message = f"{entry.origin.place}: the same setting as {twin.origin.key}"
+                raise BadInput(message, hint="give one of them")
         return entries
 
     def personas(self) -> tuple[Persona, ...]:

@@ -29,6 +29,7 @@ from loadbench.plan.pattern import parse_pattern
 from loadbench.plan.server_command import shown_command, split_words
 from loadbench.plan.server_url import normal_url, origin_of, shown_url, url_of_started
 from loadbench.plan.shares import parse_shares, read_share
+from loadbench.plan.vary import Varied, read_vary, show_vary
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -525,6 +526,14 @@ CONFIDENCE = SettingType(
     _share_within(0.5, 0.9999, "a confidence from 50% to 99.99%"),
     example="95%",
     form=_form("number", "string"),
+)
+VARY: SettingType[tuple[Varied, ...]] = SettingType(
+    "NAME=V1,V2",
+    read_vary,
+    show_vary,
+    multiple=True,
+    example="input_tokens=128,1024",
+    form=_form("object", "string", "array"),
 )
 FLAG = SettingType("", _flag, is_flag=True, form=_form("boolean", "string"))
 # Header values may be secrets: only the names are ever shown.

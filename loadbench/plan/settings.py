@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from loadbench.plan.objective import Objective
     from loadbench.plan.pattern import Pattern
     from loadbench.plan.setting_types import SettingType
+    from loadbench.plan.vary import Varied
 
 
 # Student's t of fewer pairs has wide intervals: of 3 they are twice as wide for the same error as of 8. Two more than 6
@@ -967,6 +968,24 @@ class CompareSettings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class GridSettings:
+    """What a sweep varies besides the load: each combination of the values is a cell, which is swept by itself."""
+
+    COMMANDS: ClassVar = frozenset({"sweep"})
+    REFUSED: ClassVar = {"compare": "two sides are compared; vary settings with `loadbench sweep`"}
+
+    vary: tuple[Varied, ...] | None = setting(types.VARY, None,
+        "Sweep a grid: every combination of these values of any setting of a scenario, as in input_tokens=128,1024; "
+        "repeat the flag for further names, or for each value of a name whose values have commas.",
+        guarded=True)
+    budget: int | None = setting(types.POSITIVE_DURATION, None,
+        "With --vary: the time for the whole grid, as in 20m; the levels are as long as fit into it.",
+        needs=(_with(
+            "grid.vary", reason="one sweep has --max-total for its levels", remedy="leave it out, or use --max-total",
+        ),))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class WorkshopSettings:
     """The workshop's benchmark."""
 
@@ -1096,6 +1115,7 @@ SECTIONS: dict[str, Any] = {
     "slo": ObjectiveSettings,
     "capacity": CapacitySettings,
     "compare": CompareSettings,
+    "grid": GridSettings,
     "workshop": WorkshopSettings,
     "judge": JudgeSettings,
     "telemetry": TelemetrySettings,

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from loadbench.core.errors import BadInput
 from loadbench.core.secrets import MASK
 from loadbench.core.text import some
+from loadbench.plan.cells import may_vary, values_of_cell, varied_setting
 from loadbench.plan.extra_body import LIMIT_FIELDS, limits_of, value_of
 from loadbench.plan.models import read_models
 from loadbench.plan.personas import PERSONAS
@@ -54,8 +55,10 @@ def resolve(
     reused_personas: Mapping[str, object] | None = None,
     foreign: str = "",
     key_variables: Sequence[str] = (),
+    cell: int = 0,
 ) -> Scenario:
     """The scenario in force for a command. `flags` has the values of its flags by setting name, as they were written.
+    Of a grid it is that of one `cell`.
 
     `reused` has values of a saved run by key, for commands that score its answers or continue it, `reused_personas` its
     personas; `foreign` is the name of a run that is not this user's own. `key_variables` are variables that hold API
@@ -78,6 +81,12 @@ def resolve(
     ]
     if concurrency is not None:
         given.insert(0, _most_at_once(command, concurrency, given))
+    varied = _of_cell(next((entry for entry in given if entry.setting.key == "grid.vary"), None), command, cell)
+    of_cell = {entry.setting.key for entry in varied}
+    # A grid's record has the values of one of its cells. What else its source gives would be the same setting twice,
+    # which is refused below.
+    given = [one for one in given if one.origin.source is not Source.RUN or one.setting.key not in of_cell]
+    given = sorted([*given, *varied], key=lambda entry: entry.origin.source)
     for entry in given:
         choice.take(entry)
     named_keys = [entry.value for entry in given if entry.setting.name == "api_key_env"]
@@ -99,6 +108,10 @@ def resolve(
     own = tuple(personas[persona.name] for persona in own)
     choice.unused += bring(choice.entries, personas, command=command)
     scenario = choice.scenario(document.question if document is not None else "")
+    for entry in varied:
+        other = scenario.origins[entry.setting.key]
+        if other != entry.origin:
+            raise BadInput(f"{entry.origin.place}: {other.place} sets it too", hint="leave one of them out")
     if file is not None and "report.name" not in choice.entries:
         name = Entry(setting_of("report.name"), file.stem, Origin(Source.COMMAND, str(file)))
         scenario = with_entries(scenario, {"report.name": name})
@@ -247,6 +260,30 @@ def _from_flags(command: str, flags: Mapping[str, object]) -> Iterator[Entry]:
         flag = setting.flags[1] if setting.type.is_flag and setting.default and value is False else setting.flag
         place = setting.name.upper() if setting.argument_of == command else flag
         yield read(setting, value, Origin(Source.FLAG, place))
+
+
+def _of_cell(vary: Entry | None, command: str, cell: int) -> list[Entry]:
+    """The settings that a grid varies, with the values of one of its cells; raises `BadInput` for what is none."""
+    if vary is None or command not in vary.setting.commands:
+        return []
+    entries: list[Entry] = []
+    for varied, text in values_of_cell(vary.value, cell):
+        setting = varied_setting(varied.name)
+        origin = Origin(vary.origin.source, vary.origin.where, varied.name)
+        if setting is None:
+            names = [one.name for one in settings(command) if may_vary(one)]
+            raise BadInput(f"{origin.place}: no setting of a sweep", hint=nearest(varied.name, names))
+        if not may_vary(setting):
+            raise BadInput(f"{origin.place}: cannot be varied", hint="it is not about what is measured")
+        twin = next((one for one in entries if one.setting is setting), None)
+        if twin is not None:
+            raise BadInput(f"{origin.place}: the same setting as {twin.origin.key}", hint="give one of them")
+        entry = read(setting, text, origin)
+        if MASK in json.dumps(setting.type.show(entry.value), default=str):
+            message = f"{origin.place}: has a secret, and what is varied is shown and kept"
+            raise BadInput(message, hint="use a setting that names a variable, such as header_env or api_key_env")
+        entries.append(entry)
+    return entries
 
 
 def _most_at_once(command: str, value: object, given: Sequence[Entry]) -> Entry:

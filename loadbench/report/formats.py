@@ -12,11 +12,12 @@ from loadbench.report.run import run_document
 from loadbench.results.run import to_json
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from loadbench.report.document import Document
     from loadbench.report.render_text import Look
     from loadbench.results.compare import Comparison
+    from loadbench.results.grid import Grid
     from loadbench.results.quality import Quality
     from loadbench.results.run import Run
 
@@ -64,6 +65,21 @@ def render_comparison(comparison: Comparison, form: str, *, undecided: str | Non
     if form == "junit":
         return compare_junit(comparison, undecided=undecided)
     return render_text(compare_document(comparison), **look)
+
+
+def render_grid(grid: Grid, runs: Mapping[int, Run], form: str, **look: Unpack[Look]) -> str:
+    """The grid as `text` of this look, `markdown`, `line`, `junit` or `json`; `runs` are those of its cells."""
+    from loadbench.report.grid import cell_lines, grid_document  # noqa: PLC0415 - a sweep starts sooner without it
+
+    if form == "json":
+        return to_json(grid).decode()
+    if form == "line":
+        return cell_lines(grid)
+    if form == "junit":
+        from loadbench.report.junit import grid_junit  # noqa: PLC0415
+
+        return grid_junit(grid, runs)
+    return renderers(**look)[form](grid_document(grid))
 
 
 def schema_text() -> str:

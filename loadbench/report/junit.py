@@ -15,6 +15,7 @@ from loadbench.analyze.compare.gates import standing
 from loadbench.analyze.level.exit_code import exit_code_of
 from loadbench.core.errors import ExitCode
 from loadbench.core.text import printable
+from loadbench.plan.cells import cell_text
 from loadbench.report.compare import gate_change
 
 if TYPE_CHECKING:
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
     from loadbench.results.capacity import Capacities, Capacity
     from loadbench.results.compare import Comparison
+    from loadbench.results.grid import Grid
     from loadbench.results.run import LevelResult, Run
 
 # (class, name, "failure", "error", "skipped" or "", message, text)
@@ -90,6 +92,26 @@ def searches_suites(capacities: Capacities, *, undecided: str | None = None) -> 
             suites.append(
                 Suite(f"loadbench capacity: {model}", [("loadbench.capacity", model, "error", problem, problem)])
             )
+    return suites
+
+
+def grid_junit(grid: Grid, runs: Mapping[int, Run]) -> str:
+    """The suites of every cell; one that failed or was not measured is an error."""
+    return _document(grid_suites(grid, runs), timestamp=grid.started_at)
+
+
+def grid_suites(grid: Grid, runs: Mapping[int, Run]) -> list[Suite]:
+    """The suites of the cells of a grid, whose names are those of the runs."""
+    suites: list[Suite] = []
+    for place, cell in enumerate(grid.cells):
+        named = cell_text(cell.values)
+        if cell.status == "complete" and place in runs:
+            suites += run_suites(runs[place])
+            continue
+        problem = cell.status if cell.error is None else f"{cell.error.message}; {cell.error.advice}"
+        suites.append(Suite(f"loadbench {grid.name} {named}", [("loadbench.grid", named, "error", problem, problem)]))
+    if suites:
+        suites[0] = suites[0]._replace(note=grid.conclusion)
     return suites
 
 

@@ -5,18 +5,23 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from loadbench.analyze.compare.in_folder import comparison_in
+from loadbench.analyze.grid.in_folder import grid_in
 from loadbench.analyze.level.rebuild import run_in
 from loadbench.core.errors import BadInput
+from loadbench.plan.cells import cell_text
 from loadbench.report.capacities import capacities_document
 from loadbench.report.capacity import capacity_document, claim_texts, kind_of
 from loadbench.report.capacity_charts import capacity_charts
 from loadbench.report.compare import compare_document
 from loadbench.report.compare_chart import comparison_charts
 from loadbench.report.document import Block, Choice, Document, Heading, Notes, Table, Text, Tiles
+from loadbench.report.grid import depth_charts, front_chart, grid_document, with_conclusion
 from loadbench.report.page import conclusion, levels_of_runs, requested, run_blocks, run_page, summary, when, words
+from loadbench.report.run import level_table, notes
 from loadbench.report.values import counted, duration, significant
 from loadbench.results.capacity import FILE, SEVERAL_FILE, read_capacities, read_capacity
 from loadbench.results.folder import read_run
+from loadbench.results.grid import is_grid
 from loadbench.results.saved import FILES, has_pairs, read_pairs
 
 if TYPE_CHECKING:
@@ -41,6 +46,8 @@ def page_of(paths: Sequence[Path]) -> Document:
         return run_page(read_run(path), folder)
     if has_pairs(folder):
         return comparison_page(comparison_in(folder), *read_pairs(folder))
+    if is_grid(folder):
+        return _grid_page(folder)
     if (folder / SEVERAL_FILE).is_file():
         return _searches_page(folder)
     if (folder / FILE).is_file():
@@ -58,7 +65,7 @@ def runs_page(paths: Sequence[Path]) -> Document:
     runs: list[tuple[str, Run, Path]] = []
     for path in paths:
         folder = path if path.is_dir() else path.parent
-        if has_pairs(folder) or (folder / SEVERAL_FILE).is_file():
+        if has_pairs(folder) or is_grid(folder) or (folder / SEVERAL_FILE).is_file():
             raise BadInput(f"{path}: has several runs itself", hint="make a page of it alone")
         run = run_in(folder) if path.is_dir() or path.name in FILES else read_run(path)
         runs.append((run.name or folder.name, run, folder))
@@ -142,6 +149,27 @@ def _searches_page(folder: Path) -> Document:
         )
     blocks: list[Block] = [Text(["loadbench capacity"]), Heading("All models"), *document.blocks]
     blocks += [Heading("Each model"), Choice("Model", options)] if options else []
+    return Document(document.title, [*blocks, *words()])
+
+
+# Grids.
+
+
+def _grid_page(folder: Path) -> Document:
+    """Every cell next to each other: the table, the Pareto front, throughput and latency; then each cell's levels."""
+    found, runs = grid_in(folder)
+    grid = with_conclusion(found)
+    document = grid_document(grid)
+    head = f"loadbench sweep of {counted(len(grid.cells), 'cell')} · {when(grid.started_at)}"
+    named = [(f"{place + 1}: {cell_text(grid.cells[place].values)}", run) for place, run in runs.items()]
+    blocks: list[Block] = [Text([head]), *document.blocks]
+    if grid.simulated:
+        blocks.insert(1, Text(["This is the simulated server of loadbench, not a real one."]))
+    chart = front_chart(grid)
+    blocks += [Heading("Throughput against latency"), chart] if chart is not None else []
+    blocks += [*depth_charts(grid), *levels_of_runs(named)]
+    options = [(name, [*summary(run), level_table(run.levels), Notes(notes(run)[1])]) for name, run in named]
+    blocks += [Heading("Each cell"), Choice("Cell", options)] if options else []
     return Document(document.title, [*blocks, *words()])
 
 

@@ -51,7 +51,7 @@ def runs_document(runs: Sequence[RunSummary], *, results: str, left_out: int) ->
         return Document(f"no run in {results}" + (" fits" if left_out else ""), [])
     columns: dict[str, list[str]] = {
         "run": [run.run for run in runs],
-        "command": [run.command or "-" for run in runs],
+        "command": [(run.command or "-") + f", {run.cells} cells" * bool(run.cells) for run in runs],
         "model": [
             clipped(some(run.models, most=1), _LONGEST_CELL) + (" (simulated)" if run.simulated else "") or "-"
             for run in runs

@@ -15,6 +15,7 @@ from loadbench.report.hgrm import hgrm
 from loadbench.report.llmd import llmd
 from loadbench.results.capacity import SEVERAL_FILE, read_capacities
 from loadbench.results.folder import read_run
+from loadbench.results.grid import is_grid, read_grid
 from loadbench.results.hlog import LoggedRun, hlog_of
 from loadbench.results.requests import read_requests
 from loadbench.results.saved import FILES, has_pairs, repeats_of
@@ -37,6 +38,7 @@ class Shown(NamedTuple):
     run: Run
     folder: Path | None = None
     facts: Mapping[str, str] = {}
+    values: Mapping[str, str] = {}  # of a grid's cell, which a table has in columns of their own
 
     @property
     def prefix(self) -> str:
@@ -59,6 +61,10 @@ def runs_at(path: Path) -> list[Shown]:
         names = read_capacities(folder).folders.values()
         searches = [folder / name for name in names if (folder / name / "run.json").is_file()]
         return [Shown(run_in(search), search, {"search": search.name}) for search in searches]
+    if is_grid(folder):
+        cells = [(folder / cell.folder, cell) for cell in read_grid(folder).cells]
+        measured = [(inner, cell) for inner, cell in cells if (inner / "run.json").is_file()]
+        return [Shown(run_in(inner), inner, {"cell": cell.folder}, cell.values) for inner, cell in measured]
     return [Shown(run_in(folder), folder)]
 
 
@@ -77,7 +83,9 @@ def data_text(form: str, shown: Sequence[Shown], *, place: str) -> str:
     `place` is where they are, for the messages of `BadInput`: there is nothing that the format could have.
     """
     if form == "csv":
-        return csv_of_several([(one.run, one.facts) for one in shown])
+        return csv_of_several(
+            [(one.run, {**one.facts, **{f"vary_{name}": text for name, text in one.values.items()}}) for one in shown]
+        )
     if form == "hlog":
         return _log(shown, place)
     # Documents of JSON one after the other are a stream of YAML.
@@ -101,7 +109,7 @@ def _log(shown: Sequence[Shown], place: str) -> str:
     if not any(metric is not None and metric.hdr for level in levels for metric in level.metrics.values()):
         raise BadInput(f"{place}: no level has a distribution", hint="name a run with requests that ended ok")
     logged = []
-    for run, folder, facts in shown:
+    for run, folder, facts, _ in shown:
         try:
             started_at = datetime.fromisoformat(run.started_at).astimezone(UTC)
         except (ValueError, OverflowError):

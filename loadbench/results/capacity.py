@@ -7,23 +7,23 @@ Times are seconds, rates per second; what is unknown is null. Within a version o
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Final, Literal, TypeVar
+from typing import TYPE_CHECKING, Final, Literal, TypeVar
 
 import msgspec
 
 from loadbench.core.errors import BadInput
 from loadbench.plan.search import Purpose  # noqa: TC001 - types of fields
-from loadbench.results.folder import read_plain
+from loadbench.results.folder import is_part, read_plain
 from loadbench.results.prediction import Bottleneck, BottleneckKind, FleetSize, Prediction  # noqa: TC001 - types of fields
 from loadbench.results.run import Decision, Interval  # noqa: TC001
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 SCHEMA: Final = "loadbench.capacity/1"
 FILE: Final = "capacity.json"
 SEVERAL_SCHEMA: Final = "loadbench.capacities/1"
 SEVERAL_FILE: Final = "capacities.json"
-# No file system has longer names.
-_LONGEST_NAME = 255
 
 T = TypeVar("T")
 Status = Literal["found", "at_least", "none", "inconclusive", "client", "interrupted"]
@@ -230,13 +230,7 @@ def read_capacities(folder: Path) -> Capacities:
     """The searches of several models in a folder, with one that is under way; raises `BadInput` as `read_capacity`."""
     several = _read(folder / SEVERAL_FILE, Capacities)
     for name in several.folders.values():
-        # A file does not choose others: its folders are in this one, under names that a system can have.
-        if (
-            len(name.encode()) > _LONGEST_NAME
-            or Path(name).name != name
-            or name == ".."
-            or (folder / name).is_symlink()
-        ):
+        if not is_part(folder, name):
             hint = "the file was changed: restore it"
             raise BadInput(f"{folder / SEVERAL_FILE}: {name!r} is no folder in this one", hint=hint)
     known = {*several.failed, *(search.model for search in several.searches)}

@@ -49,6 +49,8 @@ RESERVED_BYTES = 8 * 1024 * 1024
 _REPLACE_AGAIN_S = (0.05,) * 31 if sys.platform == "win32" else ()
 # Of a file system that can sync nothing: no reason to leave it.
 _NO_SYNC = frozenset({errno.EINVAL, errno.ENOSYS, errno.ENOTSUP})
+# Of a file or folder, in bytes, on any system.
+_LONGEST_NAME = 255
 # Nobody waits longer for a disk that does not respond.
 HANGS_S = 10.0
 # What decoding raises for a file that is not what it should be.
@@ -404,6 +406,14 @@ def contradictions_in(path: object) -> Iterator[None]:
             f"{path}: its values are not those of a run: {type(error).__name__}: {error}",
             hint="restore it from a copy, or measure again",
         ) from error
+
+
+def is_part(folder: Path, name: str) -> bool:
+    """Whether a name that a file has is that of a folder in its own: a file does not choose others. It is one that
+    every system can have, and no link."""
+    return (
+        0 < len(name.encode()) <= _LONGEST_NAME and Path(name).name == name != ".." and not (folder / name).is_symlink()
+    )
 
 
 def folder_of(path: Path) -> Path:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from loadbench.core.errors import BadInput
 from loadbench.core.text import some
 from loadbench.results.append_log import is_run_being_written
+from loadbench.results.grid import GRID_FILE, is_grid
 from loadbench.results.quality import ANNOTATION_FILE, QUALITY_FILE
 from loadbench.results.requests import SET_ASIDE
 from loadbench.results.run_list import is_named_like_a_run
@@ -23,9 +24,9 @@ if TYPE_CHECKING:
 
 # What loadbench writes to run folders; a file is replaced by way of a draft, which a kill may leave.
 _OURS = FILES | {ANNOTATION_FILE, QUALITY_FILE, LABELS_FILE, SET_ASIDE, "telemetry.jsonl", ".probe"}
-_OURS_TOO = re.compile(r"benchmark_report\.(json|md|csv)|report\.html")
+_OURS_TOO = re.compile(r"benchmark_report\.(json|md|csv)|report\.html|(compare|grid)\.svg")
 # A folder that has one of these is that of a run; reports alone are none.
-_OF_A_RUN = ("run.json", "requests.jsonl", "capacity.json", "capacities.json", "compare.json")
+_OF_A_RUN = ("run.json", "requests.jsonl", "capacity.json", "capacities.json", "compare.json", GRID_FILE)
 _DRAFT = re.compile(r"\.(.+)\.part")
 
 
@@ -36,7 +37,7 @@ def own_folder(path: Path) -> None:
         raise BadInput(f"{path}: is {what}", hint="name a run folder; `loadbench runs` lists them")
     has_files = has_pairs(path) or any((path / name).is_file() for name in _OF_A_RUN)
     inner = sorted(entry.name for entry in path.iterdir() if entry.is_dir() and is_named_like_a_run(entry.name))
-    if inner and not (path / "capacities.json").is_file():
+    if inner and not (path / "capacities.json").is_file() and not is_grid(path):
         raise BadInput(f"{path}: has runs in it, as {inner[0]}", hint="name these; `loadbench runs` lists them")
     if not has_files and not (is_named_like_a_run(path.name) and not any(path.iterdir())):
         raise BadInput(f"{path}: is no run folder", hint="name one; `loadbench runs` lists them")

@@ -15,6 +15,7 @@ from loadbench.core.errors import BadInput
 from loadbench.results.append_log import is_run_being_written
 from loadbench.results.capacity import FILE, SEVERAL_FILE
 from loadbench.results.folder import UNREADABLE, RunFolder, read_plain
+from loadbench.results.grid import is_grid, read_grid
 from loadbench.results.run import ClosedLoad, OpenInterval, OpenLoad, to_json
 from loadbench.results.saved import FILES, has_pairs, repeats_of
 
@@ -154,6 +155,7 @@ class RunSummary(msgspec.Struct, frozen=True, kw_only=True):
     peak: Peak | None = None
     capacity: list[CapacityFound] = []
     conclusion: str = ""
+    cells: int = 0  # of a grid
     commit: str | None = None
     dirty: bool | None = None
     labels: dict[str, str] = {}
@@ -183,12 +185,17 @@ def summary_of(found: FoundRun) -> RunSummary:
             parts = [path / name for name in several.folders.values() if "/" not in name and "\\" not in name]
             complete = len({*several.failed, *(search.model for search in searches)}) == len(several.folders)
             fields["conclusion"] = "; ".join(f"{model}: cannot be searched" for model in several.failed)
+        elif is_grid(path):
+            grid, command = read_grid(path), "sweep"
+            parts, complete = [path / cell.folder for cell in grid.cells], grid.complete
+            # Its cells did different work: the fastest level of all says nothing.
+            fields |= {"conclusion": grid.conclusion, "cells": len(grid.cells)}
         elif (path / FILE).is_file():
             command, searches = "capacity", [_read(path / FILE, _Search)]
         runs = [_read(part / "run.json", _Run) for part in parts if (part / "run.json").is_file()]
         if searches:
             complete = complete and all(search.complete for search in searches)
-        elif command != "compare":
+        elif command != "compare" and not fields.get("cells"):
             complete = all(run.complete for run in runs)
         levels = [level for run in runs for level in run.levels]
         models = dict.fromkeys([level.model for level in levels] + [one.model for run in runs for one in run.models])
@@ -200,7 +207,7 @@ def summary_of(found: FoundRun) -> RunSummary:
             "verdicts": dict(Counter(level.verdict.status for level in levels)),
             "capacity": [_found(search) for search in searches],
         }
-        if best is not None and not searches and command != "compare":
+        if best is not None and not searches and command != "compare" and not fields.get("cells"):
             speed = best.throughput.output_tokens_per_s
             above = [
                 level.load.label
@@ -218,7 +225,7 @@ def summary_of(found: FoundRun) -> RunSummary:
             workshop = "workshop" if (path / "benchmark_report.json").is_file() else ""
             command = command or first.command or replays or workshop or "sweep"
             fields |= {"simulated": first.simulated, "started_at": first.started_at}
-            if command not in {"compare", "capacity"}:
+            if command not in {"compare", "capacity"} and not fields.get("cells"):
                 fields["name"] = first.name
             if first.environment.git is not None:
                 fields |= {"commit": first.environment.git.commit or None, "dirty": first.environment.git.dirty}

@@ -18,6 +18,7 @@ import msgspec
 from loadbench.core.errors import BadInput
 from loadbench.results.capacity import FILE, SEVERAL_FILE, read_capacities
 from loadbench.results.folder import UNREADABLE, SchemaName, read_plain, read_run
+from loadbench.results.grid import GRID_FILE, is_grid, read_grid
 from loadbench.results.run import Run, to_json
 
 if TYPE_CHECKING:
@@ -29,6 +30,8 @@ FILES = frozenset({"run.json", "report.md", "requests.jsonl", "histograms.hlog",
     FILE,
     SEVERAL_FILE,
     "capacity.md",
+    GRID_FILE,
+    "grid.md",
 }
 SCHEMA: Final = "loadbench.baseline/1"
 _HINT = "name a run folder, its run.json, a folder of run folders, or a baseline"
@@ -52,6 +55,9 @@ def read_side(names: Sequence[str]) -> list[Run]:
         paths = [path]
         if not name.strip():
             raise BadInput("a side has no name", hint=_HINT)
+        if is_grid(path):
+            cell = path / read_grid(path).cells[0].folder
+            raise BadInput(f"{name}: is a grid of several sweeps", hint=f"name one of its cells, as in {cell}")
         if path.is_dir() and not (path / "run.json").is_file():
             paths = [file.parent for file in path.glob("*/run.json")]
         elif not path.exists() and glob.has_magic(name):
@@ -84,7 +90,7 @@ def read_pairs(folder: Path) -> tuple[list[Run], list[Run]]:
 
 
 def runs_of(path: Path) -> list[Run]:
-    """The runs that a path names: one, those of a comparison, or those of a search of several models.
+    """The runs that a path names: one, those of a comparison or a grid, or those of a search of several models.
 
     Repeats of one side have one name. Raises `BadInput` where there is none that can be read.
     """
@@ -99,6 +105,9 @@ def runs_of(path: Path) -> list[Run]:
         return [
             read_run(folder / name) for name in read_capacities(folder).folders.values() if (folder / name).exists()
         ]
+    if is_grid(folder):
+        cells = [folder / cell.folder for cell in read_grid(folder).cells]
+        return [read_run(cell) for cell in cells if (cell / "run.json").is_file()]
     return [read_run(folder if path.name in FILES else path)]
 
 

@@ -30,7 +30,7 @@ from loadbench.analyze.capacity.sequential import SequentialMonitor, required_sh
 from loadbench.analyze.level.verdict import client_reasons
 from loadbench.core import event_loop
 from loadbench.core.alongside import run_alongside
-from loadbench.core.errors import BadInput, ExitCode, TargetEnded, TargetUnavailable
+from loadbench.core.errors import BadInput, ExitCode, TargetEnded, TargetUnavailable, worst_of
 from loadbench.engine.capacity import CapacitySearch, EarlierSearch, grid_of
 from loadbench.engine.target import first_contact
 from loadbench.plan.conditions import conditions, content_hash
@@ -80,10 +80,6 @@ if TYPE_CHECKING:
     from loadbench.results.run import Run
     from loadbench.session.setup import Session
 
-_WORST_FIRST = (
-    *(ExitCode.INTERRUPTED, ExitCode.TARGET_UNAVAILABLE),
-    *(ExitCode.INVALID, ExitCode.GATE_FAILED, ExitCode.INCONCLUSIVE),
-)
 # What else used the machine during a probe, or disturbed it.
 _DISTURBED = frozenset({"busy_machine", "throttled_heat", "throttled_power", "throttled_cpu", "process_restarted"})
 # An objective is missed for sure if as many misses in a row would be this improbable; a few requests must show it.
@@ -234,7 +230,7 @@ class Searches:
         """How the process ends: the worst of the searches' codes."""
         codes = set() if self.is_gone else {writer.exit_code() for writer in self.writers}
         codes |= {ExitCode.TARGET_UNAVAILABLE} if self.failed else set()
-        return next((code for code in _WORST_FIRST if code in codes), self.folder.place.exit_code)
+        return worst_of(codes) or self.folder.place.exit_code
 
 
 def run_capacity(

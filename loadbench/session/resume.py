@@ -35,6 +35,8 @@ if TYPE_CHECKING:
     from loadbench.plan.scenario import Scenario
     from loadbench.results.run import LevelResult, Run
 
+# Of a name, which may be anything in a file.
+_MOST_SHOWN = 80
 _NEW = "or start a new run without --resume"
 
 
@@ -74,12 +76,13 @@ def refuse_other_conditions(path: Path, now: Mapping[str, object], then: Mapping
 def refuse_other_kind(path: Path, command: str) -> None:
     """Raise `BadInput` if the folder is that of another command."""
     from loadbench.results.capacity import FILE, SEVERAL_FILE  # noqa: PLC0415 - only what is resumed needs it
+    from loadbench.results.grid import is_grid  # noqa: PLC0415
     from loadbench.results.saved import has_pairs  # noqa: PLC0415
 
     kinds = {
         "capacity": any((path / name).exists() for name in (FILE, SEVERAL_FILE)),
         "compare": has_pairs(path),
-        "sweep": (path / "run.json").exists(),
+        "sweep": (path / "run.json").exists() or is_grid(path),
     }
     kind = next((name for name, is_kind in kinds.items() if is_kind), command)
     if kind != command:
@@ -106,7 +109,13 @@ def settings_of_run(path: Path, command: str, *, file: Path | None) -> dict[str,
                 f"--resume {path}: {entry} is {what}", hint="only whole run folders are continued: remove it"
             )
     from loadbench.results.capacity import SEVERAL_FILE, read_capacities  # noqa: PLC0415 - few runs are continued
+    from loadbench.results.grid import is_grid, read_grid  # noqa: PLC0415
 
+    if file is None and is_grid(path):
+        grid = read_grid(path)
+        foreign = "" if is_own(grid.scenario) else f"the grid {grid.name[:_MOST_SHOWN]}"
+        reused = recorded(grid.scenario, grid.origins)
+        return {"reused": reused, "reused_personas": grid.scenario.get("personas", {}), "foreign": foreign}
     folders = read_capacities(path).folders if (path / SEVERAL_FILE).is_file() else {"": "."}
     begun = next((path / name for name in folders.values() if (path / name / "run.json").is_file()), None)
     if file is not None or begun is None:
@@ -179,7 +188,11 @@ def whole_levels(path: Path, scenario: Scenario) -> Run:
 
     Raises `BadInput` if this scenario cannot continue it: other conditions, or other loads than the first of its own.
     """
+    from loadbench.results.grid import is_grid  # noqa: PLC0415 - few runs are continued
+
     refuse_other_kind(path, "sweep")
+    if is_grid(path):
+        raise BadInput(f"--resume {path}: is a grid", hint="give what it varies too, or no scenario file")
     run = read_run(path)
     refuse_other_conditions(path, conditions(_at_loads_of(run, scenario)), run.conditions, free="further loads")
     levels = list(takewhile(lambda level: not (_has(level, "interrupted") or _has(level, "server_ended")), run.levels))

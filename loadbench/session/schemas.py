@@ -14,9 +14,10 @@ import msgspec
 from loadbench.engine.selfcheck import SelfCheck
 from loadbench.plan.personas import PERSONA_SETTINGS
 from loadbench.plan.scenario_file import PERSONA_TYPES, SYNONYMS
-from loadbench.plan.settings import SECTIONS, settings
+from loadbench.plan.settings import SECTIONS, setting_of, settings
 from loadbench.results.capacity import Capacities, Capacity
 from loadbench.results.compare import Comparison
+from loadbench.results.grid import Grid
 from loadbench.results.models import Catalogue
 from loadbench.results.quality import Annotation, Quality
 from loadbench.results.run import Run
@@ -32,6 +33,7 @@ DOCUMENTS: Final[Mapping[str, type[msgspec.Struct]]] = {
     "capacity": Capacity,
     "capacities": Capacities,
     "compare": Comparison,
+    "grid": Grid,
     "baseline": Baseline,
     "annotation": Annotation,
     "quality": Quality,
@@ -78,11 +80,12 @@ def scenario_schema() -> dict[str, Any]:
         "additionalProperties": False,
     }
     question = {"type": "string", "description": "What the scenario answers. Default: a comment in its first line."}
+    vary = {"description": setting_of("grid.vary").help, **setting_of("grid.vary").type.form}
     personas = {"type": "object", "description": "Kinds of users.", "additionalProperties": persona}
     return {
         "$schema": DIALECT,
         "title": "a scenario of loadbench",
         "type": "object",
-        "properties": {"question": question, **sections, "personas": personas},
+        "properties": {"question": question, **sections, "vary": vary, "personas": personas},
         "additionalProperties": False,
     }

@@ -20,7 +20,7 @@ from loadbench.session.setup import open_session, run_observed, stopping
 from loadbench.targets.adapt import adapt
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
     from pathlib import Path
 
     from loadbench.live.progress import Progress
@@ -42,15 +42,28 @@ def run_sweep(
     all could be measured.
     """
 
-    async def sweep() -> RunWriter:
-        return await run_alongside(partial(_sweep, scenario, environment, progress, resume, before), progress.run)
+    folder = None if resume is None else RunFolder(resume)
 
-    return event_loop.run(sweep)
+    async def run() -> RunWriter:
+        work = partial(sweep, scenario, environment, progress, folder=folder, before=before)
+        return await run_alongside(work, progress.run)
+
+    return event_loop.run(run)
 
 
-async def _sweep(
-    scenario: Scenario, environment: Mapping[str, str], progress: Progress, resume: Path | None, before: Run | None
+async def sweep(
+    scenario: Scenario,
+    environment: Mapping[str, str],
+    progress: Progress,
+    *,
+    folder: RunFolder | None,
+    before: Run | None,
+    then_ns: Callable[[int], int] = lambda _: 0,
 ) -> RunWriter:
+    """The same, while the progress is shown; without a `folder` in a new one.
+
+    `then_ns` says, by how long this run takes, how long the command goes on after it.
+    """
     # The session's scenario may have an address that changes from start to start: no condition of the run.
     terms = conditions(scenario)
     async with open_session(scenario, environment, say=progress.say, doing=progress.doing) as session:
@@ -78,10 +91,10 @@ async def _sweep(
             most_ns=scenario.load.max_total - done.spent_ns if scenario.waits_for_answers else None,
             most_users=most,
         )
+        time_left.then_ns = then_ns
         progress.expect(None if most else levels, time_left=time_left)
-        folder = None if resume is None else RunFolder(resume)
         with RunWriter(session, progress, folder=folder, terms=terms, before=before) as writer:
-            sweep = Sweep(
+            levels_of_run = Sweep(
                 scenario,
                 session,
                 models=session.models,
@@ -90,7 +103,7 @@ async def _sweep(
                 next_users=(lambda model: next_users(writer.levels_of(model), most=most)) if most else None,
                 earlier=earlier,
             )
-            with stopping(sweep.stop, progress.interrupted):
-                await run_observed(sweep.run, session)
-                writer.close(stopped=sweep.stopped)
+            with stopping(levels_of_run.stop, progress.interrupted):
+                await run_observed(levels_of_run.run, session)
+                writer.close(stopped=levels_of_run.stopped)
     return writer

@@ -119,7 +119,7 @@ def test_what_chooses_is_guarded():
     wanted = {one.key for one in settings() if one.type.metavar in choosing or one.name.endswith("_env")}
     guarded = {one.key for one in settings() if one.guarded}
     assert wanted <= guarded
-    assert guarded - wanted == {"target.adapter", "target.insecure", "target.kind"}
+    assert guarded - wanted == {"target.adapter", "target.insecure", "target.kind", "grid.vary"}
     keys = {one.key for one in settings() if one.name.startswith("header") or one.name.endswith("_env")}
     assert {one.key for one in settings() if one.bound} == keys | {"target.cacert", "target.insecure"}
     assert setting_of("target.yes_load").confirms

@@ -60,7 +60,7 @@ class Knee(NamedTuple):
         return "users" if isinstance(self.top, ClosedLoad) else "requests/s"
 
 
-class _Rate(NamedTuple):
+class Rate(NamedTuple):
     """The throughput at one load: the logarithm of its output tokens/s, and that one's standard deviation."""
 
     load: ClosedLoad | OpenLoad
@@ -70,7 +70,7 @@ class _Rate(NamedTuple):
 
 def knee(levels: Sequence[LevelResult]) -> Knee | None:
     """Where throughput stops growing; `None` with fewer than two loads that show the server's throughput."""
-    rates = _rates(levels)
+    rates = load_rates(levels)
     if len(rates) < 2:
         return None
     margin, pairs = math.log1p(WORTHWHILE), len(rates) * (len(rates) - 1) // 2
@@ -168,7 +168,7 @@ def _kind_of(load: ClosedLoad | OpenLoad) -> tuple[type, str | None]:
     return type(load), getattr(load, "think", None)
 
 
-def _rates(levels: Sequence[LevelResult]) -> list[_Rate]:
+def load_rates(levels: Sequence[LevelResult]) -> list[Rate]:
     """The throughput at each load, by load; of loads of several kinds, those of the commonest."""
     sound = [level for level in levels if shows_throughput(level)]
     kinds = Counter(map(_kind, sound))
@@ -190,5 +190,5 @@ def _rates(levels: Sequence[LevelResult]) -> list[_Rate]:
             sds.append(math.hypot(sd, _LEAST_SD))
         sd = math.sqrt(sum(one * one for one in sds)) / len(sds)
         spread = stdev(logs) / math.sqrt(len(logs)) if len(logs) > 1 else 0.0
-        rates.append(_Rate(same[0].load, fmean(logs), max(sd, spread)))
+        rates.append(Rate(same[0].load, fmean(logs), max(sd, spread)))
     return rates

@@ -1,0 +1,230 @@
+"""What the cells of a grid show together: the best one, if that is sure, and those that no other beats in everything.
+
+*The best.* Of cells that did the same work, the best has the most output tokens per second at one of its loads. Cells
+are measured one after another, so their levels differ by chance, and by what heat and other programs do to the machine
+meanwhile: `ASSUMED_DRIFT` stands for that, beside what varies inside each level. One cell beats another if its highest
+level is surely above every level of the other. A pair of levels is decided by the logarithm of their ratio at an error
+of 5 % / n for n levels in all (Bonferroni), and all pairs must agree (an intersection-union test: Berger,
+*Technometrics* 1982). The cells that none beats are a confidence set for the best (Gupta, *On some multiple decision
+rules*, 1965; Hsu, *Multiple Comparisons*, 1996, chapter 4): it lacks the true best with a probability of at most 5 %,
+and of equal cells it holds one alone in at most 5 % of all grids. If it holds one cell, that is named; otherwise they
+cannot be told apart. `python -m tests.coverage.grids` measures both.
+
+A cell whose levels above its best one do not count may be better than it shows, so that no other beats it.
+
+*The front.* A cell is dominated by another that is at least as good in every figure that both have (throughput, TTFT,
+memory, energy), and surely better in one. The others are the Pareto front: each of them is best for some purpose.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections import Counter
+from statistics import NormalDist
+from typing import TYPE_CHECKING, NamedTuple
+
+import msgspec
+
+from loadbench.analyze.level.knee import Rate, load_rates, shows_throughput
+from loadbench.results.grid import BestCell, CellFigures, DepthFigures, Grid
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from loadbench.results.grid import Cell
+    from loadbench.results.run import LevelResult, OpenInterval, Run
+
+# The standard deviation of a machine's speed from cell to cell. Heat, other load and memory placement make steps of 10
+# to 15 % between sessions (`loadbench.analyze.compare.effect`); a single step of 15 % between two cells is covered.
+ASSUMED_DRIFT = 0.05
+# Memory and energy have no interval: a smaller difference is none.
+_CLEARLY = 0.05
+
+
+class _Candidate(NamedTuple):
+    """One model of one cell: the throughput at each of its loads that counts, and its figures at the best of them."""
+
+    cell: int  # from 0
+    rates: Sequence[Rate]
+    figures: CellFigures
+
+    @property
+    def best(self) -> Rate:
+        return max(self.rates, key=lambda rate: rate.log)
+
+
+def concluded(grid: Grid, runs: Mapping[int, Run]) -> Grid:
+    """The grid with what its cells show, whose runs are given by the cell's place. Cells that failed or are not
+    complete are not compared."""
+    candidates: dict[str, list[_Candidate]] = {}
+    cells = list(grid.cells)
+    for place, run in runs.items():
+        by_model: dict[str, list[LevelResult]] = {}
+        for level in run.levels:
+            by_model.setdefault(level.model, []).append(level)
+        for model, levels in by_model.items():
+            candidate = _candidate(place, model, levels)
+            if candidate is not None:
+                candidates.setdefault(model, []).append(candidate)
+        cells[place] = msgspec.structs.replace(
+            cells[place],
+            levels=len(run.levels),
+            verdicts=dict(Counter(level.verdict.status for level in run.levels)),
+            figures=[],
+            depth=[depth for levels in by_model.values() for depth in _depth(levels)],
+        )
+    compared = [one for of_model in candidates.values() for one in of_model if _is_compared(grid, one)]
+    # Beyond so many standard errors one pair of levels differs for sure.
+    error = (1 - grid.confidence) / max(1, sum(len(one.rates) for one in compared))
+    sure = NormalDist().inv_cdf(1 - error / 2)
+    best: list[BestCell] = []
+    work = [one.name for one in grid.vary if one.changes_work]
+    for model, of_model in candidates.items():
+        groups: dict[tuple[str, ...], list[_Candidate]] = {}
+        for one in of_model:
+            if _is_compared(grid, one):
+                groups.setdefault(tuple(grid.cells[one.cell].values[name] for name in work), []).append(one)
+            else:
+                cells[one.cell] = _with(cells[one.cell], one.figures)
+        for values, group in groups.items():
+            found = _best_of(group, sure)
+            best.append(msgspec.structs.replace(found, model=model, work=dict(zip(work, values, strict=True))))
+            for one in group:
+                figures = msgspec.structs.replace(
+                    one.figures,
+                    may_be_best=len(group) > 1 and one.cell + 1 in found.candidates,
+                    on_front=len(group) > 1 and not any(_dominates(other, one, sure) for other in group),
+                )
+                cells[one.cell] = _with(cells[one.cell], figures)
+    return msgspec.structs.replace(grid, cells=cells, best=best, assumed_drift=ASSUMED_DRIFT)
+
+
+def _is_compared(grid: Grid, one: _Candidate) -> bool:
+    return one.figures.counts and grid.cells[one.cell].status == "complete"
+
+
+def _candidate(place: int, model: str, levels: Sequence[LevelResult]) -> _Candidate | None:
+    """`None` where nothing was received. Where there are objectives, only levels count that do not miss one."""
+    counting = [level for level in levels if shows_throughput(level) and _meets(level)]
+    rates = load_rates(counting)
+    level = max(counting or levels, key=lambda one: one.throughput.output_tokens_per_s)
+    if level.throughput.output_tokens_per_s <= 0:
+        return None
+    beyond = [one for one in levels if one.load.amount > level.load.amount and not shows_throughput(one)]
+    ttft, itl = level.metrics.get("ttft_s"), level.metrics.get("itl_s")
+    memory = [used for one in levels if (used := memory_bytes(one)) is not None]
+    figures = CellFigures(
+        model=model,
+        load=level.load.label,
+        verdict=level.verdict.status,
+        output_tokens_per_s=level.throughput.output_tokens_per_s,
+        ttft_p95_s=None if ttft is None else ttft.p95,
+        itl_p50_s=None if itl is None else itl.p50,
+        memory_bytes=max(memory, default=None),
+        joules_per_output_token=None if level.energy is None else level.energy.joules_per_output_token,
+        interval={
+            "output_tokens_per_s": level.throughput.interval.get("output_tokens_per_s"),
+            "ttft_p95_s": None if ttft is None else ttft.interval.get("p95"),
+        },
+        unknown=", ".join(f"{one.load.label} is {one.verdict.status}" for one in beyond if rates),
+        counts=bool(rates),
+    )
+    return _Candidate(place, rates, figures)
+
+
+def _meets(level: LevelResult) -> bool:
+    return all(one.decision != "FAIL" for one in level.objectives)
+
+
+def memory_bytes(level: LevelResult) -> float | None:
+    """The most memory of the server at a level: its process's, and what it has of the boards, or all that is in use on
+    them where the share of each process is not known."""
+    gauges = {} if level.telemetry is None else level.telemetry.gauges
+    own = [gauge.max for name, gauge in gauges.items() if re.fullmatch(r"gpu\d+_process_memory_bytes", name)]
+    boards = own or [gauge.max for name, gauge in gauges.items() if re.fullmatch(r"gpu\d+_memory_bytes", name)]
+    resident = gauges.get("process_rss_bytes")
+    return None if resident is None else resident.max + sum(boards)
+
+
+def _with(cell: Cell, figures: CellFigures) -> Cell:
+    return msgspec.structs.replace(cell, figures=[*cell.figures, figures])
+
+
+def _error(one: Rate, other: Rate) -> float:
+    """The standard error of the logarithm of the ratio of two levels of different cells."""
+    drift = math.log1p(ASSUMED_DRIFT)
+    return math.sqrt(one.sd**2 + other.sd**2 + 2 * drift**2)
+
+
+def _beats(one: _Candidate, other: _Candidate, sure: float) -> bool:
+    """Whether a cell's highest throughput is surely above each of another's, and none of those is unknown."""
+    best = one.best
+    return not other.figures.unknown and all(best.log - rate.log > sure * _error(best, rate) for rate in other.rates)
+
+
+def _best_of(group: Sequence[_Candidate], sure: float) -> BestCell:
+    standing = [one for one in group if not any(_beats(other, one, sure) for other in group)]
+    ratio = interval = None
+    if len(group) > 1 and len(standing) == 1:
+        (first,) = standing
+        second = max((one.best for one in group if one is not first), key=lambda rate: rate.log)
+        log, reach = first.best.log - second.log, sure * _error(first.best, second)
+        ratio, interval = math.exp(log), (math.exp(log - reach), math.exp(log + reach))
+    return BestCell(
+        model="",
+        best=standing[0].cell + 1 if ratio is not None else None,
+        candidates=[one.cell + 1 for one in sorted(standing, key=lambda one: -one.best.log)],
+        ratio=ratio,
+        ratio_interval=interval,
+    )
+
+
+def _dominates(one: _Candidate, other: _Candidate, sure: float) -> bool:
+    """Whether one cell is at least as good as another in every figure that both have, and surely better in one."""
+    if one is other or other.figures.unknown or one.best.log < other.best.log:
+        return False
+    better = _beats(one, other, sure)
+    for name in ("ttft_p95_s", "memory_bytes", "joules_per_output_token"):
+        mine, its = getattr(one.figures, name), getattr(other.figures, name)
+        if mine is None or its is None:
+            continue
+        if mine > its:
+            return False
+        if name == "ttft_p95_s":
+            ends = one.figures.interval.get(name) or (None, None), other.figures.interval.get(name) or (None, None)
+            high, low = ends[0][1], ends[1][0]
+            better = better or (high is not None and low is not None and high < low)
+        else:
+            better = better or mine < (1 - _CLEARLY) * its
+    return better
+
+
+def _depth(levels: Sequence[LevelResult]) -> list[DepthFigures]:
+    """Prefill and decode at the lowest load that counts, where requests wait least for each other."""
+    level = min(filter(shows_throughput, levels), key=lambda level: level.load.amount, default=None)
+    if level is None:
+        return []
+    ok, ttft, tpot = level.outcomes.get("ok", 0), level.metrics.get("ttft_s"), level.metrics.get("tpot_s")
+    tokens = level.tokens.input / ok if ok and not level.tokens.unknown_input else 0.0
+    prefill = tokens / ttft.p50 if tokens and ttft is not None and ttft.p50 > 0 else None
+    decode = 1 / tpot.p50 if tpot is not None and tpot.p50 > 0 else None
+    return [
+        DepthFigures(
+            model=level.model,
+            load=level.load.label,
+            input_tokens=tokens,
+            prefill_tokens_per_s=prefill,
+            prefill_interval=None if prefill is None or ttft is None else _per(tokens, ttft.interval.get("p50")),
+            decode_tokens_per_s=decode,
+            decode_interval=None if tpot is None else _per(1.0, tpot.interval.get("p50")),
+        )
+    ]
+
+
+def _per(amount: float, seconds: OpenInterval | None) -> OpenInterval | None:
+    """The interval of an amount per second, by that of the seconds."""
+    if seconds is None:
+        return None
+    low, high = seconds
+    return (amount / high if high else None, amount / low if low else None)

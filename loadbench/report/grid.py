@@ -1,0 +1,316 @@
+"""The report of a grid: the conclusion, a row for each cell, prefill and decode by depth, then notes."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from loadbench.core.text import printable, some
+from loadbench.plan.cells import cell_text, shown_value
+from loadbench.report.document import Block, Chart, Document, Heading, Notes, Series, Table, Text
+from loadbench.report.values import counted, duration, half_width, memory_size, percent, significant
+
+if TYPE_CHECKING:
+    from loadbench.results.grid import BestCell, Cell, CellFigures, DepthFigures, Grid
+    from loadbench.results.run import OpenInterval
+
+BEST, MAYBE, FRONT = "★", "≈", "◆"
+# More cells in a sentence hide what it says.
+_MOST_NAMED = 4
+_INPUT_TOKENS = "work.input_tokens"
+
+
+def with_conclusion(grid: Grid) -> Grid:
+    """The grid with what it shows in a sentence or two."""
+    return msgspec.structs.replace(grid, conclusion=" ".join(_sentences(grid)))
+
+
+def _sentences(grid: Grid) -> list[str]:
+    """Which cell is the best of those that did the same work, or that this is not sure."""
+    sentences, work = [], [one.name for one in grid.vary if one.changes_work]
+    several = len({found.model for found in grid.best}) > 1
+    compared = [found for found in grid.best if found.best is not None or len(found.candidates) > 1]
+    for found in compared:
+        given = [found.model] * several + ([f"with {cell_text(found.work)}"] if found.work else [])
+        head = ", ".join(given) + ": " if given else ""
+        sentences.append(f"{head}{_best_text(grid, found)}.")
+    measured = [(number, one) for number, cell in enumerate(grid.cells, 1) for one in cell.figures if one.counts]
+    if not compared and measured:
+        number, most = max(measured, key=lambda pair: pair[1].output_tokens_per_s)
+        why = f"Each cell did other work ({', '.join(work)}), so none is better than another." if work else ""
+        if len(measured) == 1:
+            why = "One cell alone has levels that count, so nothing is compared."
+        fastest = f"Most output tokens/s: {significant(most.output_tokens_per_s)} at {most.load} in cell {number}"
+        sentences += [why, f"{fastest} ({cell_text(grid.cells[number - 1].values)})."]
+    failed = sum(cell.status == "failed" for cell in grid.cells)
+    missing = sum(cell.status in {"planned", "running", "interrupted"} for cell in grid.cells)
+    if failed:
+        sentences.append(f"{failed} of {counted(len(grid.cells), 'cell')} failed.")
+    if missing:
+        sentences.append(f"{missing} of {counted(len(grid.cells), 'cell')} not complete.")
+    if not measured and not missing and not failed:
+        sentences.append("No cell has a level that counts.")
+    return [sentence for sentence in sentences if sentence]
+
+
+def _best_text(grid: Grid, found: BestCell) -> str:
+    def figures(number: int) -> CellFigures:
+        return next(one for one in grid.cells[number - 1].figures if one.model == found.model)
+
+    if found.best is None:
+        names = [f"{number} ({cell_text(_choice(grid, number))})" for number in found.candidates]
+        return (
+            f"not sure which cell is the best: these {len(names)} cells cannot be told apart: "
+            f"{some(names, most=_MOST_NAMED)}"
+        )
+    best = figures(found.best)
+    text = f"the best is cell {found.best}, {cell_text(_choice(grid, found.best))}: "
+    text += f"{significant(best.output_tokens_per_s)} output tokens/s at {best.load}"
+    if found.ratio is not None and found.ratio_interval is not None:
+        low, high = found.ratio_interval
+        text += f", {found.ratio:.3g} times the next ({low:.3g} to {high:.3g})"
+    return text
+
+
+def _choice(grid: Grid, number: int) -> dict[str, str]:
+    """The values of a cell that tell it from others that did the same work."""
+    names = [one.name for one in grid.vary if not one.changes_work]
+    values = grid.cells[number - 1].values
+    return {name: values[name] for name in names} or values
+
+
+def grid_document(grid: Grid) -> Document:
+    """The whole report."""
+    target = "the simulated server, not a real one" if grid.simulated else ""
+    about = ", ".join(part for part in (target, grid.started_at) if part)
+    text = grid.conclusion[:1].upper() + grid.conclusion[1:]
+    blocks: list[Block] = [
+        Text([grid.question] if grid.question else []),
+        Text([text] if text else []),
+        cell_table(grid),
+    ]
+    if any(one.key == _INPUT_TOKENS for one in grid.vary) and any(cell.depth for cell in grid.cells):
+        blocks += [Heading("Prefill and decode by depth"), depth_table(grid)]
+    return Document(f"{grid.name}, {counted(len(grid.cells), 'cell')}: {about}", [*blocks, Notes(grid_notes(grid))])
+
+
+def cell_table(grid: Grid) -> Table:
+    """A row for each cell, and for each of its models."""
+    several = len({one.model for cell in grid.cells for one in cell.figures}) > 1
+    columns: dict[str, list[str]] = {}
+    ranks = {"cell": "0", **{one.name: "0" for one in grid.vary}, "model": "1", "load": "1", "tok/s": "0"}
+    ranks |= {"TTFT p95": "2", "ITL p50": "4", "memory": "3", "J/token": "3", "verdict": "0", "mark": "0"}
+    best = {(found.best, found.model) for found in grid.best}
+    rows: list[dict[str, str]] = []
+    for number, cell in enumerate(grid.cells, 1):
+        shown: list[CellFigures | None] = [*cell.figures] or [None]
+        for one in shown:
+            row = {"cell": str(number), **{name: shown_value(value) for name, value in cell.values.items()}}
+            row |= {"model": "-" if one is None else one.model} if several else {}
+            row |= _cells(cell, one)
+            row["mark"] = "" if one is None else _marks(one, is_best=(number, one.model) in best)
+            rows.append(row)
+    for name in rows[0] if rows else ():
+        cells = [row[name] for row in rows]
+        if name in {"memory", "J/token", "mark"} and not any(cell.strip("-") for cell in cells):
+            continue
+        columns[name] = cells
+    left = {*(one.name for one in grid.vary), "model", "load", "verdict", "mark"}
+    return Table(
+        list(columns),
+        list(zip(*columns.values(), strict=True)),
+        "".join("l" if name in left else "r" for name in columns),
+        rank="".join(ranks[name] for name in columns),
+    )
+
+
+def _cells(cell: Cell, one: CellFigures | None) -> dict[str, str]:
+    status = {"complete": "-", "planned": "not measured"}.get(cell.status, cell.status)
+    if one is None:
+        others = ", ".join(f"{count} {name}" for name, count in cell.verdicts.items())
+        figures = dict.fromkeys(("load", "tok/s", "TTFT p95", "ITL p50", "memory", "J/token"), "-")
+        return {**figures, "verdict": others if status == "-" and others else status}
+    verdict: str = one.verdict
+    valid = cell.verdicts.get("VALID", 0)
+    if valid < cell.levels:
+        verdict = f"{verdict} ({valid} of {cell.levels})"
+    return {
+        "load": one.load,
+        "tok/s": _with_width(significant(one.output_tokens_per_s), one, "output_tokens_per_s"),
+        "TTFT p95": "-" if one.ttft_p95_s is None else _with_width(duration(one.ttft_p95_s), one, "ttft_p95_s"),
+        "ITL p50": "-" if one.itl_p50_s is None else duration(one.itl_p50_s),
+        "memory": "-" if one.memory_bytes is None else memory_size(one.memory_bytes),
+        "J/token": "-" if one.joules_per_output_token is None else f"{significant(one.joules_per_output_token)} J",
+        "verdict": verdict if status == "-" else status,
+    }
+
+
+def _marks(one: CellFigures, *, is_best: bool) -> str:
+    return (BEST if is_best else MAYBE * one.may_be_best) + FRONT * one.on_front
+
+
+def _with_width(text: str, one: CellFigures, name: str) -> str:
+    value, (low, high) = getattr(one, name), one.interval.get(name) or (None, None)
+    if low is None or high is None or not value:
+        return f"~{text}"
+    return f"{text} {half_width((high - low) / 2 / value)}"
+
+
+def cell_lines(grid: Grid) -> str:
+    """A line for each cell, and the conclusion, to be pasted into an issue or a chat."""
+    table = cell_table(grid)
+    lines = [
+        ", ".join(f"{name} {text}" for name, text in zip(table.headers, row, strict=True) if text not in {"", "-"})
+        for row in table.rows
+    ]
+    return "".join(f"{printable(line)}\n" for line in [*lines, grid.conclusion] if line)
+
+
+def depth_table(grid: Grid) -> Table:
+    """How fast prompts of each length are read, and tokens are generated after them, at the lowest load."""
+    several = len({one.model for cell in grid.cells for one in cell.depth}) > 1
+    names = [one.name for one in grid.vary]
+    rows = [
+        [
+            *(shown_value(cell.values[name]) for name in names),
+            *[one.model] * several,
+            one.load,
+            f"{one.input_tokens:.0f}",
+            _rate(one.prefill_tokens_per_s, one.prefill_interval),
+            _rate(one.decode_tokens_per_s, one.decode_interval),
+        ]
+        for cell in grid.cells
+        for one in cell.depth
+    ]
+    heads = (*names, *["model"] * several, "load", "prompt tokens", "prefill tok/s", "decode tok/s per user")
+    align = "l" * (len(names) + several + 1) + "rrr"
+    return Table(heads, rows, align, rank="0" * len(names) + "1" * several + "21" + "00")
+
+
+def _rate(value: float | None, interval: OpenInterval | None) -> str:
+    if value is None:
+        return "-"
+    low, high = interval or (None, None)
+    if low is None or high is None:
+        return f"~{significant(value)}"
+    return f"{significant(value)} {half_width((high - low) / 2 / value)}"
+
+
+def grid_notes(grid: Grid) -> list[str]:
+    """Cells that failed, and why; what the marks mean, and by which rule they are set."""
+    lines = []
+    for number, cell in enumerate(grid.cells, 1):
+        if cell.error is not None:
+            lines.append(f"cell {number} ({cell_text(cell.values)}) failed: {cell.error.message}")
+            lines[-1] += f" → {cell.error.advice}" if cell.error.advice else ""
+    figures = [one for cell in grid.cells for one in cell.figures if one.counts]
+    uncounted = [
+        str(number) for number, cell in enumerate(grid.cells, 1) if any(not one.counts for one in cell.figures)
+    ]
+    if uncounted:
+        lines.append(
+            f"cells {', '.join(uncounted)}: no level counts, so they are not compared; see each cell's own report"
+        )
+    for number, cell in enumerate(grid.cells, 1):
+        unknown = [one.unknown for one in cell.figures if one.unknown]
+        if unknown:
+            lines.append(f"cell {number}: {'; '.join(unknown)}: it may be better than it shows; see its own report")
+    compared = any(one.may_be_best for one in figures)
+    confidence = f"{100 * grid.confidence:g} %"
+    if compared:
+        if any(found.best is not None for found in grid.best):
+            lines.append(f"{BEST} surely the best of the cells that did the same work")
+        if any(found.best is None and len(found.candidates) > 1 for found in grid.best):
+            lines.append(f"{MAYBE} may be the best: no other cell surely has more output tokens/s")
+        lines.append(
+            f"how sure: levels are compared in pairs, together at {confidence} (Bonferroni over all levels; selection "
+            f"of the best by Gupta and Hsu); each cell was measured once, so a drift of {percent(grid.assumed_drift)} "
+            "between cells is assumed"
+        )
+    if any(one.on_front for one in figures):
+        lines.append(
+            f"{FRONT} on the Pareto front: no other cell is at least as good in throughput, TTFT, memory and energy, "
+            "as far as these are known, and surely better in one"
+        )
+    if figures:
+        lines.append("load: the one with the most output tokens/s of those that count; the other figures are of it")
+        lines.append("± half the width of the 95 % interval within the run; ~ where there is none")
+    if any(cell.depth for cell in grid.cells) and any(one.key == _INPUT_TOKENS for one in grid.vary):
+        lines.append(
+            "prefill: prompt tokens by the median TTFT, with the network and the server's queue in it; decode: one by "
+            "the median TPOT; both at the lowest load"
+        )
+    return lines
+
+
+def depth_charts(grid: Grid) -> list[Chart]:
+    """Prefill and decode over the length of the prompts, a line for each combination of what else was varied."""
+    depth = next((one.name for one in grid.vary if one.key == _INPUT_TOKENS), None)
+    if depth is None:
+        return []
+    lines: dict[str, list[tuple[float, DepthFigures]]] = {}
+    for cell in grid.cells:
+        others = {name: value for name, value in cell.values.items() if name != depth}
+        for one in cell.depth:
+            if one.input_tokens > 0:
+                lines.setdefault(cell_text(others) or one.model, []).append((one.input_tokens, one))
+    charts = []
+    for name, title in (("prefill", "Prefill: prompt tokens per second"), ("decode", "Decode: tokens/s for each user")):
+        series = []
+        for line, of_line in lines.items():
+            ordered = sorted(of_line, key=lambda point: point[0])
+            points = [(at, getattr(one, f"{name}_tokens_per_s")) for at, one in ordered]
+            ends = [(at, getattr(one, f"{name}_interval") or (None, None)) for at, one in ordered]
+            band = [(at, low, math.inf if high is None else high) for at, (low, high) in ends if low is not None]
+            series.append(Series(line, points, band))
+        if any(y is not None for one in series for _, y in one.points):
+            charts.append(
+                Chart(
+                    name=name,
+                    title=f"{title}, by depth",
+                    series=series,
+                    x="prompt tokens",
+                    y="tokens/s",
+                    switches="xy",
+                    note="At the lowest load. Band: the 95 % interval; an arrow where nothing bounds it from above.",
+                )
+            )
+    return charts
+
+
+def front_chart(grid: Grid) -> Chart | None:
+    """Throughput against the time to first token: a point for each cell, and the Pareto front; `None` without two."""
+    points = [
+        (one.output_tokens_per_s, one.ttft_p95_s, str(number), one)
+        for number, cell in enumerate(grid.cells, 1)
+        for one in cell.figures
+        if one.ttft_p95_s is not None
+    ]
+    if len(points) < 2:
+        return None
+    front = sorted(point[:3] for point in points if point[3].on_front)
+    others = sorted(point[:3] for point in points if not point[3].on_front)
+    series = [Series("Pareto front", [point[:2] for point in front], labels=[point[2] for point in front])] * bool(
+        front
+    )
+    if others:
+        # Each by itself: a line would say that they belong together.
+        apart = [one for point in others for one in (point[:2], (point[0], None))]
+        labels = [one for point in others for one in (point[2], "")]
+        hollow = [point[:2] for point in others]
+        series.append(Series("other cells" if front else "cells", apart, labels=labels, hollow=hollow if front else ()))
+    return Chart(
+        name="front",
+        title="Throughput against latency, by cell",
+        series=series,
+        x="output tokens/s",
+        y="TTFT p95",
+        log_x=False,
+        seconds=True,
+        scatter=True,
+        switches="y",
+        note="Each point is a cell, with its number, at the load with the most output tokens/s. Best is to the right "
+        "and low. Memory and energy count for the front too, where they are known.",
+    )

@@ -1,0 +1,67 @@
+"""What a grid would do, before it starts: its cells in their order, with their levels and times."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from loadbench.core.units import NS_PER_S, format_duration
+from loadbench.plan.cells import shown_value
+from loadbench.plan.grid import within
+from loadbench.report.data_set import data_set_lines
+from loadbench.report.document import Document, Table, Text
+from loadbench.report.plan import closing_blocks, length_text, saved_text, target_text, work_text
+from loadbench.report.values import counted
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from loadbench.plan.grid import PlannedCell
+    from loadbench.plan.scenario import Scenario
+
+
+def grid_plan_document(
+    base: Scenario, cells: Sequence[PlannedCell], request: Sequence[str] = (), *, verbose: bool = False
+) -> Document:
+    """The plan of `--dry-run`; when verbose with every setting of the first cell, and its first request."""
+    names = list(cells[0].values)
+    budget, rows, whole_ns = base.grid.budget, [], 0
+    left_ns = budget or 0
+    is_exact = True
+    for number, cell in enumerate(cells, 1):
+        scenario = cell.scenario if budget is None else within(cell, left_ns, cells[number:])
+        extent = scenario.extent
+        each_ns = extent.warm_up_ns + (extent.duration_ns or 0) + extent.cool_down_ns
+        is_exact = is_exact and extent.duration_ns is not None and not scenario.waits_for_answers
+        most_ns = max(cell.levels * each_ns, scenario.load.max_total if scenario.waits_for_answers else 0)
+        left_ns -= most_ns
+        whole_ns += cell.levels * each_ns
+        loads = [load.label for load in scenario.loads]
+        kind = loads[0].partition("=")[0]
+        shown = f"{kind}={','.join(load.partition('=')[2] for load in loads)}"
+        time = "as long as they take" if extent.duration_ns is None else f"{format_duration(cell.levels * each_ns)}"
+        if scenario.waits_for_answers:
+            time += f" to {format_duration(most_ns // NS_PER_S * NS_PER_S)}"
+        rows.append([str(number), *(shown_value(cell.values[name]) for name in names), shown, time])
+    levels = sum(cell.levels for cell in cells)
+    total = f"{counted(len(cells), 'cell')}, {counted(levels, 'level')}, {format_duration(whole_ns)} of load"
+    total += "" if is_exact else " or more"
+    if budget is not None:
+        total += f", within {format_duration(budget)} (--budget)"
+    facts = [("target", target_text(base)), ("saved in", saved_text(cells[0].scenario))]
+    facts.insert(1, ("work", f"{work_text(cells[0].scenario)} (cell 1)"))
+    return Document(
+        f"{base.report.name}, planned: nothing was sent",
+        [
+            Text([base.question] if base.question else []),
+            Table((), facts, "ll"),
+            Table(("cell", *names, "loads", "time"), rows, "r" + "l" * len(names) + "ll"),
+            Text(
+                [
+                    f"{total}; cells are measured in this order",
+                    *(length_text(cells[0].scenario) if budget is None else []),
+                ]
+            ),
+            Text(data_set_lines(base)),
+            *closing_blocks(base, request, verbose=verbose),
+        ],
+    )
