@@ -33,7 +33,8 @@ PACKAGE = ROOT / "loadbench"
 # 100 for what levels that do not count leave unknown, one rule of exit codes, and words that a shell cannot run.
 # 1,400 for servers that loadbench starts: their guard, how they become ready, and how they end.
 # 1,700 for grids: their cells, budgets, which of them is surely the best, reports and pages.
-MOST_LINES = 62_600
+# 350 for comparisons with one side up at a time, and models that a service loads in turns.
+MOST_LINES = 63_200
 # A private function of a few lines with one caller sends the reader away for little. Some hide a decision: they stay.
 MOST_SHORT_FUNCTIONS, FEW_LINES = 75, 6
 # The packages that may import a library, by the contract that keeps the others from it.

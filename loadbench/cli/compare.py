@@ -287,7 +287,7 @@ def _measure(
     both: tuple[Scenario, Scenario] | None,
 ) -> PairedRuns | None:
     """Measure both sides in turn, as they are named or as a folder has `both`; `None` after a dry run."""
-    from loadbench.plan.pairs import Pairing
+    from loadbench.plan.pairs import Pairing, one_up
     from loadbench.plan.pairs import sides as read_sides
     from loadbench.plan.settings import FEWEST_DECIDING
     from loadbench.report.compare_plan import compare_plan_document, few_repeats
@@ -300,7 +300,7 @@ def _measure(
         raise BadInput("--paired and --baseline are for saved runs", hint="leave them out")
     resume = options["resume"]
     both = both or read_sides(in_its_folder(resolved, resume), a="".join(a), b="".join(b))
-    pairing = Pairing.of(resolved)
+    pairing = Pairing.of(resolved, one_up=one_up(*both) is True)
     check_paired(both, pairing, os.environ)
     earlier = ([], []) if resume is None else whole_repeats(resume, both)
     if options["dry_run"]:

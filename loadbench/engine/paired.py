@@ -6,11 +6,15 @@ long as the longest so far. A level that an abort rule ends on one side (`loadbe
 repeat, and later repeats leave it out.
 
 If the two sides count tokens differently, both get the texts that were made for A.
+
+Where only one side is up at a time, a `SideSwitch` is asked to bring a side up before each of its turns. The side then
+gets its first requests again, which are not measured: nothing is in the caches of a server that has just started, and
+the warm-up of its levels comes on top.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import anyio
@@ -19,8 +23,8 @@ from loadbench.core.errors import TargetUnavailable
 from loadbench.engine.level import LevelSpec
 from loadbench.engine.level_runner import LevelRunner
 from loadbench.engine.sweep import LastLevel, level_duration
-from loadbench.engine.target import prepare_model
-from loadbench.plan.pairs import SIDES, Pairing, at_repeat, blocks, planned_ns
+from loadbench.engine.target import first_contact, prepare_model
+from loadbench.plan.pairs import SIDES, Pairing, at_repeat, blocks, check_budget, planned_ns
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -41,11 +45,27 @@ class PairedSide:
     session: TargetSession
 
 
+class SideSwitch(Protocol):
+    """Two sides of which one is up at a time: servers that are started, or models that one server loads."""
+
+    async def bring_up(self, side: int) -> int:
+        """Take the other side down, start this one afresh, and wait until it is ready; returns how many ns that took.
+        A side that is up and was not used yet stays as it is.
+
+        Raises `TargetUnavailable` where it does not become ready. Cancelled, it leaves nothing half started behind.
+        """
+        ...
+
+
 class PairObserver(Protocol):
     """Follows a comparison. As with a `RunObserver`, no call may take long."""
 
     def sides_prepared(self, subjects: Sequence[ModelUnderTest]) -> None:
         """Both sides, A before B, have responded to their first requests."""
+        ...
+
+    def brought_up(self, side: int, took_ns: int) -> None:
+        """This side is up in place of the other, has had its first requests, and all of that took so long."""
         ...
 
     def repeat_begins(self, repeat: int) -> tuple[RunObserver, RunObserver]:
@@ -68,7 +88,7 @@ class EarlierRepeats(NamedTuple):
 
 class Paired:
     """One comparison, run once. `same`: both sides are one server and model, which may have prompts cached. `earlier`
-    is what it continues from."""
+    is what it continues from. `switch` is there if only one side is up at a time, as the pairing then says."""
 
     def __init__(
         self,
@@ -79,6 +99,7 @@ class Paired:
         observer: PairObserver,
         same: bool = False,
         earlier: EarlierRepeats | None = None,
+        switch: SideSwitch | None = None,
     ) -> None:
         self.stopped = False
         self.ended = ""  # why there was no further repeat, if not by the plan
@@ -87,6 +108,8 @@ class Paired:
         self._clock = clock
         self._observer = observer
         self._same = same
+        self._switch = switch
+        self._fresh: int | None = None  # the side that is up and has had no more than its first requests
         self._earlier = earlier or EarlierRepeats()
         self._loads: tuple[Load, ...] = sides[0].scenario.loads[: self._earlier.levels]
         self._subjects: list[ModelUnderTest] = []
@@ -96,7 +119,8 @@ class Paired:
         self._scope = anyio.CancelScope()
 
     async def run(self) -> None:
-        """Run all repeats; raises `TargetUnavailable` where a side does not respond, at first or any more."""
+        """Run all repeats; raises `TargetUnavailable` where a side does not respond, at first or any more, and
+        `BadInput` where the budget turns out to have no room for even one repeat."""
         with self._scope:
             began_ns = self._clock.now_ns()
             await self._prepare()
@@ -105,7 +129,8 @@ class Paired:
             began_ns -= self._earlier.repeats * longest_ns
             for repeat in range(self._earlier.repeats, self._pairing.most):
                 begins_ns = self._clock.now_ns()
-                fits = self._pairing.fits(spent_ns=begins_ns - began_ns, repeat_ns=longest_ns)
+                # That there is room for one was checked: the first has it, however long the preparation took.
+                fits = not repeat or self._pairing.fits(spent_ns=begins_ns - began_ns, repeat_ns=longest_ns)
                 if not fits:
                     self.ended = "the budget has no room for another"
                 if self.stopped or not fits or not self._loads or await self._repeat(repeat):
@@ -115,12 +140,26 @@ class Paired:
 
     async def _prepare(self) -> None:
         """Get the first responses of both sides, and one way to make prompts for the two."""
-        for name, side in zip(SIDES, self._sides, strict=True):
+        seed, repeat = self._sides[0].scenario.work.seed, self._earlier.repeats
+        # Where one side is up at a time, the one that is measured first comes last: then it is up.
+        first = next(blocks(repeat, 1, seed=seed)).side
+        subjects: dict[int, ModelUnderTest] = {}
+        starts_ns = 0
+        for which in (0, 1) if self._switch is None else (1 - first, first):
+            side, took_ns = self._sides[which], 0
             try:
-                self._subjects.append(await prepare_model(side.session, side.model, side.scenario))
+                if self._switch is not None:
+                    took_ns = await self._switch.bring_up(which)
+                began_ns = self._clock.now_ns()
+                subjects[which] = await prepare_model(side.session, side.model, side.scenario)
             except TargetUnavailable as error:
-                hint = error.hint.replace("--model", f"--{name}-model")
-                raise TargetUnavailable(f"{name.upper()}: {error.message}", hint=hint) from None
+                raise _of_side(which, error) from None
+            if self._switch is not None:
+                self._fresh = which
+                took_ns += self._clock.now_ns() - began_ns
+                starts_ns += took_ns
+                self._observer.brought_up(which, took_ns)
+        self._subjects = [subjects[0], subjects[1]]
         a, b = self._subjects
         if a.calibration != b.calibration:
             b.calibration = None if a.calibration is None else a.calibration._replace(foreign=True)
@@ -128,6 +167,9 @@ class Paired:
             {-1: LastLevel(subject.response_ns), **last}
             for subject, last in zip(self._subjects, self._earlier.last, strict=True)
         ]
+        if self._switch is not None:
+            self._pairing = replace(self._pairing, starts_ns=starts_ns)
+            check_budget(self._sides[0].scenario, self._pairing)
         self._observer.sides_prepared(self._subjects)
 
     async def _repeat(self, repeat: int) -> bool:
@@ -137,25 +179,37 @@ class Paired:
         self._runners = []
         for side, scenario, observer, subject in zip(self._sides, scenarios, observers, self._subjects, strict=True):
             self._runners.append(LevelRunner(scenario, side.session, observer))
-            observer.model_prepared(subject)
+            if self._switch is None:
+                observer.model_prepared(subject)
 
-        duration: LevelDuration | None = None
-        for place, block in enumerate(blocks(repeat, len(self._loads), seed=self._sides[0].scenario.work.seed)):
-            await self._clock.sleep_until(self._clock.now_ns() + self._pairing.settle_ns, anyio.Event())
+        durations: dict[int, LevelDuration] = {}
+        turn: int | None = None
+        seed, one_up = self._sides[0].scenario.work.seed, self._switch is not None
+        for block in blocks(repeat, len(self._loads), seed=seed, one_up=one_up):
             which, level = block.side, block.level
+            if level >= len(self._loads):  # one before it was aborted on the other side
+                continue
             load, subject = self._loads[level], self._subjects[which]
-            if place % 2 == 0:
+            if one_up and turn != which:
+                turn = which
+                await self._bring_up(which, scenarios[which])
+                observers[which].model_prepared(subject)
+                self._fresh = None
+            await self._clock.sleep_until(self._clock.now_ns() + self._pairing.settle_ns, anyio.Event())
+            if level not in durations:
                 # For both sides, with the warm-up of the one that needs the longer. In the first repeat it is
                 # estimated by the level before, then by the same level in the repeat before.
                 for last in self._last:
                     last.setdefault(level, last[level - 1])
-                durations = [
-                    level_duration(scenario, load, last[level])
-                    for scenario, last in zip(scenarios, self._last, strict=True)
-                ]
-                duration = max(durations, key=lambda one: one.warm_up_ns)
+                durations[level] = max(
+                    (
+                        level_duration(scenario, load, last[level])
+                        for scenario, last in zip(scenarios, self._last, strict=True)
+                    ),
+                    key=lambda one: one.warm_up_ns,
+                )
             key = f"pair/{level}" + ("/again" if self._same and which else "")
-            spec = LevelSpec(load=load, key=key, calibration=subject.calibration, duration=duration)
+            spec = LevelSpec(load=load, key=key, calibration=subject.calibration, duration=durations[level])
             recording = await self._runners[which].run(subject, spec, number=level)
             self._last[which][level] = self._last[which][level].then(load, recording)
             if self.stopped:
@@ -169,8 +223,21 @@ class Paired:
             if recording.aborted:
                 # What one side is not measured at any more is of no use for the other.
                 self._loads = self._loads[:level]
-                break
         return self._observer.repeat_ended(repeat)
+
+    async def _bring_up(self, which: int, scenario: Scenario) -> None:
+        """Have this side up in place of the other, with its first requests behind it."""
+        assert self._switch is not None  # noqa: S101 - there are turns only with one
+        if self._fresh == which:
+            return
+        side, subject, began_ns = self._sides[which], self._subjects[which], self._clock.now_ns()
+        try:
+            await self._switch.bring_up(which)
+            contact = await first_contact(side.session, side.model, scenario)
+        except TargetUnavailable as error:
+            raise _of_side(which, error) from None
+        subject.cold, subject.samples = contact.cold, contact.responses
+        self._observer.brought_up(which, self._clock.now_ns() - began_ns)
 
     def stop(self) -> None:
         """End the block that is running, keep what it measured, and start no other. Twice: cut its requests too."""
@@ -180,3 +247,9 @@ class Paired:
             runner.stop(self._scope)
         else:
             self._scope.cancel()
+
+
+def _of_side(which: int, error: TargetUnavailable) -> TargetUnavailable:
+    """The error with the name of its side."""
+    hint = error.hint.replace("--model", f"--{SIDES[which]}-model")
+    return TargetUnavailable(f"{SIDES[which].upper()}: {error.message}", hint=hint)

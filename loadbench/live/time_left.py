@@ -63,10 +63,11 @@ class _Response(NamedTuple):
 
 
 class PlannedLevel(NamedTuple):
-    """A level to come: of which model, or of which side of a comparison."""
+    """A level to come: of which model, or of which side of a comparison; whether that side is started before it."""
 
     model: str
     load: Load
+    after_start: bool = False
 
 
 @dataclass(slots=True)
@@ -115,6 +116,8 @@ class RunTime:
         self._began_ns = self._ended_ns = now_ns()
         self._gap = _Pause([], settle_ns + _USUAL_GAP_NS)
         self._model_gap = _Pause([], 0)
+        self._start_gap = _Pause([], 0)  # with the start of a side
+        self._starts: list[int] = []
         self._model = ""
         self._responses: dict[tuple[str, float], _Response] = {}
         self._curve: list[tuple[int, float]] = []  # users, and output tokens/s, of this model's levels
@@ -131,13 +134,16 @@ class RunTime:
     def level_begins(self, level: PlannedLevel, begin_ns: int) -> None:
         """A level begins: those of an earlier model that were to come do not any more."""
         pause_ns = max(0, begin_ns - self._ended_ns)
-        if level.model == self._model or not self._in_order:
+        label = level.load.label  # a trace is not compared with another
+        same = next((one for one in self._to_come if (one.model, one.load.label) == (level.model, label)), None)
+        if same is not None and same.after_start:
+            # Before the first level both sides were prepared, which is more than a start.
+            self._start_gap.seen += [pause_ns] * bool(self._model)
+        elif level.model == self._model or not self._in_order:
             self._gap.seen.append(pause_ns)
         else:
             self._model_gap.seen.append(pause_ns)
             self._curve = []
-        label = level.load.label  # a trace is not compared with another
-        same = next((one for one in self._to_come if (one.model, one.load.label) == (level.model, label)), None)
         if same is not None:
             self._to_come.remove(same)
         models = [one.model for one in self._to_come]
@@ -162,6 +168,12 @@ class RunTime:
         if recording.aborted and self._in_order:
             self._to_come = [one for one in self._to_come if one.model != level.model]
 
+    def started(self, took_ns: int) -> None:
+        """A side of a comparison was started, which took so long; before the first level that is all that is known."""
+        if not self._model:
+            self._starts.append(took_ns)
+            self._start_gap.usual_ns = round(fmean(self._starts)) + self._gap.usual_ns
+
     def model_failed(self, model: str) -> None:
         """A model cannot be tested."""
         self._to_come = [one for one in self._to_come if one.model != model]
@@ -183,7 +195,9 @@ class RunTime:
             if level is not None and running is not None:
                 ends_ns, drain_ns = self._ends_ns(level, running, now_ns), self._drain_ns(running)
                 if now_ns > ends_ns:  # what is still in flight is anywhere in its response
-                    in_flight_ns = self._response(*running).p95_ns * level.in_flight / (level.in_flight + 1)
+                    in_flight_ns = (
+                        self._response(running.model, running.load).p95_ns * level.in_flight / (level.in_flight + 1)
+                    )
                     drain_ns = round(min(max(0, drain_ns - (now_ns - ends_ns)), in_flight_ns))
                 left_ns, waited_ns = max(ends_ns - now_ns, 0) + drain_ns, 0
                 most_ns = None if most_ns is None else most_ns - (ends_ns - level.begin_ns)
@@ -191,7 +205,7 @@ class RunTime:
             for place, planned in enumerate(coming):
                 if self._most_users and most_ns is not None and most_ns < least_ns:
                     break
-                pause_ns = self._gap.ns
+                pause_ns = self._start_gap.ns if planned.after_start else self._gap.ns
                 if planned.model != model and self._in_order:
                     pause_ns, model = self._model_gap.ns or self._gap.ns, planned.model
                 left_ns += max(0, pause_ns - waited_ns)
@@ -214,7 +228,7 @@ class RunTime:
             return
         if self._first_done is None:
             self._first_done = (now_ns, level.done) if level.done else None
-            before = self._response(*running)
+            before = self._response(running.model, running.load)
             if not level.done and before.mean_ns < now_ns - level.begin_ns:
                 # None has come though it should have.
                 self._responses[key] = _Response(now_ns - level.begin_ns, now_ns - level.begin_ns)
@@ -273,7 +287,7 @@ class RunTime:
 
     def _length_ns(self, planned: PlannedLevel) -> int:
         """Warm-up and window of a level to come."""
-        scenario, (model, load) = self._scenario, planned
+        scenario, model, load = self._scenario, planned.model, planned.load
         duration, response = scenario.extent, self._response(model, load)
         think_ns = load.think.mean if isinstance(load, Closed) and load.think is not None else 0.0
         cycle_ns = response.mean_ns + think_ns
@@ -297,7 +311,7 @@ class RunTime:
 
     def _drain_ns(self, planned: PlannedLevel) -> int:
         """From a load's end to its last response: of n requests in flight, which are anywhere in theirs, the latest."""
-        (mean_ns, p95_ns), load = self._response(*planned), planned.load
+        (mean_ns, p95_ns), load = self._response(planned.model, planned.load), planned.load
         if isinstance(load, Open):
             in_flight = load.rate_per_s * mean_ns / NS_PER_S
         else:

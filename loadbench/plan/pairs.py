@@ -8,6 +8,15 @@ that repeats differ by everything that chance changes.
 The order of the sides follows the Thue-Morse sequence (AB BA BA AB ...). Over every two repeats, both sides come first
 equally often; over four, a steady drift of the machine cancels; over eight, a curved one does (Prouhet, 1851: the sums
 of powers of the places are equal). Every other level begins with the other side; the seed decides which side begins.
+
+Where only one side can be up at a time, starting it costs more than a level is worth. Then a side measures all levels
+of a repeat in one *turn*, and the repeat is two turns (AB), each with a fresh start. A pair is still the same level
+on both sides within one repeat, and the order of the turns is that of the sequence. So the two halves of every pair
+lie one turn apart, in the one direction as often as in the other: what is said above of drifts holds, and drift
+within a repeat makes differences within pairs larger, and so the intervals wider. Both sides measure the levels in
+the same order, so that each level comes after the same ones. A side that ends a repeat and begins the next one is
+started again all the same: a start decides where memory lies and which core does what, for as long as it runs, and
+pairs that shared one would not be independent.
 """
 
 from __future__ import annotations
@@ -51,19 +60,28 @@ _HOST_AND_PORT = re.compile(r"[\w.-]+:\d+(/.*)?")
 class Pairing:
     """`repeats` times, or as often as fits into `budget_ns`. Before each block both sides rest for `settle_ns`.
 
-    If `until` is given, the pairs end earlier where the ratio is known this closely.
+    If `until` is given, the pairs end earlier where the ratio is known this closely. With `one_up` only one side is up
+    at a time: a repeat is two turns, and `starts_ns` is what starting both sides once takes, as far as that is known.
     """
 
     repeats: int | None = None
     until: float | None = None
     budget_ns: int | None = None
     settle_ns: int = setting_of("compare.settle").default
+    one_up: bool = False
+    starts_ns: int = 0
 
     @classmethod
-    def of(cls, scenario: Scenario) -> Pairing:
+    def of(cls, scenario: Scenario, *, one_up: bool = False) -> Pairing:
         """As the scenario's settings say."""
         settings = scenario.compare
-        return cls(repeats=settings.repeats, until=settings.until, budget_ns=settings.budget, settle_ns=settings.settle)
+        return cls(
+            repeats=settings.repeats,
+            until=settings.until,
+            budget_ns=settings.budget,
+            settle_ns=settings.settle,
+            one_up=one_up,
+        )
 
     @property
     def most(self) -> int:
@@ -94,17 +112,32 @@ def a_first(repeat: int, level: int, *, seed: int) -> bool:
     return (repeat.bit_count() + level + begins) % 2 == 0
 
 
-def blocks(repeat: int, levels: int, *, seed: int) -> Iterator[Block]:
-    """The blocks of one repeat in their order."""
+def blocks(repeat: int, levels: int, *, seed: int, one_up: bool = False) -> Iterator[Block]:
+    """The blocks of one repeat in their order; with `one_up` all of one side come before those of the other."""
+    if one_up:
+        first = 0 if a_first(repeat, 0, seed=seed) else 1
+        yield from (Block(repeat, level, side) for side in (first, 1 - first) for level in range(levels))
+        return
     for level in range(levels):
         first = 0 if a_first(repeat, level, seed=seed) else 1
         yield Block(repeat, level, first)
         yield Block(repeat, level, 1 - first)
 
 
-def order_text(repeats: int, level: int, *, seed: int) -> str:
-    """The order at one level over the repeats, as in `AB BA BA AB`."""
+def order_text(repeats: int, level: int, *, seed: int, one_up: bool = False) -> str:
+    """The order at one level over the repeats, as in `AB BA BA AB`; with `one_up` it is that of the turns."""
+    level = 0 if one_up else level
     return " ".join("AB" if a_first(repeat, level, seed=seed) else "BA" for repeat in range(repeats))
+
+
+def one_up(a: Scenario, b: Scenario) -> bool | None:
+    """Whether only one side is up at a time: both are models of one service that loads them on request. `None` where it
+    takes the server's answer to know whether it is one."""
+    if a.compare.keep_up or not a.target.load or a.simulated or b.simulated or a.target.kind == "openai":
+        return False
+    if (a.url and one_address(a.url)) != (b.url and one_address(b.url)) or a.target.server_cmd or b.target.server_cmd:
+        return False
+    return True if a.target.kind == "foundry" else None
 
 
 def at_repeat(scenario: Scenario, repeat: int) -> Scenario:
@@ -113,12 +146,13 @@ def at_repeat(scenario: Scenario, repeat: int) -> Scenario:
 
 
 def planned_ns(scenario: Scenario, pairing: Pairing) -> int | None:
-    """How long one repeat takes, by the plan without drains; `None` for levels by number of requests."""
+    """How long one repeat takes, with its starts, by the plan without drains; `None` for levels by number of
+    requests."""
     extent = scenario.extent
     if extent.duration_ns is None:
         return None
     block_ns = pairing.settle_ns + extent.warm_up_ns + extent.duration_ns + extent.cool_down_ns
-    return 2 * len(scenario.loads) * block_ns
+    return 2 * len(scenario.loads) * block_ns + pairing.starts_ns
 
 
 def check_budget(scenario: Scenario, pairing: Pairing) -> None:
@@ -126,8 +160,9 @@ def check_budget(scenario: Scenario, pairing: Pairing) -> None:
     one_ns = planned_ns(scenario, pairing) or 0
     if pairing.budget_ns is not None and one_ns > pairing.budget_ns:
         budget, one = format_duration(pairing.budget_ns), format_duration(one_ns)
+        starts = f", of which starting both sides takes {format_duration(pairing.starts_ns)}" * (pairing.starts_ns > 0)
         raise BadInput(
-            f"{scenario.place('compare.budget')} {budget}: one repeat takes {one}",
+            f"{scenario.place('compare.budget')} {budget}: one repeat takes {one}{starts}",
             hint=f"{USUAL_REPEATS} take {format_duration(USUAL_REPEATS * one_ns)}; or measure fewer levels",
         )
 

@@ -957,6 +957,15 @@ class CompareSettings:
         ),))
     settle: int = setting(types.DURATION, NS_PER_S,
         "How long to wait before each level, so that the previous one has no effect on it.")
+    keep_up: bool = setting(types.FLAG, False,
+        "Keep both sides up at the same time, where they fit: two models of Foundry Local or Ollama are both loaded. "
+        "Without it only one side is up at a time.",
+        needs=(Need(
+            (*_SERVER[:4], "target.load"),
+            lambda values: not values.simulated and values.value("target.load") is not False,
+            "loadbench starts no server and loads no model for either side", "leave it out",
+        ),),
+        comparable=Comparable.RESUME)
     same: bool = setting(types.FLAG, False,
         "Allow A and B to be the same server and model, to see how much repeated measurements differ.")
     confidence: float = setting(types.CONFIDENCE, 0.95,

@@ -6,6 +6,7 @@ them. Ratios are b over a, with their intervals. What is not shown here is in th
 
 from __future__ import annotations
 
+from statistics import median
 from typing import TYPE_CHECKING
 
 from loadbench.core.text import some
@@ -78,7 +79,12 @@ def _side_line(name: str, side: ComparedSide) -> str:
     label = "" if side.name.lower() == name.lower() else f" {side.name},"
     device = f", on {side.device}" if side.device else ""
     unverified = f"; {UNVERIFIED}" if side.insecure else ""
-    return f"{name}:{label} {side.model} at {where}{device}, {counted(len(side.runs), 'run')}{unverified}"
+    starts = ""
+    if side.starts_s:
+        least, most = (duration(end) for end in (min(side.starts_s), max(side.starts_s)))
+        starts = f", started before each in {duration(median(side.starts_s))}"
+        starts += f" ({least} to {most})" if least != most else ""
+    return f"{name}:{label} {side.model} at {where}{device}, {counted(len(side.runs), 'run')}{starts}{unverified}"
 
 
 def _is_dull(row: ComparedFigure) -> bool:

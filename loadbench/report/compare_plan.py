@@ -12,7 +12,7 @@ from loadbench.analyze.compare.comparison_rows import HEADLINE_SHARE
 from loadbench.analyze.compare.effect import Effect, plan_repeats
 from loadbench.core.units import format_duration
 from loadbench.plan.objective import FAILURES
-from loadbench.plan.pairs import order_text, planned_ns
+from loadbench.plan.pairs import one_up, order_text, planned_ns
 from loadbench.plan.server_url import shown_url
 from loadbench.plan.settings import FEWEST_DECIDING, USUAL_REPEATS
 from loadbench.report.data_set import data_set_lines
@@ -59,7 +59,11 @@ def compare_plan_document(
     shown = min(pairing.most, _MOST_ORDERED)
     more = " …" if pairing.most > shown else ""
     rows = [
-        [str(number), *level_cells(a, load), order_text(shown, number - 1, seed=a.work.seed) + more]
+        [
+            str(number),
+            *level_cells(a, load),
+            order_text(shown, number - 1, seed=a.work.seed, one_up=pairing.one_up) + more,
+        ]
         for number, load in enumerate(a.loads, start=1)
     ]
     headers = ("level", "load", "measured", "requests", "time on each side", "order by repeat")
@@ -82,6 +86,8 @@ def compare_plan_document(
         if ours[section][name] != theirs[section][name]
     ]
     notes = [f"only B has {', '.join(differing)}"] if differing else []
+    if not pairing.one_up and one_up(a, b) is None:
+        notes.append(f"if the server is Foundry Local or Ollama, {starts_text(pairing)}")
     notes += repeats_notes(gates, [load.label for load in a.loads], confidence=confidence)
     first = [
         f"{name}: {line}" if not number else line
@@ -102,7 +108,7 @@ def compare_plan_document(
             Table((), facts, "ll"),
             Table((), trace_facts(a), "ll"),
             Table(headers, rows, "rlllll"),
-            Text([time]),
+            Text([time, starts_text(pairing)] if pairing.one_up else [time]),
             Text(data_set_lines(a)),
             Notes(notes),
             *closing_blocks(a, first, verbose=verbose, warnings=warnings),
@@ -115,6 +121,15 @@ def _side_text(scenario: Scenario) -> str:
         return f"the simulated server {scenario.target.profile}"
     (model,) = scenario.target.model or ("",)
     return f"{shown_url(scenario.url or '')}, {f'model {model}' if model else 'the model that the server lists'}"
+
+
+def starts_text(pairing: Pairing) -> str:
+    """That only one side is up at a time, and what this adds to the time."""
+    return (
+        "only one side is up at a time: in each repeat a side is started, gets its first requests, which are not "
+        f"measured, and has all its levels; then the other. The 2 starts of a repeat, {2 * pairing.most + 1} in all at "
+        "most, come on top: how long they take is known before the first level, and counts towards the budget"
+    )
 
 
 def repeats_text(scenario: Scenario, pairing: Pairing) -> str:

@@ -35,7 +35,8 @@ Speed = Literal["faster", "slower", "~"]
 class ComparedSide(msgspec.Struct, frozen=True, kw_only=True):
     """One of the two sides: what was measured, in which runs, and on what device, if that is known. `targets` are
     several servers that shared the load. `sessions` is the number of sessions that the runs are from: runs of one side
-    that followed each other on one machine within half an hour are one."""
+    that followed each other on one machine within half an hour are one. `starts_s` are the seconds that each start of
+    its server, or each loading of its model, took before the levels of a run, where only one side was up at a time."""
 
     name: str
     target: str
@@ -46,6 +47,7 @@ class ComparedSide(msgspec.Struct, frozen=True, kw_only=True):
     device: str | None = None
     simulated: bool = False
     insecure: bool = False  # certificates were not verified
+    starts_s: list[float] = []
 
 
 class ComparedFigure(msgspec.Struct, frozen=True, kw_only=True):

@@ -516,6 +516,8 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
     `requests.jsonl`, since that could not be written. `imported` says which other tool measured, where it was one.
     `servers` has each server as it was found, but not a simulated one; a resumed run may have one in several versions.
     `server_start` is about one that loadbench started with --server-cmd.
+    `one_up` is set for a side of a comparison of which only one was up at a time: its server was started, or its model
+    loaded, before its first level.
     """
 
     schema: Literal["loadbench.run/1"] = SCHEMA
@@ -543,6 +545,7 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
     unwritten_requests: int = 0
     imported: Imported | None = None
     server_start: ServerStart | None = None
+    one_up: bool = False
 
 
 def to_json(document: msgspec.Struct) -> bytes:

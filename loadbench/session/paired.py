@@ -17,6 +17,8 @@ from functools import partial
 from itertools import count
 from typing import TYPE_CHECKING
 
+from msgspec import structs
+
 from loadbench.analyze.compare.compare import compare, widest
 from loadbench.analyze.compare.drift import drift
 from loadbench.analyze.compare.first_responses import length_caveats
@@ -26,7 +28,7 @@ from loadbench.core.errors import BadInput, ExitCode, LoadbenchError
 from loadbench.engine.paired import Paired, PairedSide
 from loadbench.live.time_left import PlannedLevel, RunTime
 from loadbench.plan.conditions import conditions
-from loadbench.plan.pairs import SIDES, at_repeat, check_budget, one_address
+from loadbench.plan.pairs import SIDES, at_repeat, blocks, check_budget, one_address, one_up
 from loadbench.plan.settings import USUAL_REPEATS
 from loadbench.report.compare_chart import compare_chart
 from loadbench.report.formats import render_comparison
@@ -37,12 +39,14 @@ from loadbench.session.resume import earlier_repeats, set_aside
 from loadbench.session.run_writer import RunWriter, new_folder
 from loadbench.session.setup import Session, check, open_session, run_observed, stopping
 from loadbench.targets.adapt import adapt, leave_out_too
+from loadbench.targets.loading import load_alone, model_loader
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
     from loadbench.engine.observers import RunningLevel, RunObserver
+    from loadbench.engine.paired import SideSwitch
     from loadbench.engine.target import ModelUnderTest
     from loadbench.live.progress import Progress
     from loadbench.plan.gate import GateRule
@@ -52,6 +56,7 @@ if TYPE_CHECKING:
     from loadbench.record.recorder import LevelRecording
     from loadbench.results.compare import Comparison
     from loadbench.results.run import Run
+    from loadbench.targets.loading import ModelLoader
 
 
 @dataclass(slots=True)
@@ -89,6 +94,11 @@ def check_paired(sides: tuple[Scenario, Scenario], pairing: Pairing, environment
         if unused.key == "target.adapter" and (a.simulated or b.simulated):
             raise BadInput(f"{unused.origin.place}: {unused.reason}", hint="leave it out")
     check_budget(a, pairing)
+    if a.compare.keep_up and a.target.url != b.target.url:
+        raise BadInput(
+            f"{a.place('compare.keep_up')}: has no effect: each side has a server of its own, which is up already",
+            hint="leave it out",
+        )
     if a.telemetry.server_pid is not None and a.target.url != b.target.url:
         raise BadInput(
             f"{a.place('telemetry.server_pid')}: names one process, and there are two servers",
@@ -153,10 +163,17 @@ async def _measure(
                 # What was left out of the requests until now still is, whatever the server accepts now.
                 adapt(session.prepared, of_side[-1].adapted if of_side else ())
             progress.say(f"resumed after {counted(repeats, 'whole repeat')}")
-        most_levels = 2 * len(sides[0].loads) * (pairing.most - repeats)
+        switch = await _switch_of((a, b))
+        pairing = replace(pairing, one_up=switch is not None)
+        loads, seed = sides[0].loads, sides[0].work.seed
+        planned = [
+            PlannedLevel(SIDES[block.side].upper(), loads[block.level], after_start=pairing.one_up and not block.level)
+            for repeat in range(repeats, pairing.most)
+            for block in blocks(repeat, len(loads), seed=seed, one_up=pairing.one_up)
+        ]
         time_left = RunTime(
             a.scenario,
-            [PlannedLevel(name.upper(), load) for load in sides[0].loads for name in SIDES] * (pairing.most - repeats),
+            planned,
             now_ns=a.clock.now_ns,
             settle_ns=pairing.settle_ns,
             # It needs no more repeats when it knows enough, and has none when the budget has no room for another.
@@ -164,9 +181,9 @@ async def _measure(
             budget_ns=pairing.budget_ns,
             in_order=False,
         )
-        progress.expect(most_levels, time_left=time_left)
+        progress.expect(len(planned), time_left=time_left)
         writer = PairedRunWriter(
-            (a, b), sides=sides, pairing=pairing, folder=folder, progress=progress, earlier=earlier
+            (a, b), sides=sides, pairing=pairing, folder=folder, progress=progress, earlier=earlier, time_left=time_left
         )
         stack.callback(writer.close)  # a repeat that is not complete is kept as far as it has come
         side_a, side_b = (
@@ -179,6 +196,7 @@ async def _measure(
             observer=writer,
             same=_identity(a) == _identity(b),
             earlier=earlier_repeats(earlier, sides),
+            switch=switch,
         )
         failure: LoadbenchError | None = None
         with stopping(paired.stop, progress.interrupted):
@@ -211,6 +229,33 @@ async def _measure(
     return runs
 
 
+async def _switch_of(sessions: tuple[Session, Session]) -> SideSwitch | None:
+    """What has only one side up at a time; `None` where both are up all the time."""
+    a, b = sessions
+    if one_up(a.scenario, b.scenario) is False:
+        return None
+    loader = await model_loader(a.prepared)
+    return None if loader is None else ModelSwitch(loader, sessions)
+
+
+class ModelSwitch:
+    """`loadbench.engine.paired.SideSwitch`: both sides are models of one service, of which one at a time is loaded."""
+
+    def __init__(self, loader: ModelLoader, sessions: tuple[Session, Session]) -> None:
+        self._loader = loader
+        self._sessions = sessions
+
+    async def bring_up(self, side: int) -> int:
+        """Unload both models and load this side's, as the service's list confirms."""
+        session, other = self._sessions[side], self._sessions[1 - side]
+        model, clock = session.models[0], session.clock
+        session.doing(f"loading {model}")
+        began_ns = clock.now_ns()
+        await load_alone(self._loader, session.prepared, model, other.models[0], clock=clock)
+        session.prepared.say(f"{model} was loaded in {session.prepared.load_s[model]:.2f} s")
+        return clock.now_ns() - began_ns
+
+
 def _identity(session: Session) -> tuple[object, ...]:
     target = session.target
     return one_address(target.base_url), target.route, target.query, target.changes, session.models[0]
@@ -228,12 +273,14 @@ class PairedRunWriter:
         folder: RunFolder | None,
         progress: Progress,
         earlier: tuple[list[Run], list[Run]] = ([], []),
+        time_left: RunTime | None = None,
     ) -> None:
         self.runs = PairedRuns([*earlier[0]], [*earlier[1]], paired=True, folder=folder)
         self._sides = sides
         self._pairing = pairing
         self._sessions = sessions
         self._progress = progress
+        self._time_left = time_left
         self._writers: list[RunWriter] = []
         self._open = ExitStack()
         self._blocks = count()
@@ -255,6 +302,11 @@ class PairedRunWriter:
         for caveat in self.runs.caveats:
             self._progress.say(f"note: {caveat.message}; {caveat.advice}")
 
+    def brought_up(self, side: int, took_ns: int) -> None:  # noqa: ARG002 - both sides share the time that is left
+        """Know how long it takes until the other side can be measured."""
+        if self._time_left is not None:
+            self._time_left.started(took_ns)
+
     def repeat_begins(self, repeat: int) -> tuple[RunObserver, RunObserver]:
         """Make a run folder for each side; with the first one, the comparison's."""
         folder = self.runs.folder
@@ -273,6 +325,7 @@ class PairedRunWriter:
             )
             writer.where, writer.blocks = f"{name.upper()}, repeat {repeat + 1}", self._blocks
             writer.caveats = self.runs.caveats
+            writer.run = structs.replace(writer.run, one_up=self._pairing.one_up)
             self._writers.append(self._open.enter_context(writer))
         a, b = self._writers
         return a, b

@@ -1,4 +1,4 @@
-"""Small GET requests to the server under test, with the headers and the TLS context of the measured requests.
+"""Small requests to the server under test, nearly all GET, with the headers and the TLS context of measured ones.
 
 Size and time of a response are limited. Every failure raises `TargetUnavailable` with its cause and remedy.
 """
@@ -127,11 +127,15 @@ class HttpClient:
         self.connect_s, self.within_s = math.inf if connect_s is None else connect_s, within_s
         self._origin, self._headers, self._query = origin_of(url), tuple(headers), query
 
-    def request(self, url: str) -> HttpRequest:
-        """The request of this URL; only its own server gets the headers and the query."""
+    def request(self, url: str, body: bytes | None = None) -> HttpRequest:
+        """The request of this URL, with a body of JSON if there is one; only its own server gets the headers and the
+        query."""
         own = origin_of(url) == self._origin
         headers = (("accept", "*/*"), *(self._headers if own else ()))
-        return HttpRequest("GET", with_query(url, self._query) if own else url, headers)
+        if body is None:
+            return HttpRequest("GET", with_query(url, self._query) if own else url, headers)
+        headers = (*headers, ("content-type", "application/json"))
+        return HttpRequest("POST", with_query(url, self._query) if own else url, headers, body)
 
 
 @asynccontextmanager
@@ -164,15 +168,17 @@ async def http_client(
         await transport.aclose()
 
 
-async def get(http: HttpClient, url: str, *, within_s: float | None = None) -> Response:
-    """The response, whatever its status. Raises `TargetUnavailable` if there is none within the time, `NoConnection` if
-    not even a connection is made.
+async def get(
+    http: HttpClient, url: str, *, within_s: float | None = None, post: Mapping[str, object] | None = None
+) -> Response:
+    """The response, whatever its status, to a GET, or to a POST of this JSON. Raises `TargetUnavailable` if there is
+    none within the time, `NoConnection` if not even a connection is made.
     """
     shown, hide = shown_url(url), http.secrets.hide
     with anyio.move_on_after(http.connect_s) as scope:
         sink = ResponseSink(_MOST_BYTES, (scope, http.within_s if within_s is None else within_s))
         try:
-            await http.transport.exchange(http.request(url), sink)
+            await http.transport.exchange(http.request(url, None if post is None else orjson.dumps(post)), sink)
         except TooLongError:
             raise TargetUnavailable(f"{shown}: the response is too long", hint="check the address") from None
         except zlib.error as error:

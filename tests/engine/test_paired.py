@@ -12,7 +12,7 @@ import pytest
 
 from loadbench.analyze.level.summary import summarize
 from loadbench.client.client import Client, Endpoint, Timeouts
-from loadbench.core.errors import TargetUnavailable
+from loadbench.core.errors import BadInput, LoadbenchError, TargetUnavailable
 from loadbench.core.virtual import VirtualClock, run_virtual
 from loadbench.engine.paired import EarlierRepeats, Paired, PairedSide
 from loadbench.engine.sweep import LastLevel
@@ -51,11 +51,16 @@ class Told:
     levels: dict[tuple[int, str], list] = field(default_factory=dict)
     samples: dict[tuple[int, str, int], list] = field(default_factory=dict)
     complete: list[int] = field(default_factory=list)
+    brought: list[tuple[int, int]] = field(default_factory=list)  # side, how long it took
+    prepared: list[tuple[int, str]] = field(default_factory=list)  # repeat, side
     subjects: Sequence = ()
     enough: int = 1000  # repeats
 
     def sides_prepared(self, subjects):
         self.subjects = subjects
+
+    def brought_up(self, side, took_ns):
+        self.brought.append((side, took_ns))
 
     def repeat_begins(self, repeat):
         return _Side(self, repeat, "a"), _Side(self, repeat, "b")
@@ -75,7 +80,7 @@ class _Side:
     side: str
 
     def model_prepared(self, subject):
-        pass
+        self.told.prepared.append((self.repeat, self.side))
 
     def level_planned(self, load, model, number):
         pass
@@ -113,13 +118,59 @@ class Heard:
         await self._transport.exchange(exchange, sink)
 
 
+@dataclass
+class OneUp:
+    """A side switch in virtual time, and a door before each server: nothing passes that of a side which is down."""
+
+    starts_ns: tuple[int, int] = (3 * S, 5 * S)
+    fails_at: int = 1000  # the number of the start that fails
+    clock: VirtualClock | None = None
+    up: int | None = None
+    brought: list[int] = field(default_factory=list)
+    used: set[int] = field(default_factory=set)
+    heard: list[int] = field(default_factory=list)  # requests, by start
+
+    async def bring_up(self, side):
+        if self.up == side and side not in self.used:
+            return self.starts_ns[side]
+        self.up = None
+        self.used.discard(side)
+        if len(self.brought) == self.fails_at:
+            raise TargetUnavailable("it is not ready after 5m", hint="see its log")
+        await self.clock.sleep_until(self.clock.now_ns() + self.starts_ns[side], anyio.Event())
+        self.up = side
+        self.brought.append(side)
+        self.heard.append(0)
+        return self.starts_ns[side]
+
+    def door(self, side, transport):
+        switch = self
+
+        class Door:
+            async def exchange(self, exchange, sink):
+                assert switch.up == side, f"a request to {'AB'[side]}, which is down"
+                switch.used.add(side)
+                switch.heard[-1] += 1
+                await transport.exchange(exchange, sink)
+
+        return Door()
+
+
 def paired(
-    plan: Scenario, *profiles, pairing=None, same=False, on_block=None, transports=None, during=None, earlier=None
+    plan: Scenario,
+    *profiles,
+    pairing=None,
+    same=False,
+    on_block=None,
+    transports=None,
+    during=None,
+    earlier=None,
+    switch=None,
 ):
     """Compare two simulated servers; what was told, and what either heard."""
     pairing = pairing or Pairing(repeats=2, settle_ns=S)
     kept: list = []
-    failed: list[TargetUnavailable] = []
+    failed: list[LoadbenchError] = []
 
     async def main() -> None:
         clock = VirtualClock()
@@ -128,10 +179,15 @@ def paired(
             for one in made:
                 if isinstance(one, SimTransport):
                     await stack.enter_async_context(one.serving())
+            if switch is not None:
+                switch.clock = clock
+                made = [switch.door(side, one) for side, one in enumerate(made)]
             heard = [Heard(one) for one in made]
             sides = [_side(plan, one, clock) for one in heard]
             told = Told(clock)
-            comparison = Paired(tuple(sides), pairing=pairing, clock=clock, observer=told, same=same, earlier=earlier)
+            comparison = Paired(
+                tuple(sides), pairing=pairing, clock=clock, observer=told, same=same, earlier=earlier, switch=switch
+            )
             if on_block is not None:
                 told.on_block = lambda number: on_block(number, comparison)
             kept.extend((told, comparison, heard))
@@ -140,7 +196,7 @@ def paired(
                     beside.start_soon(during, comparison)
                 try:
                     await comparison.run()
-                except TargetUnavailable as error:
+                except LoadbenchError as error:
                     failed.append(error)  # raised below: a task group would wrap it
 
     run_virtual(main)
@@ -396,3 +452,129 @@ def test_true_ratio_is_found(times):
         a, b = one.levels[0], other.levels[0]
         assert b.metrics["tpot_s"].p50 / a.metrics["tpot_s"].p50 == pytest.approx(times, rel=0.01)
         assert a.throughput.output_tokens_per_s / b.throughput.output_tokens_per_s == pytest.approx(times, rel=0.03)
+
+
+# One side up at a time.
+
+
+def test_only_one_side_is_up_and_each_turn_starts_it_afresh():
+    """No request reaches a side that is down; a turn has all levels, in one order; each side comes first as often."""
+    switch = OneUp()
+    told, _, _ = paired(scenario(), EXACT, SLOWER, pairing=Pairing(repeats=4, settle_ns=S), switch=switch)
+    assert told.failed is None
+    turns = [(repeat, side) for repeat, side, load in told.blocks if load == "users=1"]
+    assert told.blocks == [(repeat, side, load) for repeat, side in turns for load in ("users=1", "users=4")]
+    sides = "".join(side for _, side in turns)
+    assert sides in {"abbabaab", "baababba"}
+    # The preparation ends with the side that is measured first; all further turns begin with a start.
+    other = "ab".index(sides[1])
+    assert switch.brought == [other, *("ab".index(side) for side in sides)]
+    assert told.prepared == turns
+
+
+def test_what_a_started_side_gets_before_its_turn_is_not_measured():
+    """Each start has requests that are in no level: the caches of a new server are cold."""
+    switch = OneUp()
+    told, _, _ = paired(scenario(), EXACT, EXACT, switch=switch)
+    measured = [
+        sum(len(told.samples[repeat, side, level]) for level in (0, 1))
+        for repeat, side, load in told.blocks
+        if load == "users=1"
+    ]
+    unmeasured = [sent - known for sent, known in zip(switch.heard[1:], measured, strict=True)]
+    assert all(count >= 1 for count in unmeasured)
+    assert len(set(unmeasured[1:])) == 1  # those of the preparation are more
+
+
+def test_pairs_in_turns_have_the_same_prompts_lengths_and_warm_up():
+    """However far apart the halves of a pair are, their requests are the same, and so is the time to warm up."""
+    slow = replace(SLOWER, decode_base_s=0.3)
+    lengths = {"input_tokens": Uniform(20, 200), "output_tokens": Uniform(2, 30)}
+    plan = scenario(work=lengths, warm_up=None, users=(1, 2))
+    told, _, heard = paired(plan, EXACT, slow, switch=OneUp(), pairing=Pairing(repeats=3, settle_ns=S))
+    a, b = ({(body["messages"][-1]["content"], body["max_tokens"]) for body in one.bodies} for one in heard)
+    assert b < a  # the faster side gets further in the same sequence
+    assert len(b) > 20
+    warm_ups = dict(zip(told.blocks, told.warm_ups, strict=True))
+    for repeat, side, load in told.blocks:
+        assert warm_ups[repeat, "a", load] == warm_ups[repeat, "b", load] > S, side
+
+
+def test_budget_has_room_for_the_starts():
+    """A repeat takes 16 s and 8 s of starts; in 70 s, with the preparation, there are two and not three."""
+    switch = OneUp()
+    told, comparison, _ = paired(
+        scenario(), EXACT, EXACT, pairing=Pairing(budget_ns=70 * S, settle_ns=S), switch=switch
+    )
+    assert told.complete == [0, 1]
+    assert comparison.ended == "the budget has no room for another"
+    assert told.ends_ns[-1] <= 70 * S
+    assert [side for side, _ in told.brought] == switch.brought
+    assert all(3 * S <= took < 7 * S for _, took in told.brought)
+
+
+def test_budget_that_the_starts_use_up_is_refused_when_they_are_known():
+    """17 s have room for the levels of a repeat, and not for its starts: the error says so before the first level."""
+    told, _, _ = paired(scenario(), EXACT, EXACT, pairing=Pairing(budget_ns=17 * S, settle_ns=S), switch=OneUp())
+    assert isinstance(told.failed, BadInput)
+    assert "of which starting both sides takes" in told.failed.message
+    assert told.blocks == []
+
+
+@pytest.mark.parametrize("at", [0, 1, 3])
+def test_side_that_does_not_come_up_is_named(at):
+    """At first or at a later start; the repeats before it are complete."""
+    switch = OneUp(fails_at=at)
+    told, _, _ = paired(scenario(), EXACT, EXACT, pairing=Pairing(repeats=4, settle_ns=S), switch=switch)
+    # Starts: the other side and the first one, then the other side in the first repeat, and so on.
+    first = "AB".index(told.failed.message[0])
+    assert told.failed.message[1:] == ": it is not ready after 5m"
+    assert told.failed.hint == "see its log"
+    assert told.complete == ([0] if at == 3 else [])
+    assert first in {0, 1}
+
+
+def test_stop_while_a_side_starts_ends_at_once():
+    """Nothing is measured after it, and the switch is not asked again."""
+    switch = OneUp(starts_ns=(100 * S, 100 * S))
+
+    async def stop(comparison):
+        await anyio.sleep(150)
+        comparison.stop()
+
+    told, comparison, _ = paired(scenario(), EXACT, EXACT, during=stop, switch=switch)
+    assert comparison.stopped
+    assert told.blocks == []
+    assert len(switch.brought) == 1
+
+
+def test_resumed_in_turns_goes_on_with_the_turn_that_is_next():
+    """After two repeats the third has its own order and seed, and begins with the side that was prepared last."""
+    plan = scenario()
+    whole, _, _ = paired(plan, EXACT, EXACT, pairing=Pairing(repeats=3, settle_ns=S), switch=OneUp())
+    switch = OneUp()
+    rest, _, _ = paired(
+        plan,
+        EXACT,
+        EXACT,
+        pairing=Pairing(repeats=3, settle_ns=S),
+        switch=switch,
+        earlier=EarlierRepeats(repeats=2, last=({}, {})),
+    )
+    assert rest.blocks == [block for block in whole.blocks if block[0] == 2]
+    assert len(switch.brought) == 3
+
+
+def test_level_that_is_aborted_in_the_first_turn_is_not_measured_in_the_other():
+    """The other side has the levels before it, and no later repeat comes to it."""
+    plan = replace(scenario(duration=4 * S), slo=ObjectiveSettings(abort_on=(parse_abort("ttft_p50>1ms@users=4"),)))
+    told, _, _ = paired(plan, EXACT, EXACT, pairing=Pairing(repeats=2, settle_ns=S), switch=OneUp())
+    (first, *_), (second, *_) = told.blocks[0][1], told.blocks[2][1]
+    assert told.blocks == [
+        (0, first, "users=1"),
+        (0, first, "users=4"),
+        (0, second, "users=1"),
+        (1, second, "users=1"),
+        (1, first, "users=1"),
+    ]
+    assert told.complete == [0, 1]

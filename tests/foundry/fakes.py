@@ -39,6 +39,17 @@ class Request:
     body: dict[str, Any]
 
 
+class Memory(set[str]):
+    """The loaded models, and the most that there were at one moment."""
+
+    most = 0
+
+    def add(self, element: str) -> None:
+        """Load one more."""
+        super().add(element)
+        self.most = max(self.most, len(self))
+
+
 @dataclass
 class Fake:
     """A service of one dialect: what it has, and what it has in memory. `url` is there while it is served."""
@@ -46,7 +57,7 @@ class Fake:
     dialect: str
     variants: dict[str, list[str]] = field(default_factory=lambda: {"nano": ["nano-generic-cpu:1"], "mini": _MINI})
     cache: Path | None = None
-    loaded: set[str] = field(default_factory=set)
+    loaded: set[str] = field(default_factory=Memory)
     broken_after: int | None = None
     answered: int = 0
     asked: list[str] = field(default_factory=list)
@@ -369,6 +380,55 @@ class Legacy(Core):
         return [{**one, **more} for one in super().models()]
 
 
+class Ollama(Core):
+    """Ollama, by its API reference: a chat loads its model, a request to generate without a prompt loads or unloads
+    one, which is still listed for a moment after that."""
+
+    def __init__(self, fake: Fake) -> None:
+        super().__init__(fake)
+        self.leaving: set[str] = set()
+
+    def answer(self, request: Request) -> Writes:
+        path = request.path.partition("?")[0]
+        if path == "/api/version":
+            return self.json(request, {"version": "0.9.1"})
+        if path == "/api/tags":
+            return self.json(request, {"models": [{"name": one, "model": one, "size": 1000} for one in self.fake.ids]})
+        if path == "/api/ps":
+            listed = [{"name": one, "model": one, "size": 1000, "size_vram": 0} for one in sorted(self.fake.loaded)]
+            self.fake.loaded -= self.leaving
+            self.leaving.clear()
+            return self.json(request, {"models": listed})
+        if path == "/api/generate":
+            return self.generate(request)
+        return self.common(request, path)
+
+    def models(self) -> list[dict[str, Any]]:
+        return [{"id": one, "object": "model", "created": CREATED, "owned_by": "library"} for one in self.fake.ids]
+
+    def meant(self, name: str) -> str | None:
+        return next((one for one in self.fake.ids if one in {name, f"{name}:latest"}), None)
+
+    def generate(self, request: Request) -> Writes:
+        model = self.meant(request.body["model"])
+        if model is None:
+            return self.json(request, {"error": f"model '{request.body['model']}' not found"}, "404 Not Found")
+        if request.body.get("keep_alive") == 0:
+            self.leaving.add(model)
+        else:
+            self.leaving.discard(model)
+            self.fake.loaded.add(model)
+        done = {"model": request.body["model"], "response": "", "done": True, "done_reason": "load"}
+        return self.json(request, done)
+
+    def chat(self, request: Request) -> Writes:
+        model = self.meant(request.body["model"])
+        if model is not None:
+            self.leaving.discard(model)
+            self.fake.loaded.add(model)
+        return self.stream(request, request.body["model"], known=model is not None)
+
+
 def write_cache(folder: Path, fake: Fake) -> None:
     """A model cache as Foundry Local leaves it: its catalogue file, and a folder for each variant that is on this disk.
 
@@ -403,12 +463,13 @@ def write_cache(folder: Path, fake: Fake) -> None:
 
 
 DIALECTS = {"foundry-2.x": Native, "foundry-1.x": Core, "foundry-0.x": Legacy}
+SERVED = {**DIALECTS, "ollama": Ollama}
 
 
 @contextmanager
 def serving(fake: Fake) -> Iterator[Fake]:
     """Serve it in a thread while the context lasts."""
-    dialect = DIALECTS[fake.dialect](fake)
+    dialect = SERVED[fake.dialect](fake)
     loop = asyncio.new_event_loop()
     tasks: set[asyncio.Task[None]] = set()
 

@@ -361,6 +361,7 @@ def _side(runs: Sequence[Run], name: str, in_sessions: int) -> ComparedSide:
         device=device(runs),
         simulated=any(run.simulated for run in runs),
         insecure=any(run.scenario.get("target", {}).get("insecure") for run in runs),
+        starts_s=[status.load_s for run in runs if run.one_up for status in run.models if status.load_s is not None],
     )
 
 
