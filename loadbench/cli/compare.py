@@ -156,7 +156,7 @@ def command(sides: tuple[str, ...], *, scenario: Path | None, **options: Any) ->
             raise BadInput(f"{flag}: has no effect: side B is saved and not compared", hint="leave it out, or name A")
         say_unused_variables(resolved, {"compare.b_model"}, "side B is saved and not compared")
         save_baseline(baseline, of_model(read_side(b), settings.b_model, side="b"))
-        say(f"saved in {baseline}")
+        say(f"written to {baseline}")
         return
     elif len(a) == 1 and has_pairs(Path(a[0])):
         if options["paired"]:
@@ -217,6 +217,8 @@ def _output(runs: PairedRuns, comparison: Comparison, options: Mapping[str, Any]
     if options["save_baseline"] is not None:
         try:
             save_baseline(options["save_baseline"], runs.b)
+            if not options["quiet"]:
+                say(f"written to {options['save_baseline']}")
         except BadInput as error:
             say(f"error: {error}")
             codes.append(error.exit_code)

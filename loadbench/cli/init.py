@@ -134,7 +134,7 @@ def command(file: Path, *, slo: tuple[str, ...], yes: bool, force: bool, **given
     except OSError as error:
         raise BadInput(f"{file}: {error.strerror or error}", hint="name a file that can be written") from None
     click.echo(file)
-    say(f"written; next: loadbench sweep {shlex.quote(file.as_posix())} --dry-run")
+    say(f"written to {file}; next: loadbench sweep {shlex.quote(file.as_posix())} --dry-run")
 
 
 def _may_replace(file: Path, *, force: bool, asks: bool) -> bool:

@@ -7,9 +7,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn, Unpack
 
 import click
+from click.core import ParameterSource
 
 from loadbench.cli.command import Command
 from loadbench.cli.measuring import (
+    FORMAT_OF,
     format_option,
     github_option,
     look,
@@ -30,7 +32,8 @@ if TYPE_CHECKING:
     from loadbench.results.run import Run
 
 OUT_HELP = (
-    "Write to this file instead of stdout. With hgrm and llmd: write one file per distribution or level to this folder."
+    "Write to this file instead of stdout, without --format in the one that its name ends in (.html, .md, .csv, .json, "
+    ".xml, .txt, .hlog). With hgrm and llmd: write one file per distribution or level to this folder."
 )
 # Those of `report/other_tools.py`, which the help need not import.
 TOOLS = ("vllm", "sglang", "guidellm", "aiperf", "llmperf", "loadgen")
@@ -41,8 +44,8 @@ TOOLS = ("vllm", "sglang", "guidellm", "aiperf", "llmperf", "loadgen")
     reads=True,
     examples=(
         "loadbench report results/*-before",
-        "loadbench report results/*-before --format markdown --out report.md",
-        "loadbench report results/*-before --format html --out report.html",
+        "loadbench report results/*-before --out report.md",
+        "loadbench report results/*-before --out report.html",
         "loadbench report results/*-before --as vllm",
     ),
 )
@@ -54,7 +57,7 @@ TOOLS = ("vllm", "sglang", "guidellm", "aiperf", "llmperf", "loadgen")
 @click.option("--by-prompt", is_flag=True, help="Show the figures of each prompt of --prompts, and the outliers.")
 @click.option("--by-user", is_flag=True, help="Show whether the users of each closed-loop level were served equally.")
 @click.option("--out", type=click.Path(path_type=Path), metavar="FILE", help=OUT_HELP)
-@click.option("--open", is_flag=True, help="With html: open the page in the browser.")
+@click.option("--open", is_flag=True, help="Open the page in the browser; without --format, make one.")
 @wide_option
 @github_option
 @click.option("--schema", is_flag=True, help="Print the JSON Schema of run.json.")
@@ -84,6 +87,9 @@ def command(
     from loadbench.results.grid import is_grid
     from loadbench.results.saved import has_pairs
 
+    is_given = click.get_current_context().get_parameter_source("form") is not ParameterSource.DEFAULT
+    if not is_given and not schema:
+        form = "html" if flags["open"] else form if out is None else FORMAT_OF.get(out.suffix.lower(), form)
     refuse_wide("a schema" if schema else form, wide=flags["wide"])
     appearance = look(wide=flags["wide"], file=out)
     chosen = [f"--as {tool}"] * (tool is not None) + ["--by-prompt"] * by_prompt + ["--by-user"] * by_user
@@ -241,7 +247,7 @@ def _searches(folder: Path, form: str, **appearance: Unpack[Look]) -> str:
     from loadbench.report.formats import renderers
     from loadbench.report.junit import searches_junit, undecided_of
     from loadbench.report.line import capacity_lines
-    from loadbench.report.shown import runs_at
+    from loadbench.report.shown import levels_of_searches, runs_at
     from loadbench.results.capacity import read_capacities
     from loadbench.results.run import to_json
 
@@ -253,7 +259,7 @@ def _searches(folder: Path, form: str, **appearance: Unpack[Look]) -> str:
     if form == "junit":
         runs = runs_at(folder)
         return searches_junit(capacities, undecided=undecided_of(runs[0].run) if runs else None)
-    return renderers(**appearance)[form](capacities_document(capacities))
+    return renderers(**appearance)[form](capacities_document(capacities, levels_of_searches(folder)))
 
 
 def _grid(folder: Path, form: str, chosen: list[str], **appearance: Unpack[Look]) -> str:

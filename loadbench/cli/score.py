@@ -73,7 +73,7 @@ def stub_command(run: Path | None, *, to: Path | None, force: bool, **options: A
     failed = [answer for answer in annotation.answers if answer.failure]
     click.echo(f"{len(annotation.answers) - len(failed)} responses to rate in {path}")
     for answer in failed:
-        say(f"no answer: {answer.model}, prompt {answer.prompt}: {answer.failure}")
+        say(f"no response: {answer.model}, prompt {answer.prompt}: {answer.failure}")
     if not annotation.complete:
         raise Interrupted("stopped before all responses had come", hint="run it again with --force to collect all")
     sys.exit(ExitCode.TARGET_UNAVAILABLE if failed else ExitCode.OK)
@@ -151,7 +151,7 @@ def judge_command(run: Path, *, wide: bool, as_json: bool, **options: Any) -> No
     if len(rated) < scenario.judge.judgings or any(ratings.complete < annotation.complete for ratings, _ in rated):
         raise Interrupted("stopped before all responses were rated", hint="what was rated is kept")
     if not any(ratings_of(ratings) for ratings, _ in rated):
-        raise TargetUnavailable(f"{scenario.judge.model}: rated no answer", hint="see the reasons above")
+        raise TargetUnavailable(f"{scenario.judge.model}: rated no response", hint="see the reasons above")
     sys.exit(ExitCode.INCONCLUSIVE if any(unrated for _, unrated in rated) else ExitCode.OK)
 
 

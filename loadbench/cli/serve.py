@@ -24,9 +24,13 @@ def command(*, profile: str, port: int, host: str, seed: int, models: tuple[str,
 
     Prints READY and its URL when it accepts requests, and runs until Ctrl-C.
     """
-    from loadbench.sim.command import profiles_text, serve_until_signal  # noqa: PLC0415 - not for the help
+    from loadbench.core.errors import BadInput  # noqa: PLC0415 - not for the help
+    from loadbench.sim.command import profiles_text, serve_until_signal  # noqa: PLC0415
 
     if listing:
         click.echo(profiles_text(), nl=False)
         return
+    if not host.strip():
+        # The system takes it for every address of this machine.
+        raise BadInput("--host: is empty", hint="name an address: 127.0.0.1 for this machine, 0.0.0.0 for any")
     serve_until_signal(profile, host=host, port=port, seed=seed, models=models)

@@ -217,7 +217,7 @@ class Paired:
             if recording.outcomes and all(outcome.failed for outcome in recording.outcomes):
                 outcomes = ", ".join(f"{count} {outcome}" for outcome, count in recording.outcomes.items())
                 raise TargetUnavailable(
-                    f"{SIDES[which].upper()} answered nothing at {load.label} (requests: {outcomes})",
+                    f"{SIDES[which].upper()} responded to nothing at {load.label} (requests: {outcomes})",
                     hint="does it still run? see `loadbench doctor`",
                 )
             if recording.aborted:

@@ -159,7 +159,7 @@ class Progress:
         self._stage, self._counted = "", None
         self._rates.clear()
         total = "" if self._levels is None else f"/{self._levels}"
-        self._head = f"[{number + 1}{total}] {level.label}" if self._standing is None else f"testing {level.label}"
+        self._head = f"[{number + 1}{total}] {level.label}" if self._standing is None else f"probe at {level.label}"
         self._head = f"{self._part} {self._head}" if self._part else self._head
         if self._time is not None:
             from loadbench.live.time_left import PlannedLevel  # noqa: PLC0415 - it is there by now

@@ -366,10 +366,10 @@ _LOAD_REFUSED = {
     "capacity": "capacity chooses the load itself; see --at-most",
     "replay": "the trace decides it",
     "workshop": _WORKSHOP,
-    "score": "each answer is collected once, without load",
+    "score": "each response is collected once, without load",
 }
 _LENGTH_REFUSED = {**_LOAD_REFUSED, "capacity": "capacity chooses how long each load is measured; see --budget"}
-_PROMPTS_REFUSED = {**_LOAD_REFUSED, "score": "answers are collected for given prompts; use --prompts"}
+_PROMPTS_REFUSED = {**_LOAD_REFUSED, "score": "responses are collected for given prompts; use --prompts"}
 _ONE_MODEL = {"compare": "each side has one model"}
 
 
@@ -404,7 +404,8 @@ class TargetSettings:
         one_value={
             "compare": "a side is one server; measure several with `loadbench sweep`, and compare the saved runs",
             "workshop": "the workshop's benchmark measures one server; use `loadbench sweep`",
-            "score": "each answer is collected once, from one server", "models": "the models of one server are listed",
+            "score": "each response is collected once, from one server",
+            "models": "the models of one server are listed",
             "doctor": "one server is checked at a time",
         },
         aliases=("--base-url",), decides_answers="server", reused="always", guarded=True)
@@ -765,7 +766,7 @@ class WorkSettings:
     exact_output: bool = setting(types.FLAG, False,
         "Make every response exactly as long as its max_tokens, where the server can be told so (ignore_eos, "
         "min_tokens); a trial shows whether it can.",
-        commands=_MEASURING, refused={"score": "an answer that is rated ends by itself"},
+        commands=_MEASURING, refused={"score": "a response that is rated ends by itself"},
         needs=(_without(
             "target.adapter", reason="a model in this process ends its responses itself", remedy="leave it out",
         ),),
@@ -785,7 +786,7 @@ class WorkSettings:
     temperature: float | None = setting(types.number(0, 10), 0.0,
         "The sampling temperature.", commands=_MEASURING,
         refused={
-            "score": "answers to be scored are collected at temperature 0", "judge": "a judge has temperature 0",
+            "score": "responses to be scored are collected at temperature 0", "judge": "a judge has temperature 0",
         },
         defaults={"workshop": 0.2}, when_deterministic=(0.0,),
         comparable=Comparable.CAVEAT, workshop_variables=("BENCH_TEMPERATURE",),

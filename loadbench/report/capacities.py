@@ -4,15 +4,19 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from loadbench.report.capacity import claim_texts, kind_of
+from loadbench.report.capacity import claim_texts, kind_of, trust_lines
 from loadbench.report.document import Document, Notes, Table, Text
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
     from loadbench.results.capacity import Capacities
+    from loadbench.results.run import LevelResult
 
 
-def capacities_document(capacities: Capacities) -> Document:
-    """One row for each model, whether it was searched or not, and the conclusion of each."""
+def capacities_document(capacities: Capacities, levels: Mapping[str, Sequence[LevelResult]] | None = None) -> Document:
+    """One row for each model, whether it was searched or not, and the conclusion of each with what may weaken it;
+    `levels` are those of each model's run, where they are at hand."""
     searches = {capacity.model: capacity for capacity in capacities.searches}
     objectives = next((", ".join(capacity.objectives) for capacity in capacities.searches), "")
     kind = next((kind_of(capacity) for capacity in capacities.searches if capacity.probes), "users")
@@ -33,7 +37,8 @@ def capacities_document(capacities: Capacities) -> Document:
         strength = strength if capacity.conclusion else "not finished"
         amount = "none" if capacity.status == "none" else "-" if answer is None else f"{answer.amount:g}"
         rows.append([model, amount, likely, proven, checked, strength.replace("_", " ")])
-        lines.append(f"{model}: {capacity.conclusion or 'the search is under way, or was killed'}")
+        said = [capacity.conclusion or "The search is under way, or was killed."]
+        lines.append(f"{model}: {' '.join([*said, *trust_lines(capacity, (levels or {}).get(model, ()))])}")
     heads = ("model", "users" if kind == "users" else "requests/s", "likely range", "proven range", "verification")
     notes = [
         "the models were searched one after another, each with an equal part of the budget",

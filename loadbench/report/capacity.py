@@ -15,20 +15,20 @@ from loadbench.plan.server_url import UNVERIFIED
 from loadbench.record.figures import MANY_A_REQUEST
 from loadbench.report.document import Block, Document, Notes, Table, Text
 from loadbench.report.run import BY_OBJECTIVES
-from loadbench.report.values import counted, duration, percent
+from loadbench.report.values import counted, duration, percent, reason_text
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from loadbench.results.capacity import Capacity, CurveLevel, HitShare, ProbeResult, Verification
-    from loadbench.results.prediction import PredictedCapacity
+    from loadbench.results.capacity import Capacity, CapacityAnswer, CurveLevel, HitShare, ProbeResult, Verification
+    from loadbench.results.prediction import FleetSize, PredictedCapacity
     from loadbench.results.run import LevelResult
 
 # The name of each phase, and what its probes are for.
 _PHASES = {
-    Purpose.BRACKET: ("bracketing", "doubles or halves the load until one probe points to PASS and another to FAIL"),
+    Purpose.BRACKET: ("bracketing", "doubles or halves the load until one probe leans to PASS and another to FAIL"),
     Purpose.REFINE: ("refining", "measures the load whose requests narrow the likely range most"),
-    Purpose.TEST: ("proving", "measures loads below and above the estimate until they are proven to pass or to fail"),
+    Purpose.TEST: ("test", "measures loads below and above the estimate until they are proven to pass or to fail"),
     Purpose.REPEAT: ("repeat test", "briefly measures an end again, and is decided by its own requests alone"),
     Purpose.VERIFY: (
         "verification",
@@ -46,7 +46,7 @@ def capacity_document(capacity: Capacity, levels: Sequence[LevelResult] = ()) ->
     """The whole report, also of a search that is under way; `levels` are those of its run, if they are at hand."""
     fit = fit_of_all_objectives(capacity.prediction, getattr(capacity.answer, "think_s", None))
     title = f"Capacity of model {capacity.model}" if capacity.model else "Capacity"
-    blocks: list[Block] = [Text([*_answer_lines(capacity, fit), *_trust_lines(capacity, levels)]), *_claims(capacity)]
+    blocks: list[Block] = [Text([*_answer_lines(capacity, fit), *trust_lines(capacity, levels)]), *_claims(capacity)]
     if capacity.verification is not None:
         blocks += _verification(capacity, capacity.verification, fit)
     if capacity.at_think_times or capacity.prediction is not None:
@@ -99,10 +99,6 @@ def _answer_lines(capacity: Capacity, fit: PredictedCapacity | None) -> list[str
         lines.append("The limit was not reached. To find it, search again with a higher --at-most.")
         if answer is not None and fit is not None and (fit.users or 0) > answer.amount:
             lines[-1] += f" The queueing model predicts {_users(fit)} users ({range_text(fit.low, fit.high)})."
-    disturbed = [probe for probe in capacity.probes if probe.caveats]
-    if disturbed:
-        line = f"Something else used this machine during {len(disturbed)} of {counted(len(capacity.probes), 'probe')}"
-        lines.append(f"{line}, so the answer may be too low; see the notes below.")
     if answer is not None and answer.think_s:
         lines.append(f"Users think {duration(answer.think_s)} on average between a response and their next request.")
     if capacity.explanation is not None:
@@ -113,24 +109,48 @@ def _answer_lines(capacity: Capacity, fit: PredictedCapacity | None) -> list[str
     if fleet is not None and fleet.devices is None:
         lines.append(f"Servers for {fleet.people} users: unknown, because {fleet.note}.")
     elif fleet is not None and answer is not None:
-        line = f"{fleet.people} users need {counted(fleet.devices or 0, 'such server')} with at most "
-        least, most = answer.range
-        sure = "proven" if answer.range == (answer.low, answer.high) else "likely"
-        line += f"{fleet.per_device} users each ({percent(1 - fleet.headroom)} of the {sure} {least:g})"
-        if fleet.least not in {None, fleet.devices}:
-            line += f"; {fleet.least} would be enough if each can serve {most:g}"
-            line += f", also with {percent(fleet.headroom)} kept free" if fleet.headroom else ""
-        lines.append(f"{line}.")
+        lines.append(_fleet_line(fleet, answer, is_at_least=capacity.status == "at_least"))
     return lines
 
 
-def _trust_lines(capacity: Capacity, levels: Sequence[LevelResult]) -> list[str]:
-    """Why levels that a sweep would call INVALID do or do not weaken the answer."""
+def _fleet_line(fleet: FleetSize, answer: CapacityAnswer, *, is_at_least: bool) -> str:
+    """How many servers the people need; no more than so many where the limit of one is not known."""
+    (low, most), people, devices = answer.range, f"{fleet.people} users", fleet.devices or 0
+    least = low or 0
+    sure = "proven" if answer.range == (answer.low, answer.high) else "likely"
+    free = f"with {percent(fleet.headroom)} kept free" if fleet.headroom else ""
+    each = f"{fleet.per_device} users each"
+    of = f"{percent(1 - fleet.headroom)} of the {sure} {least:g}"
+    if most is not None:
+        line = f"{people} need {counted(devices, 'such server')} with at most {each} ({of})"
+        if fleet.least not in {None, devices}:
+            line += f"; {fleet.least} would be enough if each can serve {most:g}"
+            line += f", also {free}" if free else ""
+        return f"{line}."
+    higher = "; a search with a higher --at-most can tell" if is_at_least else ""
+    without_reserve = math.ceil(fleet.people / math.floor(least))
+    if devices == 1:
+        return f"{people} need 1 such server{', also ' if free else ''}{free} ({of})."
+    if without_reserve == devices:
+        line = f"{people} need at most {devices} such servers with at most {each} ({of}), and maybe fewer"
+        return f"{line}, because the limit of one is not known{higher}."
+    enough = f"{without_reserve} such {'server is' if without_reserve == 1 else 'servers are'} enough for {people}"
+    line = f"{enough} with nothing kept free. {free[0].upper()}{free[1:]}, {devices} are enough"
+    return f"{line} (at most {each}: {of}); whether fewer are is not known{higher}."
+
+
+def trust_lines(capacity: Capacity, levels: Sequence[LevelResult]) -> list[str]:
+    """What may weaken the answer: what disturbed the probes, and which of those count that a sweep calls INVALID."""
     lines, probes = [], [probe for probe in capacity.probes if probe.level < len(levels)]
     codes = {probe.level: {reason.code for reason in levels[probe.level].verdict.reasons} for probe in probes}
     late = sum(not found.isdisjoint(CLIENT_CODES) for found in codes.values())
+    disturbed = sum(bool(probe.caveats) for probe in capacity.probes)
+    if disturbed:
+        line = f"Something else used this machine during {disturbed} of {counted(len(capacity.probes), 'probe')}"
+        lines.append(f"{line}, so the answer may be too low; see the notes below.")
     if late:
-        line = f"loadbench was late in {late} of {counted(len(probes), 'probe')}, by too little to change a result"
+        line = f"{'This probably made loadbench' if disturbed else 'loadbench was'} late in {late}"
+        line += f" of {counted(len(probes), 'probe')}, by too little to change a result"
         lines.append(f"{line}; probes whose results it could have changed do not count.")
     used = {*codes, *(step.level for step in capacity.curve)}
     refused = [
@@ -144,10 +164,10 @@ def _trust_lines(capacity: Capacity, levels: Sequence[LevelResult]) -> list[str]
         named = dict.fromkeys(
             level.load.label + (" without think time" if level.load.label in without else "") for level in refused
         )
-        lines.append(f"Not counted, because loadbench was too slow: {some([*named], most=3)}.")
+        lines.append(f"Not counted, because loadbench was too slow: {some([*named], most=8)}.")
     doubtful = dict.fromkeys(probe.label for probe in probes if codes[probe.level] - BY_OBJECTIVES)
     if doubtful:
-        where = some([*doubtful], most=3)
+        where = some([*doubtful], most=8)
         lines.append(
             f"Something else is wrong with the measurement at {where}, which may change the answer: see below."
         )
@@ -186,7 +206,7 @@ def _claims(capacity: Capacity) -> list[Block]:
         ends.append(f"{answer.high + (unit == 'users'):g} {unit} miss one")
     said = "nothing: --require proven measures long enough for a proof"
     if ends:
-        said = f"{', '.join(ends)} ({sure} confidence, whatever the curve)"
+        said = f"{', '.join(ends)} ({sure} confidence; the curve is not needed for this)"
     rows.append(["proven", proven, said])
     return [Table(("claim", unit, "what it says"), rows, "lll")]
 
@@ -196,6 +216,8 @@ def _verification(capacity: Capacity, verified: Verification, fit: PredictedCapa
     answer = capacity.answer
     predicted = "-" if fit is None else f"{_users(fit)} ({range_text(fit.low, fit.high)})"
     estimated = "-" if answer is None else f"{answer.amount:g} ({range_text(*answer.range)})"
+    if answer is not None and capacity.status == "at_least":
+        estimated = f"{answer.amount:g} or more"
     kind = kind_of(capacity)
     rows = [[f"capacity ({kind})", predicted, estimated, ""]]
     for rule, measured in verified.measured.items():
@@ -208,22 +230,50 @@ def _verification(capacity: Capacity, verified: Verification, fit: PredictedCapa
     if fit is None and not verified.predicted:
         for row in (headers, *rows):
             del row[1]
-    note = "measured: by the requests of the verification alone, with the 95 % interval"
-    return [Table(headers, rows, "l" * len(headers)), Notes([note])]
+    notes = ["measured: by the requests of the verification alone, with the 95 % interval"]
+    if fit is not None and fit.users is not None and answer is not None:
+        notes.append(_agreement(fit, answer))
+    return [Table(headers, rows, "l" * len(headers)), Notes(notes)]
+
+
+def _agreement(fit: PredictedCapacity, answer: CapacityAnswer) -> str:
+    """Whether the model and the search agree, and which of them counts if they do not."""
+    low, high = answer.range
+    below = fit.high is not None and low is not None and fit.high < low
+    above = high is not None and (fit.low or 0) > high
+    if below or above:
+        than = "fewer" if below else "more"
+        return (
+            f"the queueing model predicts {than} users than the search found: rely on the search, which measured them; "
+            "the model knows only the loads without think time. If other programs used the machine, search again; else "
+            "this server does not behave as the model assumes (docs/capacity-models.md)"
+        )
+    if fit.at_least and (fit.users or 0) < (low or 0):
+        return (
+            "the loads without think time reach too little of this range for a prediction: "
+            "it neither supports nor contradicts the search"
+        )
+    return "the prediction and the search agree: their ranges overlap"
 
 
 def _think_times(capacity: Capacity) -> list[Block]:
     """Other think times, scaled from the answer, and predicted from the levels without think time."""
-    scaled = {at.think_s: [str(at.users), range_text(at.low, at.high)] for at in capacity.at_think_times}
+    is_at_least = capacity.status == "at_least"
+    scaled = {
+        at.think_s: [f"{at.users} or more"] if is_at_least else [str(at.users), range_text(at.low, at.high)]
+        for at in capacity.at_think_times
+    }
     notes, answer, heading = [], capacity.answer, ""
     if scaled and answer is not None and answer.think_s:
-        heading = f"scaled from the estimated {answer.amount:g}"
-        scaled[answer.think_s] = [f"{answer.amount:g} (estimated)", range_text(*answer.range)]
+        heading = f"scaled from {'at least' if is_at_least else 'the estimated'} {answer.amount:g}"
+        cells = [f"{answer.amount:g} (estimated)", range_text(*answer.range)]
+        scaled[answer.think_s] = [f"{answer.amount:g} or more"] if is_at_least else cells
         found = f"{answer.amount:g} users who think {duration(answer.think_s)}, the only think time tested"
         notes = [f"scaled: so many users send as many requests per second as {found}"]
     if capacity.prediction is None:
         rows = [[duration(think_s), *scaled[think_s]] for think_s in sorted(scaled)]
-        return [Table(("think time", f"users, {heading}", "its range"), rows, "rll"), Notes(notes)]
+        headers = ["think time", f"users, {heading}", *([] if is_at_least else ["its range"])]
+        return [Table(headers, rows, "r" + "l" * (len(headers) - 1)), Notes(notes)]
     rows = []
     fits = capacity.prediction.fits
     for fit in (fit for fit in fits if not fit.rule):
@@ -231,12 +281,12 @@ def _think_times(capacity: Capacity) -> list[Block]:
         limits = [other for other in fits if other.rule and other.think_s == fit.think_s and other.users is not None]
         bound = min(limits, key=lambda other: (other.users or 0, other.at_least)).rule if limits else ""
         cells = [duration(fit.think_s), _users(fit), range_text(fit.low, fit.high), bound]
-        rows.append(cells + (scaled.get(fit.think_s, ["-", "-"]) if scaled else []))
+        rows.append(cells + (scaled.get(fit.think_s, ["-"] * (2 - is_at_least)) if scaled else []))
     span = f"its {percent(capacity.prediction.confidence)} range"
     headers = ["think time", "predicted by a queueing model", span, "limited by"]
-    headers += [heading, "scaled range"] if scaled else []
+    headers += [heading, *([] if is_at_least else ["scaled range"])] if scaled else []
     notes.append("predicted: by a queueing model, only from the loads without think time (docs/capacity-models.md)")
-    notes += [f"prediction: {reason.message}" for reason in capacity.prediction.caveats]
+    notes += [f"prediction: {reason_text(reason.message, reason.code)}" for reason in capacity.prediction.caveats]
     return [Table(headers, rows, "r" + "l" * (len(headers) - 1)), Notes(notes)]
 
 
@@ -254,7 +304,7 @@ def side_of(probe: ProbeResult) -> str:
         return probe.decision
     if abs(probe.leaning) < _FAVOURS:
         return "unclear"
-    return "probably PASS" if probe.leaning > 0 else "probably FAIL"
+    return "leans to PASS" if probe.leaning > 0 else "leans to FAIL"
 
 
 def kind_of(capacity: Capacity) -> str:
@@ -311,8 +361,8 @@ def _notes(capacity: Capacity) -> Notes:
         sides = {side_of(probe) for probe in probes}
         if fails or sides & {"PASS", "FAIL"}:
             notes.append(f"PASS, FAIL: proven{confidence} by all requests up to then{fails}")
-        if any(side.startswith("probably") for side in sides):
-            notes.append("probably: the requests of this probe favour it, without a proof")
+        if any(side.startswith("leans to") for side in sides):
+            notes.append("leans to: the requests of this probe favour it, without a proof")
         if "unclear" in sides:
             notes.append("unclear: the requests of this probe favour neither")
         if any("effective" in _share(hits) for probe in probes for hits in probe.attainment.values()):

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from loadbench.results.capacity import Capacity
     from loadbench.results.run import Run
 
-_SIDES = ("PASS", "probably PASS", "unclear", "probably FAIL", "FAIL")
+_SIDES = ("PASS", "leans to PASS", "unclear", "leans to FAIL", "FAIL")
 # Where the model has more points than this, every second one tells as much.
 _MOST_POINTS = 60
 
@@ -62,7 +62,8 @@ def _shares(capacity: Capacity, x: str) -> Chart:
 
 def _limits(capacity: Capacity) -> list[Mark]:
     answer = capacity.answer
-    return [] if answer is None else [Mark(answer.amount, f"estimate {answer.amount:g}")]
+    name = "at least" if capacity.status == "at_least" else "estimate"
+    return [] if answer is None else [Mark(answer.amount, f"{name} {answer.amount:g}")]
 
 
 def _search(capacity: Capacity, x: str) -> Chart:

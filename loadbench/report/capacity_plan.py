@@ -59,7 +59,7 @@ def capacity_plan_document(scenario: Scenario, request: Sequence[str] = (), *, v
         ("verification", "1 or more", f"at least {_rounded(budget.reserved_ns)}"),
     ]
     if settings.require == "proven":
-        steps.append(("proving", "until both ends are proven", "each at most half of the time left"))
+        steps.append(("test", "until both ends are proven", "each at most half of the time left"))
     if scenario.measures_curve and budget.step_ns > LEAST_WARM_UP_NS:
         steps.insert(0, ("throughput without think time", f"{MAX_STEPS} at most", f"{_rounded(budget.step_ns)} each"))
     warm_up = "one response and think time" if scenario.think else "one response"

@@ -14,7 +14,7 @@ from loadbench.plan.gate import COST, ENERGY
 from loadbench.plan.objective import FAILURES, RATES
 from loadbench.plan.server_url import UNVERIFIED
 from loadbench.report.document import Block, Document, Notes, Table, Text
-from loadbench.report.values import counted, duration, percent, significant
+from loadbench.report.values import counted, duration, percent, reason_text, significant
 from loadbench.results.compare import TOO_FEW_REQUESTS
 
 if TYPE_CHECKING:
@@ -180,4 +180,4 @@ def _notes(comparison: Comparison) -> list[str]:
         parts += [f"B's differs from A's for {len(texts.differing)}"] if texts.differing else []
         parts += [f"a side differs from itself for {len(texts.unsteady)}"] if texts.unsteady else []
         lines.append(f"response texts: {', '.join(parts)}: more than the speed differs")
-    return lines + [f"{caveat.message}; {caveat.advice}" for caveat in comparison.caveats]
+    return lines + [f"{reason_text(caveat.message, caveat.code)}; {caveat.advice}" for caveat in comparison.caveats]

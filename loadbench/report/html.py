@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from loadbench import __version__
 from loadbench.report.chart import drawing, page_colors, page_style, sample, table_rows
-from loadbench.report.document import Chart, Choice, Heading, HeatMap, Notes, Table, Tiles, tone
+from loadbench.report.document import COMMAND, Chart, Choice, Heading, HeatMap, Notes, Table, Tiles, tone
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -149,12 +149,16 @@ def _island(data: object) -> str:
 @cache
 def _template() -> Template:
     from jinja2 import Environment, StrictUndefined  # noqa: PLC0415 - only pages need it
-    from markupsafe import Markup  # noqa: PLC0415
+    from markupsafe import Markup, escape  # noqa: PLC0415
 
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     # For what this package made, and which is escaped already: drawings, the style, the script and the island.
     environment.filters["ours"] = Markup
     environment.filters["plain"] = _plain
+    # Escaped first: a command of ours has nothing that this changes.
+    environment.filters["prose"] = lambda text: Markup(  # noqa: S704
+        COMMAND.sub(r"<code>\1</code>", str(escape(_plain(text))))
+    )
     return environment.from_string(_read("page.html.j2"))
 
 

@@ -17,6 +17,7 @@ from loadbench.core.errors import ExitCode
 from loadbench.core.text import printable
 from loadbench.plan.cells import cell_text
 from loadbench.report.compare import gate_change
+from loadbench.report.values import reason_text
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -161,7 +162,7 @@ def _level_suite(run: Run, level: LevelResult, undecided: str) -> Suite:
     # Build servers make packages of the dots in a class name.
     name = f"loadbench.{level.model.replace('.', '_')}.{level.load.label.replace('.', '_')}"
     verdict = level.verdict
-    reasons = [f"{reason.message}; {reason.advice}" for reason in verdict.reasons]
+    reasons = [f"{reason_text(reason.message, reason.code)}; {reason.advice}" for reason in verdict.reasons]
     cases: list[Case] = []
     for decided in level.objectives:
         value = "" if decided.value is None else f"value {decided.value:.6g}"

@@ -16,6 +16,7 @@ from loadbench.core.text import printable, printable_json
 from loadbench.core.units import NS_PER_S
 from loadbench.record.histogram import Histogram
 from loadbench.record.outcome import Outcome, failed_of
+from loadbench.report.values import reason_text
 from loadbench.results.folder import slug
 from loadbench.results.run import ClosedLoad
 
@@ -149,7 +150,7 @@ def _report(run: Run, stage: int, level: LevelResult, prefix: str) -> dict[str, 
 
 
 def _verdict(level: LevelResult) -> str:
-    reasons = [f"{reason.message}; {reason.advice}" for reason in level.verdict.reasons]
+    reasons = [f"{reason_text(reason.message, reason.code)}; {reason.advice}" for reason in level.verdict.reasons]
     return f"{level.verdict.status}: {'. '.join(reasons)}" if reasons else level.verdict.status
 
 

@@ -37,7 +37,7 @@ from loadbench.report.run_charts import (
     trade_off_chart,
 )
 from loadbench.report.terms import TERMS
-from loadbench.report.values import counted, disk_size, duration, memory_size, significant
+from loadbench.report.values import counted, disk_size, duration, memory_size, reason_text, significant
 from loadbench.results.quality import read_quality
 from loadbench.results.readings import read_readings
 from loadbench.results.requests import read_requests
@@ -124,13 +124,11 @@ def run_blocks(run: Run, folder: Path | None, *, levels: Sequence[LevelResult] |
     return [*blocks, Heading("Notes"), *map(Notes, notes(run))]
 
 
-def words() -> list[Block]:
-    """What the figures of a page are, for readers who did not measure."""
+def words(*more: str) -> list[Block]:
+    """What the figures of a page are, for readers who did not measure; with `more` terms."""
     texts = {term.name: term.text.replace("`", "") for term in TERMS}
-    return [
-        Heading("Words"),
-        Table((), [(shown, texts[name]) for name, shown in _WORDS.items() if name in texts], "ll"),
-    ]
+    shown = {name: name for name in more} | _WORDS
+    return [Heading("Words"), Table((), [(word, texts[name]) for name, word in shown.items() if name in texts], "ll")]
 
 
 def conclusion(run: Run) -> list[str]:
@@ -236,7 +234,8 @@ def _tiles(run: Run) -> list[tuple[str, str, str]]:
     tiles.append(("highest throughput", rate, f"at {_load(best)}{whose}{doubt}"))
     if len(by_model(run)) == 1:
         at = knee(run.levels)
-        if at is not None:
+        # With think times, that throughput grows with the users says nothing of a knee.
+        if at is not None and not (at.high is None and getattr(at.top, "think", None)):
             where = "not reached" if at.high is None else _text_of(at.high.label)
             note = "throughput stops growing here" if at.high is not None else "throughput may still grow"
             if at.high is None and at.beyond:
@@ -250,7 +249,8 @@ def _tiles(run: Run) -> list[tuple[str, str, str]]:
         tiles.append((f"first token, {lowest}", duration(ttft.p50), f"median at {_load(first)}{doubt}"))
     counts = {status: sum(level.verdict.status == status for level in run.levels) for status in _STATUSES}
     others = ", ".join(f"{count} {status}" for status, count in counts.items() if count and status != "VALID")
-    tiles.append(("valid levels", f"{counts['VALID']} of {len(run.levels)}", others or "the figures can be believed"))
+    others = f"{others}: see the verdicts" if others else "the figures can be used"
+    tiles.append(("VALID levels", f"{counts['VALID']} of {len(run.levels)}", others))
     failed, of = map(sum, zip(*(failed_of(level.outcomes, level.missed) for level in run.levels), strict=True))
     tiles.append(("failed requests", f"{failed:,}", f"of {of:,}"))
     return tiles
@@ -298,8 +298,8 @@ def requested(run: Run) -> Table:
     windows = [level.window_s for level in run.levels]
     measured = ", ".join(dict.fromkeys(duration(value) for value in (min(windows), max(windows)))) if windows else ""
     requests = load.get("requests")
-    add("measured per level", load.get("duration") or (f"{requests} requests" if requests else ""))
-    add("window", measured.replace(", ", " to "))
+    window = f"window of {measured.replace(', ', ' to ')}" if measured else ""
+    add("measured per level", load.get("duration") or (f"{requests} requests" if requests else ""), window)
     if run.imported is None:
         add("warm-up", load.get("warm_up") or "chosen by loadbench")
         add("prompts", *_prompts_of(work, run))
@@ -344,7 +344,7 @@ def requested(run: Run) -> Table:
     git = about.get("git")
     if isinstance(git, dict) and git.get("commit"):
         add("git commit", str(git["commit"])[:12], "with changes" if git.get("dirty") else "")
-    add("settings", f"identity {run.content_hash}" if run.content_hash else "")
+    add("settings", f"{run.content_hash[:12]} (two runs with the same code had the same)" if run.content_hash else "")
     return Table((), rows, "ll")
 
 
@@ -401,10 +401,11 @@ def _verdicts(run: Run) -> list[Block]:
         for status, reason in [*reasons, *(("note", caveat) for caveat in reasons_of(run, level, "caveats"))]:
             rows.setdefault((status, reason.code, reason.advice), []).append((index, reason.message))
     shown = []
-    for (status, _, advice), places in rows.items():
+    for (status, code, advice), places in rows.items():
         why = "; ".join(f"{level_place(run, index)}: {message}" for index, message in places[:2])
         others = [index for index, _ in places[2:]]
-        shown.append([status, why + (f"; also {level_place(run, *others)}" if others else ""), advice])
+        why += f"; also {level_place(run, *others)}" if others else ""
+        shown.append([status, reason_text(why, code), advice])
     good = sum(level.verdict.status == "VALID" for level in run.levels)
     means = "in a VALID level the load generator kept up, the server was steady, and there were enough responses"
     lines = [f"{good} of {counted(len(run.levels), 'level')} VALID; {means}."]

@@ -10,7 +10,7 @@ from loadbench.analyze.level.rebuild import run_in
 from loadbench.core.errors import BadInput
 from loadbench.plan.cells import cell_text
 from loadbench.report.capacities import capacities_document
-from loadbench.report.capacity import capacity_document, claim_texts, kind_of
+from loadbench.report.capacity import capacity_document, claim_texts, kind_of, range_text
 from loadbench.report.capacity_charts import capacity_charts
 from loadbench.report.compare import compare_document
 from loadbench.report.compare_chart import comparison_charts
@@ -18,6 +18,7 @@ from loadbench.report.document import Block, Choice, Document, Heading, Notes, T
 from loadbench.report.grid import depth_charts, front_chart, grid_document, with_conclusion
 from loadbench.report.page import conclusion, levels_of_runs, requested, run_blocks, run_page, summary, when, words
 from loadbench.report.run import level_table, notes
+from loadbench.report.shown import levels_of_searches
 from loadbench.report.values import counted, duration, significant
 from loadbench.results.capacity import FILE, SEVERAL_FILE, read_capacities, read_capacity
 from loadbench.results.folder import read_run
@@ -30,10 +31,31 @@ if TYPE_CHECKING:
 
     from loadbench.results.capacity import Capacity
     from loadbench.results.compare import Comparison
+    from loadbench.results.prediction import BottleneckKind
     from loadbench.results.run import Run
 
 # A page of more runs would show none of them.
 MOST_RUNS = 20
+# The terms of a search that its page explains.
+_WORDS = ("probe", "likely", "proven", "verification")
+# The first tile of a search without an answer.
+_NO_ANSWER = {
+    "none": ("nobody", "even the lowest load misses an objective"),
+    "inconclusive": ("not known yet", "the search could not decide, see below"),
+    "client": ("not known yet", "the load generator was the bottleneck"),
+    "interrupted": ("not known yet", "the search was stopped before it could decide"),
+}
+_NOT_REACHED = ("not reached", "it shows at a higher load, if at all")
+# The bottleneck in a word, and what it does.
+_BOTTLENECKS: dict[BottleneckKind, tuple[str, str]] = {
+    "prefill": ("prefill", "reading prompts takes most of the server's time"),
+    "decode": ("decode", "generating tokens takes most of the server's time"),
+    "slots": ("slots", "only so many requests run at once, and others wait"),
+    "memory": ("memory", "the server runs out of memory"),
+    "queue": ("queue", "the server runs one request at a time"),
+    "client": ("loadbench", "the load generator could not make more load"),
+    "unknown": ("not known", "the measurement does not show it"),
+}
 
 
 def page_of(paths: Sequence[Path]) -> Document:
@@ -112,23 +134,42 @@ def capacity_page(capacity: Capacity, run: Run, folder: Path | None) -> Document
     charts = capacity_charts(capacity, run)
     blocks += [Heading("What the answer rests on"), *charts, *rest]
     curve = [run.levels[step.level] for step in capacity.curve if step.level < len(run.levels)]
-    return Document(title, [*blocks, *run_blocks(run, folder, levels=curve), *words()])
+    return Document(title, [*blocks, *run_blocks(run, folder, levels=curve), *words(*_WORDS)])
 
 
 def _answer_tiles(capacity: Capacity) -> list[tuple[str, str, str]]:
     tiles = []
     answer = capacity.answer
+    unit = "users" if capacity.probes and kind_of(capacity) == "users" else "requests/s"
+    if answer is None or capacity.status not in {"found", "at_least"}:
+        tiles.append(("plan with", *_NO_ANSWER.get(capacity.status, _NO_ANSWER["inconclusive"])))
+    elif capacity.status == "at_least":
+        tiles.append(("plan with", f"{answer.amount:g} {unit}", "the highest load allowed; the limit is at least this"))
+    else:
+        low, high = answer.range
+        note = f"the limit is {'proven' if answer.strength == 'proven' else 'likely'} to be {range_text(low, high)}"
+        tiles.append(("plan with", f"at most {answer.amount if low is None else low:g} {unit}", note))
     if answer is not None:
-        unit = "users" if kind_of(capacity) == "users" else "requests/s"
-        think = f", think time {duration(answer.think_s)}" if answer.think_s else ""
-        tiles.append(("best estimate", f"{answer.amount:g} {unit}", f"{answer.strength}{think}"))
+        sure = f"{100 * answer.confidence:g} % confidence"
+        if capacity.status != "at_least":
+            of = "of the limit, as likely too high as too low"
+            tiles.append(("best estimate", f"{answer.amount:g} {unit}", of))
         proven, likely = claim_texts(capacity)
-        tiles.append(("likely range", likely, f"{100 * answer.confidence:g} % confidence"))
-        tiles.append(("proven range", proven, "whatever the curve"))
-        tiles.append(("bottleneck", answer.limit, ""))
+        if likely != "-" and capacity.status != "at_least":
+            tiles.append(("likely range", likely, f"of the limit in {unit}, {sure}"))
+        is_proven = proven != "-"
+        note = f"{unit} that meet the objectives, {sure}" if is_proven else "--require proven measures for a proof"
+        tiles.append(("proven range", proven if is_proven else "none yet", note))
+        if answer.think_s:
+            tiles.append(("think time", duration(answer.think_s), "from a response to the next request, on average"))
+        is_higher = capacity.status == "at_least" and answer.limit == "unknown"
+        tiles.append(("bottleneck", *(_NOT_REACHED if is_higher else _BOTTLENECKS[answer.limit])))
     fleet = capacity.devices
     if fleet is not None and fleet.devices is not None:
-        tiles.append((f"servers for {fleet.people} users", str(fleet.devices), f"{fleet.per_device} users each"))
+        at_most = "at most " if answer is not None and answer.range[1] is None else ""
+        kept = f", {100 * fleet.headroom:g} % kept free" if fleet.headroom else ""
+        each = f"{fleet.per_device} users each{kept}"
+        tiles.append((f"servers for {fleet.people} users", f"{at_most}{fleet.devices}", each))
     spent = f"of a budget of {duration(capacity.budget_s)}"
     tiles.append(("probes", str(len(capacity.probes)), f"in {duration(capacity.spent_s)} {spent}"))
     return tiles
@@ -137,7 +178,7 @@ def _answer_tiles(capacity: Capacity) -> list[tuple[str, str, str]]:
 def _searches_page(folder: Path) -> Document:
     """The searches of several models: the table of all, then each of them."""
     capacities = read_capacities(folder)
-    document = capacities_document(capacities)
+    document = capacities_document(capacities, levels_of_searches(folder))
     options: list[tuple[str, Sequence[Block]]] = []
     for search in capacities.searches:
         inner = folder / capacities.folders.get(search.model, "")
@@ -149,7 +190,7 @@ def _searches_page(folder: Path) -> Document:
         )
     blocks: list[Block] = [Text(["loadbench capacity"]), Heading("All models"), *document.blocks]
     blocks += [Heading("Each model"), Choice("Model", options)] if options else []
-    return Document(document.title, [*blocks, *words()])
+    return Document(document.title, [*blocks, *words(*_WORDS)])
 
 
 # Grids.

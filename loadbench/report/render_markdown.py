@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from loadbench.report.document import PICTURES, Heading, Notes, Table, padded
+from loadbench.report.document import COMMAND, PICTURES, Heading, Notes, Table, padded
 
 if TYPE_CHECKING:
     from loadbench.report.document import Document
@@ -48,9 +48,14 @@ def escaped(text: str) -> str:
     """Foreign text as text: nothing in it becomes a table, a link, code, a tag, an entity or a heading, and where
     GitHub shows it, no address becomes a link and no name a mention.
     """
-    plain = "".join(letter if letter.isprintable() else " " for letter in text)
+    # Every second part is a command of ours.
+    parts = COMMAND.split("".join(letter if letter.isprintable() else " " for letter in text))
+    return "".join(f"`{part}`" if place % 2 else _escaped(part) for place, part in enumerate(parts))
+
+
+def _escaped(text: str) -> str:
     plain = re.sub(
-        r"(?i)([\\`*_|<>\[\]#&]|(?<=http):(?=//)|(?<=https):(?=//)|(?<=ftp):(?=//)|(?<=www)\.)", r"\\\1", plain
+        r"(?i)([\\`*_|<>\[\]#&]|(?<=http):(?=//)|(?<=https):(?=//)|(?<=ftp):(?=//)|(?<=www)\.)", r"\\\1", text
     )
     # Names are found after Markdown has been read, so that only a comment keeps them apart from their sign.
     return re.sub(r"(?<!\w)@(?=\w)|@(?=[\w-]+\.\w)", "@<!-- -->", plain)

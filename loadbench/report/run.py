@@ -19,7 +19,7 @@ from loadbench.plan.server_url import UNVERIFIED
 from loadbench.record.outcome import Outcome, failed_of
 from loadbench.report import machine
 from loadbench.report.document import DETAIL, Block, Document, Heading, Notes, Table, Text
-from loadbench.report.values import counted, duration, half_width, memory_size, percent, significant
+from loadbench.report.values import counted, duration, half_width, memory_size, percent, reason_text, significant
 from loadbench.results.run import ClosedLoad
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ _MOST_NAMED = 8
 # More servers in one table hide the few that matter.
 _MOST_GROUPS = 20
 # The figure of an objective that has a column, as in ttft_p95<1s.
-_FIGURE = re.compile(r"(ttft|tpot|e2e)_(p50|p95|p99)\b")
+_FIGURE = re.compile(r"(ttft|tpot|e2e)_(p50|p90|p95|p99)\b")
 _METRICS = {"ttft_s": "TTFT", "tpot_s": "TPOT", "e2e_s": "E2E"}
 # What a narrow terminal leaves out first has the highest digit. Columns that are not named here are details.
 _RANKS = {
@@ -176,6 +176,9 @@ def level_table(levels: Sequence[LevelResult], *, judged: bool = True) -> Table:
         for level in levels
         if (metric := level.metrics.get(key)) and None not in (metric.interval.get("p999") or (None,))
     }
+    # An objective's own figure is never left out, and one that has no column otherwise gets one.
+    rules = {one.rule for level in levels for one in level.objectives}
+    named = {f"{match[1]} {match[2]}".upper() for rule in rules if (match := _FIGURE.match(rule))}
     rows: list[dict[str, str]] = []
     for level in levels:
         tokens, good = significant(level.throughput.output_tokens_per_s), level.goodput
@@ -188,7 +191,8 @@ def level_table(levels: Sequence[LevelResult], *, judged: bool = True) -> Table:
         }
         for key, name in _METRICS.items():
             metric = level.metrics.get(key)
-            row |= {f"{name} {point}": quantile(metric, point) for point in ("p50", "p95", "p99")}
+            points = ("p50", "p90", "p95", "p99") if f"{name} P90" in named else ("p50", "p95", "p99")
+            row |= {f"{name} {point}": quantile(metric, point) for point in points}
             row |= {f"{name} p99.9": quantile(metric, "p999")} if key in known else {}
         row |= {"ok": str(level.outcomes.get("ok", 0)), "failed": str(failed_of(level.outcomes)[0])}
         row |= {"gave up": str(level.outcomes.get("gave_up", 0))} if with_gave_up else {}
@@ -199,9 +203,7 @@ def level_table(levels: Sequence[LevelResult], *, judged: bool = True) -> Table:
             )
         rows.append(row | ({"verdict": verdict(level)} if judged else {}))
     headers = tuple(rows[0]) if rows else ()
-    # An objective's own figure is never left out; failures are where there are none.
-    rules = {one.rule for level in levels for one in level.objectives}
-    named = {f"{match[1]} {match[2]}".upper() for rule in rules if (match := _FIGURE.match(rule))}
+    # Failures are left out where there are none.
     ranks = _RANKS | ({} if any(failed_of(level.outcomes)[0] for level in levels) else {"failed": "5"})
     rank = "".join("0" if header.upper() in named else ranks.get(header, DETAIL) for header in headers)
     return Table(headers, [list(row.values()) for row in rows], "r" * (len(headers) - judged) + "l" * judged, rank=rank)
@@ -504,8 +506,8 @@ def _reason_notes(run: Run, kind: Literal["verdict", "caveats"]) -> list[str]:
     for reasons in found.values():
         (first, places), *others = reasons.items()
         also = [index for _, indexes in others for index in indexes]
-        more = f" (also {level_place(run, *also)})" if also else ""
-        lines.append(f"{level_place(run, *places)}: {first.message}{more}; {first.advice}")
+        more = f", also {level_place(run, *also)}" if also else ""
+        lines.append(f"{level_place(run, *places)}: {reason_text(first.message, first.code)}{more}; {first.advice}")
     return lines
 
 

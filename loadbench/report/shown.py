@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
-    from loadbench.results.run import Run
+    from loadbench.results.run import LevelResult, Run
 
 # The formats of data, which have each run as it is, whatever its command made of it.
 DATA_FORMATS: Final = frozenset({"csv", "hlog", "hgrm", "llmd"})
@@ -66,6 +66,13 @@ def runs_at(path: Path) -> list[Shown]:
         measured = [(inner, cell) for inner, cell in cells if (inner / "run.json").is_file()]
         return [Shown(run_in(inner), inner, {"cell": cell.folder}, cell.values) for inner, cell in measured]
     return [Shown(run_in(folder), folder)]
+
+
+def levels_of_searches(folder: Path) -> dict[str, Sequence[LevelResult]]:
+    """By model, the levels of each search in a folder of several."""
+    by_name = {one.facts["search"]: one.run.levels for one in runs_at(folder)}
+    folders = read_capacities(folder).folders
+    return {model: by_name[name] for model, name in folders.items() if name in by_name}
 
 
 def pairs_shown(a: Sequence[Run], b: Sequence[Run]) -> list[Shown]:

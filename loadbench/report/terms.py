@@ -45,7 +45,9 @@ class Term:
 
 
 _NO_TOKEN = "there was no token"
-_GENERATOR = "give the load generator its own core, add --workers, or reduce the load"
+_GENERATOR = (
+    "end other programs on its machine; else give the load generator its own core, add --workers, or reduce the load"
+)
 
 # fmt: off
 TERMS: Final[tuple[Term, ...]] = (
@@ -104,13 +106,14 @@ TERMS: Final[tuple[Term, ...]] = (
     Term("connect", "figure", "Name look-up, TCP and TLS of a new connection. It is in no latency.",
          "connected − begin of connecting", "the connection was reused"),
     Term("server_queue", "figure", "Time in the server's queue, as the server itself reports it.", "",
-         "the server does not report it", see=("server_prefill",)),
+         "the server does not report it", see=("server_prefill",), also=("ttft queue",)),
     Term("server_prefill", "figure", "Time to process the prompt, as the server itself reports it.", "",
-         "the server does not report it", see=("server_queue", "server_decode")),
+         "the server does not report it", see=("server_queue", "server_decode"), also=("ttft prefill",)),
     Term("server_decode", "figure", "Time to generate after the first token, as the server itself reports it.", "",
          "the server does not report it", see=("server_prefill",)),
     Term("server_rest", "figure", "The part of TTFT that the server's own times do not explain: network, HTTP.",
-         "ttft − server_queue − server_prefill", "the server does not report its times", see=("server_prefill",)),
+         "ttft − server_queue − server_prefill", "the server does not report its times", see=("server_prefill",),
+         also=("ttft rest",)),
 
     # Timestamps.
     Term("due", "mark", "The schedule says that the request starts. In a closed loop: the user's previous response has "
@@ -143,7 +146,8 @@ TERMS: Final[tuple[Term, ...]] = (
     Term("concurrency", "level", "Requests in flight, averaged over the time of the window.",
          "∫ requests in flight dt ÷ window", also=("in flight",), see=("users",)),
     Term("failures", "level", "The share of measured requests that failed, with arrivals that were not sent. "
-         "Requests that were given up are in neither side.", "failed ÷ (failed + ok)", see=("outcome",)),
+         "Requests that were given up are in neither side.", "failed ÷ (failed + ok)",
+         see=("outcome", "failures (code)")),
     Term("interval", "level", "The 95 % confidence interval of a figure. An open end (↑) means that too few "
          "independent requests lie beyond the percentile to bound it.", see=("effective n",),
          also=("confidence interval",)),
@@ -182,8 +186,8 @@ TERMS: Final[tuple[Term, ...]] = (
          see=("proven", "likely", "objective")),
     Term("probe", "concept", "A short level of a capacity search. It ends as soon as it has decided whether its load "
          "meets the objectives.", see=("level", "capacity", "verification")),
-    Term("verification", "concept", "The last level of a capacity search: it measures the load that the search "
-         "estimates.", see=("probe", "likely"), also=("verified",)),
+    Term("verification", "concept", "The last probe of a capacity search: it measures the low end of the likely range, "
+         "to see whether it meets the objectives.", see=("probe", "likely"), also=("verified",)),
     Term("proven", "concept", "Of a capacity: shown by the search's tests, whatever the curve.", see=("likely",)),
     Term("likely", "concept", "Of a capacity: by a curve fitted to all requests, verified by a final measurement.",
          see=("proven",)),
@@ -201,6 +205,9 @@ TERMS: Final[tuple[Term, ...]] = (
     Term("CPU time per event", "concept", "Processor time of the load generator for each event that it read. It is "
          "part of no latency; a rise from run to run means that loadbench or its machine became slower.",
          see=("lateness",)),
+    Term("event loop", "concept", "The part of the load generator that sends requests and reads responses, one after "
+         "another. It lags where it has no core: other programs use the machine, or there is too much load for it.",
+         see=("loop_lag", "late_reads", "late_start")),
     Term("slots", "concept", "How many requests a server works on at once; further ones wait in its queue.",
          others=(("vLLM", "--max-num-seqs"), ("llama.cpp", "--parallel"))),
     Term("timestamp", "concept", "The moment when bytes arrived. On Linux the kernel's, so that a busy load generator "
@@ -244,14 +251,17 @@ TERMS: Final[tuple[Term, ...]] = (
          "requests in flight grew.", remedy="warm up longer; where requests grew, the rate is above capacity",
          see=("OVERLOADED",)),
     Term("late_start", "code", "The load generator sent requests late.", remedy=_GENERATOR, see=("lateness",)),
-    Term("loop_lag", "code", "Timestamps are taken at the read, and the load generator read late.", remedy=_GENERATOR),
+    Term("loop_lag", "code", "The load generator read late, and timestamps are taken at the read (not on Linux, or "
+         "with --transport httpx): 1 read in 100 was later than 1 ms and than 5 % of the median ITL.",
+         remedy=_GENERATOR, see=("event loop", "lateness")),
     Term("stood_still", "code", "The load generator, or the whole machine, stood still for more than 2 s.",
          remedy="keep the machine from sleeping, and measure again"),
     Term("clock_step", "code", "The wall clock was set during the level.", remedy="measure again"),
     Term("late_first_tokens", "code", "So many first tokens were read after a later one that TTFT may be too long.",
          remedy=_GENERATOR, see=("timestamp",)),
-    Term("late_reads", "code", "More than 0.5 % of events were read so late that they got a later one's timestamp.",
-         remedy=_GENERATOR, see=("timestamp",)),
+    Term("late_reads", "code", "More than 0.5 % of events were read so late that they got a later one's timestamp, "
+         "or several that the server sent apart came in one read of an event loop that lagged.",
+         remedy=_GENERATOR, see=("timestamp", "event loop")),
     Term("protocol", "code", "A response could not be parsed.", remedy="see the failures in the report, and --api"),
     Term("unread_frames", "code", "More than 1 % of good responses had frames that are no part of a response.",
          remedy="see the quotation in the report"),

@@ -54,6 +54,11 @@ def counted(number: int, noun: str) -> str:
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
+def reason_text(message: str, code: str) -> str:
+    """A reason with its code, which `loadbench explain` and the documents know."""
+    return f"{message} ({code})" if code else message
+
+
 def clipped(text: str, most: int) -> str:
     """The first `most` letters; `…` stands for the rest."""
     return text if len(text) <= most else text[: most - 1] + "…"

@@ -23,6 +23,7 @@ from loadbench.plan.settings import settings
 from loadbench.report.csv import safe
 from loadbench.report.document import Document, Notes, Table, Text
 from loadbench.report.run import equality_notes, title
+from loadbench.report.values import reason_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -137,7 +138,9 @@ def _notes(run: Run, rows: Sequence[ModelRounds]) -> list[str]:
             lines.append(f"{row.alias}: {missing} had no complete response and are in no figure")
     for level in run.levels:
         for reason in level.verdict.reasons:
-            lines.append(f"{level.model}: {level.verdict.status}: {reason.message}; {reason.advice}")
+            lines.append(
+                f"{level.model}: {level.verdict.status}: {reason_text(reason.message, reason.code)}; {reason.advice}"
+            )
     lines += [] if run.complete else ["the run is not complete: it was stopped or is still running"]
     lines += [f"{row.alias}: no token counts" for row in rows if row.status == "ok" and row.tokens_per_s is None]
     return lines + equality_notes(run.outputs or ())

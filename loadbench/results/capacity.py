@@ -119,8 +119,8 @@ class CapacityAnswer(_Load, frozen=True, kw_only=True):
 
     `low` is *proven* to meet the objectives, and the next load after `high` is proven not to (for a rate, `high`
     itself). From `likely_low` to `likely_high` is where a curve fitted to all requests has the capacity. An end that
-    is not known is null. `strength`: the range that answers, *proven* or *likely*, is narrow; for a likely answer the
-    verification also agrees; otherwise there is only the *estimate*.
+    is not known, or may lie beyond the highest load allowed, is null. `strength`: the range that answers, *proven* or
+    *likely*, is narrow; for a likely answer the verification also agrees; otherwise there is only the *estimate*.
     """
 
     low: float | None
@@ -136,6 +136,8 @@ class CapacityAnswer(_Load, frozen=True, kw_only=True):
     def range(self) -> tuple[float | None, float | None]:
         """The range that answers: the proven one if it is the stronger claim or the only one, else the likely one."""
         proven = self.strength == "proven" or self.likely_low is None
+        # Nothing bounds it from above, and the proven end is no lower.
+        proven = proven or (self.likely_high is None and self.low is not None and self.low >= (self.likely_low or 0))
         return (self.low, self.high) if proven else (self.likely_low, self.likely_high)
 
 
@@ -223,6 +225,11 @@ def read_capacity(folder: Path) -> Capacity:
     if answer is not None and capacity.status == "found" and answer.strength == "estimate":
         # Before there were likely answers, every answer that was found was proven.
         capacity = msgspec.structs.replace(capacity, answer=msgspec.structs.replace(answer, strength="proven"))
+    if answer is not None and capacity.status == "at_least":
+        # Older versions ended these ranges at the highest load allowed, which is not where the capacity ends.
+        scaled = [msgspec.structs.replace(at, high=None) for at in capacity.at_think_times]
+        answer = msgspec.structs.replace(answer, likely_high=None)
+        capacity = msgspec.structs.replace(capacity, answer=answer, at_think_times=scaled)
     return capacity
 
 

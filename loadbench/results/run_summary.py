@@ -245,7 +245,9 @@ def _found(search: _Search) -> CapacityFound:
     answer = search.answer
     if answer is None:
         return CapacityFound(model=search.model, status=search.status)
-    proven = answer.strength == "proven" or answer.likely_low is None
+    # Where nothing bounds it from above, what is proven says more than the curve.
+    reached = answer.likely_high is None and answer.low is not None and answer.low >= (answer.likely_low or 0)
+    proven = answer.strength == "proven" or answer.likely_low is None or reached
     return CapacityFound(
         model=search.model,
         status=search.status,

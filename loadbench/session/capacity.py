@@ -204,7 +204,7 @@ class Searches:
         result = self.result
         if isinstance(result, Capacity):
             return capacity_document(result, self.writers[0].run.levels)
-        return capacities_document(result)
+        return capacities_document(result, {writer.capacity.model: writer.run.levels for writer in self.writers})
 
     def shown(self) -> list[Shown]:
         """The probes, as the levels of a run for each model."""

@@ -138,9 +138,9 @@ def stub(run_path: Path | None, scenario: Scenario, environment: Mapping[str, st
 
     complete = event_loop.run(until_stopped, collect)
     if not answers:
-        raise Interrupted("stopped before the first answer", hint="nothing is kept")
+        raise Interrupted("stopped before the first response", hint="nothing is kept")
     if complete and all(answer.failure for answer in answers):
-        raise TargetUnavailable(f"no model answered: {answers[0].failure}", hint="see `loadbench doctor`")
+        raise TargetUnavailable(f"no model responded: {answers[0].failure}", hint="see `loadbench doctor`")
     return Annotation(run=run_name, answers=answers, complete=complete)
 
 

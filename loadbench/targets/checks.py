@@ -52,7 +52,7 @@ async def run_checks(
     checks = [Check(f"by {step.source}", "ok" if step is used else "skip", step.finding) for step in steps]
     if url is None:
         checks.append(Check("discovery", "fail", "Foundry Local was not found", NOT_FOUND_HINT))
-        checks += skipped("endpoint", "models", "probe")
+        checks += skipped("endpoint", "models", "response")
         return CheckReport(checks=[*checks, disk(Path.cwd()), descriptors(), ports(), clock(), *processor()])
     checks += await _name_checks(url)
     proxies = [name for name in _PROXIES if environment.get(name) or environment.get(name.lower())]
@@ -75,7 +75,7 @@ async def run_checks(
         advice = f"its port changes at each start: use --url {moved_url}"
         moved = [Check("moved port", "warn" if failure is None else "fail", message, advice)]
     if failure is not None:
-        checks += [failure, *moved, *skipped("models", "probe")]
+        checks += [failure, *moved, *skipped("models", "response")]
         return CheckReport(checks=[*checks, disk(Path.cwd()), descriptors(), ports(), clock(), *processor()])
     prepared = Prepared(scenario=scenario, target=target, service=service, catalogue=catalogue)
     kind = "" if service is None else f", Foundry Local {service.dialect.removeprefix('foundry-')}"
@@ -106,13 +106,13 @@ async def _adapter_checks(scenario: Scenario, environment: Mapping[str, str]) ->
     try:
         prepared = await prepare(scenario, environment, url="")
     except LoadbenchError as error:
-        return [Check("adapter", "fail", error.message, error.hint), *skipped("loaded", "probe"), *places]
+        return [Check("adapter", "fail", error.message, error.hint), *skipped("loaded", "response"), *places]
     target, (model, *_) = prepared.target, prepared.models
     checks = [Check("adapter", "ok", target.base_url.removeprefix("adapter:"))]
     checks += [Check("models", "fail", reason) for reason in prepared.missing.values()]
     loaded = await _loaded(prepared, model)
     if loaded.status == "fail":
-        return [*checks, loaded, *skipped(f"probe {model}"), *places]
+        return [*checks, loaded, *skipped(f"response {model}"), *places]
     context, memory = getattr(target.adapter, "context", None), machine.memory()
     probe = ModelProbe(prepared, model=model, machine=machine)
     checks += [loaded, *await probe.run(ask_limit=False)]
@@ -153,7 +153,7 @@ async def _model_checks(prepared: Prepared, machine: Machine) -> list[Check]:
             prepared.models, notes = choose_models(target, wanted or (target.models or ())[:1] or None)
             checks += [Check("models", "warn", note, "check the name") for note in notes.values()]
     except LoadbenchError as error:
-        return [Check("models", "fail", error.message, error.hint), *skipped("probe")]
+        return [Check("models", "fail", error.message, error.hint), *skipped("response")]
     checks += [Check("models", "fail", reason) for reason in prepared.missing.values()]
     for model in prepared.models:
         if model in prepared.missing:
@@ -164,7 +164,7 @@ async def _model_checks(prepared: Prepared, machine: Machine) -> list[Check]:
             loaded = await _loaded(prepared, model)
             checks.append(loaded)
             if loaded.status == "fail":
-                checks += skipped(f"probe {model}")
+                checks += skipped(f"response {model}")
                 continue
         native = service is not None and service.dialect is Dialect.NATIVE
         probe = ModelProbe(prepared, model=model, machine=machine)

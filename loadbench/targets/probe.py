@@ -77,7 +77,7 @@ class ModelProbe:
             await transport.aclose()
 
     async def _checks(self, connect: Callable[[str], Client], *, ask_limit: bool) -> list[Check]:
-        name, prepared = f"probe {self._model}", self._prepared
+        name, prepared = f"response {self._model}", self._prepared
         before_all = len(prepared.adapted)
         try:
             first = await adapt.first_response(prepared, self._model, connect, _PROBE, max_tokens=_PROBE_TOKENS)

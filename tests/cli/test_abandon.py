@@ -188,7 +188,7 @@ def test_the_same_users_give_up_on_two_workers(tmp_path):
         (("sweep", "--abandon", "5%"), "as in 5%@2s or 5%@first:2s"),
         (("sweep", "--abandon", "5%@soon"), "'soon' is not a duration"),
         (("workshop", "--abandon", "5%@2s"), "--abandon: the workshop's benchmark is one user"),
-        (("score", "stub", "--abandon", "5%@2s"), "--abandon: each answer is collected once, without load"),
+        (("score", "stub", "--abandon", "5%@2s"), "--abandon: each response is collected once, without load"),
         (
             ("capacity", "--slo", "e2e_p95<3s", "--abandon", "100%@2s"),
             "--abandon: all users would give up before e2e_p95<3s can be decided",

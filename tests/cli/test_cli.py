@@ -277,6 +277,13 @@ def test_reader_who_leaves_is_no_error(sweep, tmp_path):
 # Doctor and serve.
 
 
+def test_serve_listens_nowhere_by_an_empty_host(tmp_path):
+    """An empty one, as an unset variable leaves it, would be every address of this machine."""
+    done = loadbench("serve", "--host", "", "--port", "0", cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "--host: is empty" in done.stderr
+
+
 def test_doctor_finds_the_simulated_server_well(tmp_path):
     """It says what it checked, and that it is not a real one."""
     done = loadbench("doctor", cwd=tmp_path)
@@ -292,7 +299,7 @@ def test_doctor_tells_programs_too(server, tmp_path):
     assert document["schema"] == "loadbench.doctor/1"
     assert document["simulated"] is False
     checks = {(check["name"], check["status"]) for check in document["checks"]}
-    assert {("endpoint", "ok"), ("models", "warn"), ("probe alpha", "ok"), ("probe gamma", "fail")} <= checks
+    assert {("endpoint", "ok"), ("models", "warn"), ("response alpha", "ok"), ("response gamma", "fail")} <= checks
     assert all(set(check) == {"name", "status", "message", "advice"} for check in document["checks"])
     assert done.returncode == 6
 
@@ -311,7 +318,7 @@ def test_doctor_skips_what_a_failure_makes_pointless(tmp_path):
     checks = {check["name"]: check for check in json.loads(done.stdout)["checks"]}
     assert checks["endpoint"]["status"] == "fail"
     assert checks["endpoint"]["advice"]
-    assert checks["models"]["status"] == checks["probe"]["status"] == "skip"
+    assert checks["models"]["status"] == checks["response"]["status"] == "skip"
     assert checks["clock"]["status"] in {"ok", "warn"}
     assert done.returncode == 6
 
@@ -325,7 +332,7 @@ def test_serve_says_ready_and_ends_on_sigterm(tmp_path):
     process.terminate()
     out, err = process.communicate(timeout=LIMIT_S)
     assert (word, process.returncode, out, err) == ("READY", 0, "", "")
-    assert (doctor.returncode, "probe mine" in doctor.stdout) == (0, True)
+    assert (doctor.returncode, "response mine" in doctor.stdout) == (0, True)
 
 
 def test_serve_lists_its_profiles(tmp_path):

@@ -115,7 +115,7 @@ def test_a_baseline_is_kept_and_compared_with(loadbench, kept, tmp_path):
     base = tmp_path / "base.json"
     saved = loadbench("compare", "before", "--save-baseline", str(base), cwd=kept)
     assert (saved.returncode, saved.stdout) == (0, "")
-    assert "saved in" in saved.stderr
+    assert f"written to {base}" in saved.stderr
     done = loadbench("compare", "after", "--baseline", str(base), "--json", cwd=kept)
     assert json.loads(done.stdout)["comparisons"][0]["ratio"] == pytest.approx(1.5, rel=1e-6)
 

@@ -29,6 +29,7 @@ def test_every_use_is_a_scenario_that_loads(use, tmp_path):
     """With comments, the lengths of its kind of user, and objectives; sweep and capacity take it."""
     done = typed("init", "s.toml", "--use", use, "--yes", cwd=tmp_path)
     assert (done.returncode, done.stdout) == (0, "s.toml\n")
+    assert "written to s.toml; next: loadbench sweep s.toml --dry-run" in done.stderr
     text = (tmp_path / "s.toml").read_text(encoding="utf-8")
     assert text.startswith("# How well does ")
     scenario = resolve(flags={}, environment={}, file=tmp_path / "s.toml")

@@ -123,7 +123,7 @@ def test_server_that_goes_away_ends_it(tmp_path):
         b._child.kill()
         code, out, err = ended(process)
     assert (code, "Traceback" in err) == (6, False)
-    assert "B answered nothing at users=" in err
+    assert "B responded to nothing at users=" in err
     assert "1 repeat complete" in err
     assert "A: sim-chat" in out
     assert len(comparison(tmp_path)["a"]["runs"]) == 1

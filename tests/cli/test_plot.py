@@ -97,5 +97,19 @@ def test_comparison_writes_its_page_and_prints_its_text(tmp_path):
 
 def test_open_is_for_pages(tmp_path):
     """Other formats have nothing that a browser should show."""
-    made = loadbench("report", str(SWEEP), "--open", cwd=tmp_path)
+    made = loadbench("report", str(SWEEP), "--open", "--format", "csv", cwd=tmp_path)
     assert (made.returncode, "add --format html" in made.stderr) == (2, True)
+
+
+@pytest.mark.parametrize(
+    ("name", "begins"), [("a.html", "<!DOCTYPE html>"), ("a.md", "# "), ("a.csv", "run,"), ("a.json", "{"), ("a", "")]
+)
+def test_the_name_of_a_file_says_its_format(name, begins, tmp_path):
+    """As it does for --report; a name without an ending gets text, and --format wins."""
+    made = loadbench("report", str(SWEEP), "--out", name, cwd=tmp_path)
+    assert (made.returncode, made.stdout, made.stderr) == (0, "", f"written to {name}\n")
+    text = (tmp_path / name).read_text(encoding="utf-8")
+    assert text.startswith(begins)
+    assert (text == loadbench("report", str(SWEEP), cwd=tmp_path).stdout) is (name == "a")
+    loadbench("report", str(SWEEP), "--format", "csv", "--out", name, cwd=tmp_path)
+    assert (tmp_path / name).read_text(encoding="utf-8").startswith("run,")

@@ -210,7 +210,7 @@ def test_judge_that_is_none_is_an_error(run):
     with judging(lambda *_: "No.") as (url, _):
         done = loadbench("score", "judge", str(made), "--judge-model", "judge-1", "--judge-url", url, cwd=path)
     assert done.returncode == 6
-    assert "judge-1: rated no answer" in done.stderr
+    assert "judge-1: rated no response" in done.stderr
 
 
 def test_person_and_judge_stand_side_by_side(run):

@@ -412,7 +412,7 @@ def test_side_that_falls_silent_ends_it():
         ]
 
     told, _, _ = paired(scenario(duration=S), transports=transports, pairing=Pairing(repeats=6))
-    assert "B answered nothing at users=" in told.failed.message
+    assert "B responded to nothing at users=" in told.failed.message
     assert str(Outcome.HTTP_ERROR) in told.failed.message
     assert 1 <= len(told.complete) < 6
 

@@ -219,9 +219,9 @@ def test_a_search_says_what_is_tested_and_where_it_is():
     progress = Progress(stream, levels=1)
     progress.expect(None, standing=lambda: ["8 to 20 so far", "11 of 20 min left"])
     progress.level_begins(FakeLevel(label="users=12"), "m", 4)
-    assert stream.getvalue() == "testing users=12 of m begins\n"
+    assert stream.getvalue() == "probe at users=12 of m begins\n"
     line = progress.line(FakeLevel(label="users=12"))
-    assert line.startswith("testing users=12 · 8 to 20 so far · 11 of 20 min left · in flight 3 · ")
+    assert line.startswith("probe at users=12 · 8 to 20 so far · 11 of 20 min left · in flight 3 · ")
     assert line.count("left") == 1
 
 

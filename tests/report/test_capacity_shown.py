@@ -7,12 +7,16 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from loadbench.analyze.capacity.fleet_size import fleet_size
 from loadbench.analyze.level.rebuild import run_in
-from loadbench.report.capacity import capacity_document
+from loadbench.report.capacity import capacity_document, trust_lines
+from loadbench.report.document import Tiles
 from loadbench.report.page import run_blocks
+from loadbench.report.pages import capacity_page
 from loadbench.report.render_text import render_text
 from loadbench.report.run import run_document
-from loadbench.results.capacity import read_capacity
+from loadbench.results.capacity import AtThinkTime, read_capacity
+from loadbench.results.prediction import PredictedCapacity
 from loadbench.results.run import FailureCount, Reason, Verdict
 
 FOLDER = next((Path(__file__).parents[2] / "results").glob("*-capacity-*"))
@@ -81,3 +85,124 @@ def test_requests_that_the_search_ended_are_no_failures():
     assert "3 requests ended by the search once it knew enough; this is no failure" in text
     assert "cut before its end" not in str(run_blocks(run, None))
     assert "cut before its end" in render_text(run_document(msgspec.structs.replace(run, scenario={})))
+
+
+# Answers whose ends are open, and what follows from them.
+
+
+def answered(status="found", *, low=None, high=None, likely=(None, None), people=200, headroom=0.2, amount=100):
+    """The saved search with such an answer, and the servers that so many people need."""
+    capacity = read_capacity(FOLDER)
+    strength = "proven" if status == "at_least" else "likely"
+    ends = {"low": low, "high": high, "likely_low": likely[0], "likely_high": likely[1]}
+    answer = msgspec.structs.replace(capacity.answer, users=amount, strength=strength, **ends)
+    least, most = answer.range
+    fleet = fleet_size(people, int(least or 0), headroom=headroom, capacity_high=None if most is None else int(most))
+    scaled = [AtThinkTime(think_s=3.0, users=50, low=50 if least else None, high=None if most is None else 60)]
+    return msgspec.structs.replace(capacity, status=status, answer=answer, devices=fleet, at_think_times=scaled)
+
+
+def shown(capacity):
+    return " ".join(render_text(capacity_document(capacity), width=400).split())
+
+
+@pytest.mark.parametrize(
+    ("facts", "said"),
+    [
+        (
+            {"likely": (70, 91)},
+            (
+                "200 users need 4 such servers with at most 56 users each (80 % of the likely 70); 3 would be enough "
+                "if each can serve 91, also with 20 % kept free."
+            ),
+        ),
+        ({"likely": (70, 80), "headroom": 0.0}, "200 users need 3 such servers with at most 70 users each"),
+        (
+            {"status": "at_least", "low": 200},
+            (
+                "1 such server is enough for 200 users with nothing kept free. With 20 % kept free, 2 are enough (at "
+                "most 160 users each: 80 % of the proven 200); whether fewer are is not known; a search with a higher "
+                "--at-most can tell."
+            ),
+        ),
+        (
+            {"status": "at_least", "low": 200, "people": 150},
+            "150 users need 1 such server, also with 20 % kept free (80 % of the proven 200).",
+        ),
+        (
+            {"status": "at_least", "low": 200, "people": 900, "headroom": 0.0},
+            "900 users need at most 5 such servers with at most 200 users each (100 % of the proven 200), and maybe",
+        ),
+        (
+            {"status": "inconclusive", "low": 30, "likely": (20, None)},
+            "7 such servers are enough for 200 users with nothing kept free. With 20 % kept free, 9 are enough",
+        ),
+        ({"status": "inconclusive"}, "Servers for 200 users: unknown, because no server is sure to serve"),
+    ],
+)
+def test_the_number_of_servers_does_not_contradict_the_answer(facts, said):
+    """Where the limit of one is not known, it is the most that are needed."""
+    assert said in shown(answered(**facts))
+
+
+@pytest.mark.parametrize("status", ["found", "at_least", "inconclusive", "client", "interrupted"])
+@pytest.mark.parametrize("low", [None, 40])
+@pytest.mark.parametrize("high", [None, 60])
+@pytest.mark.parametrize("likely", [(None, None), (45, None), (None, 55), (45, 55)])
+def test_no_open_end_is_shown_as_a_number(status, low, high, likely):
+    """In all combinations of a status and known ends: the text, the page and its tiles can be made, and where nothing
+    bounds the limit from above, no range ends."""
+    if status == "at_least":
+        low, high, likely = 40, None, (likely[0], None)
+    capacity = answered(status, low=low, high=high, likely=likely, amount=50 if status != "at_least" else 40)
+    text = shown(capacity)
+    tiles = str(capacity_page(capacity, run_in(FOLDER), FOLDER).blocks[:4])
+    for made in (text, tiles):
+        assert "None" not in made.replace("None,", "")
+        assert "nan" not in made
+    if capacity.answer.range[1] is None:
+        assert "50 to" not in text.partition("scaled")[2].partition("response time")[0]
+    if status == "at_least":
+        assert "50 or more" in text
+        assert "scaled range" not in text
+        assert "40 or more" in tiles or "40 users" in tiles
+
+
+@pytest.mark.parametrize(
+    ("fit", "said"),
+    [
+        ({"users": 18, "low": 15, "high": 30}, "fewer users than the search found: rely on the search"),
+        ({"users": 140, "low": 120, "high": 150}, "more users than the search found: rely on the search"),
+        ({"users": 80, "low": 60, "high": 85}, "the prediction and the search agree"),
+        ({"users": 18, "low": 0, "high": None, "at_least": True}, "neither supports nor contradicts the search"),
+        ({"users": 90, "low": 80, "high": None, "at_least": True}, "the prediction and the search agree"),
+    ],
+)
+def test_the_report_says_what_to_do_where_the_methods_disagree(fit, said):
+    """The prediction and the search, by their ranges."""
+    capacity = answered(likely=(70, 91), amount=81)
+    think_s = capacity.answer.think_s
+    fits = [one for one in capacity.prediction.fits if one.rule or one.think_s != think_s]
+    prediction = msgspec.structs.replace(
+        capacity.prediction, fits=[*fits, PredictedCapacity(**{"think_s": think_s, "at_least": False, **fit})]
+    )
+    assert said in shown(msgspec.structs.replace(capacity, prediction=prediction))
+
+
+def test_what_disturbed_the_probes_and_what_it_did_stand_together():
+    """Other programs, and that loadbench was late for it: two sentences, one after the other."""
+    capacity, run = with_reasons({read_capacity(FOLDER).probes[0].level}, "late_reads")
+    probes = [msgspec.structs.replace(capacity.probes[0], caveats=["other programs"]), *capacity.probes[1:]]
+    lines = trust_lines(msgspec.structs.replace(capacity, probes=probes), run.levels)
+    assert lines[0].startswith("Something else used this machine during 1 of")
+    assert lines[1].startswith("This probably made loadbench late in 1 of")
+
+
+def test_the_first_tile_is_the_number_to_plan_with():
+    """Then the estimate; each has a note that can be read."""
+    page = capacity_page(read_capacity(FOLDER), run_in(FOLDER), FOLDER)
+    tiles = next(block for block in page.blocks if isinstance(block, Tiles)).items
+    low, high = read_capacity(FOLDER).answer.range
+    assert tiles[0] == ("plan with", f"at most {low:g} users", f"the limit is likely to be {low:g} to {high:g}")
+    assert tiles[1][0] == "best estimate"
+    assert all(note for _, _, note in tiles)

@@ -13,8 +13,10 @@ import pytest
 from loadbench.analyze.level.rebuild import run_in
 from loadbench.report.chart import drawing
 from loadbench.report.document import Chart, Choice, Document, Heading, Notes, Series, Table, Text, Tiles
+from loadbench.report.formats import render
 from loadbench.report.html import charts_of, render_html
 from loadbench.report.page import conclusion, run_page
+from loadbench.report.render_markdown import render_markdown
 from loadbench.report.run_charts import throughput_chart
 from loadbench.results.run import Reason, Verdict
 from tests.building import a_run
@@ -171,3 +173,37 @@ def test_every_level_of_a_reason_is_named():
     ]
     text = Elements(render_html(run_page(msgspec.structs.replace(run, levels=levels), None))).text
     assert "users=1: it was late; users=2: it was late; also users=4, 8" in text
+
+
+def test_a_reason_has_its_code():
+    """In the text, in Markdown and on the page, so that `loadbench explain CODE` can be typed."""
+    run = bending()
+    late = Verdict("INVALID", [Reason("late_start", "it was late", "reduce the load")])
+    run = msgspec.structs.replace(run, levels=[msgspec.structs.replace(run.levels[0], verdict=late), *run.levels[1:]])
+    assert "it was late (late_start); reduce the load" in render(run, "text")
+    assert "it was late (late\\_start); reduce the load" in render(run, "markdown")
+    assert "users=1: it was late (late_start)" in Elements(render_html(run_page(run, None))).text
+
+
+def test_a_command_of_ours_is_shown_as_code():
+    """On a page and in Markdown; nothing else in backticks is."""
+    line = "see `loadbench doctor --url URL`, not `<b>` or `loadbench <img>` or `rm -r`"
+    page = render_html(Document("t", [Notes([line]), Table(("a", "b"), [["x", line]], "ll")]))
+    assert page.count("<code>loadbench doctor --url URL</code>") == 2
+    assert page.count("<code>") == 2
+    assert "`&lt;b&gt;`" in page
+    shown = render_markdown(Document("t", [Notes([line])]))
+    assert "see `loadbench doctor --url URL`, not \\`\\<b\\>\\`" in shown
+    assert "\\`loadbench \\<img\\>\\`" in shown
+
+
+def test_users_who_think_have_no_knee_tile_while_throughput_grows():
+    """It grows with the users there, whatever the server could do."""
+    thinking = [
+        msgspec.structs.replace(one, load=msgspec.structs.replace(one.load, think="exponential:6s"))
+        for one in bending().levels[:2]
+    ]
+    for levels, there in ((bending().levels[:2], True), (thinking, False)):
+        page = run_page(msgspec.structs.replace(bending(), levels=levels), None)
+        tiles = next(block for block in page.blocks if isinstance(block, Tiles)).items
+        assert any(name == "knee" for name, _, _ in tiles) is there

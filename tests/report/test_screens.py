@@ -213,8 +213,8 @@ def test_a_note_of_several_levels_is_there_once():
         failures = [FailureCount("http_error", "HTTP 503", 2 + place)]
         levels[place] = msgspec.structs.replace(one, verdict=verdict, failures=failures)
     lines = render_text(run_document(a_run(*levels))).splitlines()
-    assert lines.count("users=4, 8, 16: it is so; do this") == 1
-    assert lines.count("users=4: 0 of it (also users=8, 16); do that") == 1
+    assert lines.count("users=4, 8, 16: it is so (same); do this") == 1
+    assert lines.count("users=4: 0 of it (other), also users=8, 16; do that") == 1
     assert lines.count("users=4, 8, 16: 9 × http_error: HTTP 503") == 1
     assert sum("it is so" in line or "of it" in line or "503" in line for line in lines) == 3
 

@@ -312,8 +312,8 @@ def test_doctor_checks_an_adapter(tmp_path: Path) -> None:
         done = typed("doctor", "--adapter=echo:mine", "--json", cwd=tmp_path)
     checks = {one["name"]: one for one in json.loads(done.stdout)["checks"]}
     assert done.returncode == 0
-    assert list(checks)[:3] == ["adapter", "loaded mine", "probe mine"]
-    assert checks["probe mine"]["message"].startswith("9 tokens")
+    assert list(checks)[:3] == ["adapter", "loaded mine", "response mine"]
+    assert checks["response mine"]["message"].startswith("9 tokens")
     assert {"memory", "disk", "clock"} <= set(checks)
 
 

@@ -49,10 +49,10 @@ def message(up: CheckReport, name: str) -> str:
 def test_healthy_server_passes_all_checks():
     """Found, listed, answered, counted: every check is ok, and says what it saw."""
     up = checked([ASK, LIST, GONE], [ASK, ANSWER, ASK, ANSWER, GONE])
-    assert found(up) == {"endpoint": "ok", "models": "ok", "probe m": "ok"}
+    assert found(up) == {"endpoint": "ok", "models": "ok", "response m": "ok"}
     assert "server tiny" in message(up, "endpoint")
     assert "1 listed: m" in message(up, "models")
-    assert "3 tokens, the first after" in message(up, "probe m")
+    assert "3 tokens, the first after" in message(up, "response m")
     assert up.healthy
 
 
@@ -67,7 +67,7 @@ def test_healthy_server_passes_all_checks():
 def test_endpoint_that_is_none_spares_the_rest(script, words):
     """What cannot be reached is not asked for models and answers; this machine is looked at all the same."""
     up = checked(script)
-    assert found(up) == {"endpoint": "fail", "models": "skip", "probe": "skip"}
+    assert found(up) == {"endpoint": "fail", "models": "skip", "response": "skip"}
     assert words in message(up, "endpoint")
     assert {"open files", "clock"} <= {check.name for check in up.checks}
     assert not up.healthy
@@ -83,7 +83,7 @@ def test_bad_setting_is_a_finding_too():
 def test_first_listed_model_is_probed_where_none_is_named():
     """With several, one proves that the server works."""
     up = checked([ASK, TWO, GONE], [ASK, ANSWER, ASK, ANSWER, GONE])
-    assert found(up) == {"endpoint": "ok", "models": "ok", "probe m": "ok"}
+    assert found(up) == {"endpoint": "ok", "models": "ok", "response m": "ok"}
 
 
 def test_each_named_model_is_probed():
@@ -97,9 +97,9 @@ def test_each_named_model_is_probed():
     assert [(check.name, check.status) for check in up.checks[1:6]] == [
         ("models", "ok"),
         ("models", "warn"),
-        ("probe m", "ok"),
-        ("probe absent", "fail"),
-        ("probe n", "ok"),
+        ("response m", "ok"),
+        ("response absent", "fail"),
+        ("response n", "ok"),
     ]
     assert "absent" in up.checks[2].message
     assert "no such model" in up.checks[4].message
@@ -113,14 +113,14 @@ def test_each_named_model_is_probed():
 def test_without_a_list_the_model_has_to_be_named(answer, words):
     """There is nothing to probe then."""
     up = checked([ASK, answer, GONE])
-    assert found(up) == {"endpoint": "ok", "models": "fail", "probe": "skip"}
+    assert found(up) == {"endpoint": "ok", "models": "fail", "response": "skip"}
     assert words in message(up, "models")
 
 
 def test_named_model_is_probed_without_a_list():
     """No list is a warning where the model is named."""
     up = checked([ASK, whole("404 No", b"{}"), GONE], [ASK, ANSWER, ASK, ANSWER, GONE], model=("m",))
-    assert found(up) == {"endpoint": "ok", "models": "warn", "probe m": "ok"}
+    assert found(up) == {"endpoint": "ok", "models": "warn", "response m": "ok"}
     assert up.healthy
 
 
@@ -128,7 +128,7 @@ def test_only_model_that_is_not_listed_is_probed():
     """A server may know more names than it lists."""
     answer = ANSWER.replace(b'"model":"m"', b'"model":"k"')
     up = checked([ASK, TWO, GONE], [ASK, answer, ASK, answer, GONE], model=("k",))
-    assert found(up) == {"endpoint": "ok", "models": "warn", "probe k": "ok"}
+    assert found(up) == {"endpoint": "ok", "models": "warn", "response k": "ok"}
 
 
 @pytest.mark.parametrize(
@@ -142,22 +142,22 @@ def test_only_model_that_is_not_listed_is_probed():
 def test_probe_that_fails_is_a_failed_check(answer, words):
     """With the server's words."""
     up = checked([ASK, LIST, GONE], [ASK, answer, GONE])
-    assert found(up)["probe m"] == "fail"
-    assert words in message(up, "probe m")
+    assert found(up)["response m"] == "fail"
+    assert words in message(up, "response m")
 
 
 def test_probe_that_hangs_is_a_failed_check():
     """Within the scenario's limits."""
     up = checked([ASK, LIST, GONE], [ASK, GONE], limits=LimitSettings(first_token_timeout=50_000_000))
-    assert found(up)["probe m"] == "fail"
+    assert found(up)["response m"] == "fail"
 
 
 def test_server_without_usage_is_warned_of():
     """Tokens would be counted by event: that works, and is to be known."""
     up = checked([ASK, LIST, GONE], [ASK, head() + chunk(token() * 3 + FINISH + DONE) + END, CLOSE])
-    assert found(up)["probe m"] == "warn"
-    assert "does not report usage" in message(up, "probe m")
-    assert "include_usage" in message(up, "probe m")
+    assert found(up)["response m"] == "warn"
+    assert "does not report usage" in message(up, "response m")
+    assert "include_usage" in message(up, "response m")
     assert up.healthy
 
 
@@ -165,8 +165,8 @@ def test_answer_of_another_model_is_warned_of():
     """A server that answers whatever it has loaded would be measured under the wrong name."""
     other = head() + chunk(token().replace(b'"model":"m"', b'"model":"other"') + FINISH + usage(1) + DONE) + END
     up = checked([ASK, LIST, GONE], [ASK, other, ASK, other, GONE])
-    assert found(up)["probe m"] == "warn"
-    assert "the response is from 'other'" in message(up, "probe m")
+    assert found(up)["response m"] == "warn"
+    assert "the response is from 'other'" in message(up, "response m")
 
 
 @pytest.mark.parametrize(
@@ -232,7 +232,7 @@ def test_localhost_that_is_not_known_is_the_endpoints_finding(monkeypatch):
 
     monkeypatch.setattr(checks.anyio, "getaddrinfo", look_up)
     up = asyncio.run(run_checks(Scenario(), {}, url="http://localhost:8080/v1"))
-    assert found(up) == {"endpoint": "fail", "models": "skip", "probe": "skip"}
+    assert found(up) == {"endpoint": "fail", "models": "skip", "response": "skip"}
 
 
 def test_findings_are_written_as_json():
@@ -255,7 +255,7 @@ def test_the_probe_travels_by_the_transport_that_is_set(monkeypatch, transport, 
 
     monkeypatch.setattr(httpx_transport, "HttpxTransport", Noted)
     up = checked([ASK, LIST, GONE], [ASK, ANSWER, ASK, ANSWER, GONE], transport=transport)
-    assert found(up)["probe m"] == "ok"
+    assert found(up)["response m"] == "ok"
     assert len(seen) == made
 
 
@@ -268,8 +268,8 @@ def test_the_probe_keeps_the_time_limits(limit, transport):
     limits = LimitSettings(**{limit: 300 * MS})
     up = checked([ASK, LIST, GONE], [ASK, *started, 20.0], limits=limits, transport=transport)
     assert time.monotonic() - began_s < 10
-    assert found(up)["probe m"] == "fail"
-    assert "timeout" in message(up, "probe m")
+    assert found(up)["response m"] == "fail"
+    assert "timeout" in message(up, "response m")
 
 
 def test_the_list_of_models_keeps_the_time_limit():

@@ -133,6 +133,10 @@ def conclude(
     bottleneck = find_bottleneck(usable if scenario.think is None else curve_levels(usable, ()), rule=rule)
     if bottleneck.kind == "unknown" and scenario.think is not None:
         bottleneck = find_bottleneck(usable, rule=rule)
+    if bottleneck.kind == "client" and status != "client":
+        # The objectives were decided all the same: it only hid what the server can do without think time.
+        hidden = "not known: loadbench was too slow to measure the server's bare throughput"
+        bottleneck = msgspec.structs.replace(bottleneck, kind="unknown", sentence=hidden)
     aborted = f"{failing[-1].label} ({failing[-1].aborted})" if failing and failing[-1].aborted else ""
     if aborted:
         ended = f"not known: an abort rule ended {aborted}"
@@ -166,7 +170,9 @@ def conclude(
         verification=verified,
         at_think_times=_at_think_times(found, evidence),
         devices=devices,
-        needed=needed(found, so_far, evidence) if status in {"inconclusive", "interrupted"} else None,
+        needed=needed(found, so_far, evidence, most=grid.top(grid.highest))
+        if status in {"inconclusive", "interrupted"}
+        else None,
         conclusion=_conclusion(status, found, search, contradictions, bottleneck, rule, aborted),
         end_reason=end_reason,
     )
@@ -189,6 +195,8 @@ def answer(search: Search, confidence: float, think_s: float | None, *, agrees: 
     failed = None if standing.failed is None else standing.failed - 1
     low, high = load(standing.passed, grid.amount), load(failed, grid.top)
     likely_low, likely_high = load(standing.low, grid.amount), load(standing.high, grid.top)
+    # The curve ends with the grid: where the capacity may be its last load, it may also be beyond.
+    is_open = standing.high is not None and standing.high >= grid.highest
 
     def within(low: float | None, high: float | None, widest: float) -> bool:
         return low is not None and high is not None and high <= max(widest * low, low + step)
@@ -205,7 +213,7 @@ def answer(search: Search, confidence: float, think_s: float | None, *, agrees: 
         low=low,
         high=high,
         likely_low=likely_low,
-        likely_high=likely_high,
+        likely_high=None if is_open else likely_high,
         strength=strength,
         confidence=confidence,
         think_s=think_s if users else None,
@@ -236,19 +244,22 @@ def verification(evidence: SearchEvidence, predicted: Mapping[str, float] | None
     )
 
 
-def needed(found: CapacityAnswer | None, so_far: Capacity, evidence: SearchEvidence) -> Needed | None:
-    """About how much more an answer takes; `None` where nothing says.
+def needed(
+    found: CapacityAnswer | None, so_far: Capacity, evidence: SearchEvidence, *, most: float | None = None
+) -> Needed | None:
+    """About how much more an answer takes; `None` where nothing says. `most` is the highest load, for an open end.
 
     The width of a range falls with the square root of the number of requests. A proof takes several times as many as a
     range of the same width by a fitted curve.
     """
     requests = sum(probe.requests for probe in evidence.probes)
-    if found is None or not found.likely_low or not found.likely_high or not requests:
+    high = most if found is None or found.likely_high is None else found.likely_high
+    if found is None or not found.likely_low or not high or not requests:
         return None
-    if found.users is not msgspec.UNSET and found.likely_high - found.likely_low <= 1:
+    if found.users is not msgspec.UNSET and high - found.likely_low <= 1:
         factor = 1.0
     else:
-        factor = max(1.0, (math.log(found.likely_high / found.likely_low) / math.log(_LIKELY_TARGET)) ** 2)
+        factor = max(1.0, (math.log(high / found.likely_low) / math.log(_LIKELY_TARGET)) ** 2)
     factor *= _FOR_PROOF if so_far.require == "proven" else 1.0
     # The verification takes an eighth of the time, as `loadbench.plan.search.Budget` has it.
     factor = max(factor - 1, 0.0) + 1 / 8
@@ -296,13 +307,13 @@ def _conclusion(
 
     if status == "found":
         assert found is not None  # noqa: S101 - a found answer is one
-        low, high = (found.amount if end is None else end for end in found.range)
+        low, high = found.amount if found.range[0] is None else found.range[0], found.range[1]
         sure, best = f"{100 * found.confidence:g} % confidence", f"best estimate {found.amount:g}"
         with_more = _WITH_MORE.get(bottleneck.kind, "")
         if bottleneck.slots is not None and bottleneck.kind == "slots":
             with_more = f"too many requests wait, because the server runs about {bottleneck.slots.value:.0f} at once"
         lies = "is likely" if found.strength == "likely" else "is proven to be"
-        where = f"between {low:g} and {high:g}" if high > low else f"{high:g}"
+        where = f"{low:g} or more" if high is None else f"between {low:g} and {high:g}" if high > low else f"{high:g}"
         sentence = f"Plan with at most {counted(low)}: the limit {lies} {where} ({sure}; {best})"
         return f"{sentence}; with more, {with_more}." if with_more else f"{sentence}."
     if status == "at_least":
@@ -323,6 +334,7 @@ def _conclusion(
         proof = "Nothing is proven yet"
     # A best estimate is no help where the probes contradict each other.
     best = f" The best estimate is {counted(found.amount)}" if found and not contradictions else ""
-    if best and found is not None and found.likely_low is not None and found.likely_high is not None:
-        best += f" (likely range {found.likely_low:g} to {found.likely_high:g})"
+    if best and found is not None and found.likely_low is not None:
+        end = "or more" if found.likely_high is None else f"to {found.likely_high:g}"
+        best += f" (likely range {found.likely_low:g} {end})"
     return f"{why}. {proof}.{best}" + "." * bool(best)

@@ -17,7 +17,7 @@ def length_caveats(side: str, sample: Sample, *, most: int) -> list[Reason]:
         return [
             Reason(
                 "max_tokens_ignored",
-                f"{side} was limited to {most} tokens and answered {tokens}",
+                f"{side} was limited to {most} tokens, and its response has {tokens}",
                 "let it obey max_tokens, or compare time per token only",
             )
         ]

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from loadbench.analyze.level.cost import cost, energy, meter_watts
+from loadbench.analyze.level.verdict import LATE_CODES
 from loadbench.results.run import Reason
 
 if TYPE_CHECKING:
@@ -49,6 +50,9 @@ def with_machine(
     """
     busy, is_severe = (None, False) if load is None else _busy(load)
     verdict = level.verdict
+    if load is not None and busy is not None and _has_no_free_core(load):
+        reasons = [_because_of_others(reason, load) for reason in verdict.reasons]
+        verdict = msgspec.structs.replace(verdict, reasons=reasons)
     if busy is not None and is_severe:
         verdict = msgspec.structs.replace(verdict, status="INVALID", reasons=[*verdict.reasons, busy])
     metered, unused = meter_watts(telemetry, level.window_s), _unused_boards(telemetry)
@@ -87,11 +91,23 @@ def _unused_boards(telemetry: Telemetry | None) -> set[str]:
     }
 
 
+def _has_no_free_core(load: MachineLoad) -> bool:
+    return load.busy > _FULL or (load.waited or 0.0) > _MIN_WAITED
+
+
+def _because_of_others(reason: Reason, load: MachineLoad) -> Reason:
+    """A reason that says that loadbench was late, with what probably made it late."""
+    if reason.code not in LATE_CODES:
+        return reason
+    others = "other programs" if (load.others or 0.0) >= load.stolen else "other virtual machines"
+    message = f"{others} probably kept loadbench waiting: {reason.message.replace('loadbench', 'it', 1)}"
+    return Reason(reason.code, message, "end them, or measure when the machine is idle")
+
+
 def _busy(load: MachineLoad) -> tuple[Reason | None, bool]:
     """Whether other programs, or other virtual machines, kept this machine busy, and whether that is severe."""
     others, waited = (load.others or 0.0) + load.stolen, load.waited
-    disturbed = load.busy > _FULL if waited is None else waited > _MIN_WAITED or load.busy > _FULL
-    if others < _MIN_OTHERS or not (disturbed or others > _MANY_OTHERS):
+    if others < _MIN_OTHERS or not (_has_no_free_core(load) or others > _MANY_OTHERS):
         return None, False
     used = []
     if load.others is not None:

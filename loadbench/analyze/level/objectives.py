@@ -209,7 +209,10 @@ def _quantile(
         surely = f"95 % interval {100 * low:.3g} % to {100 * high:.3g} %"
         note = f"{100 * share:.3g} % of {unit} met it, {surely}; at least {100 * p:g} % must"
         if hits == values and unit == "requests":
-            note += f"; {requests.needed(p)} without a miss would decide it"
+            needed, known = requests.needed(p), requests.effective(values, p)
+            dependent = known < min(needed, values)
+            note += f"; {needed}{' independent ones' * dependent} without a miss would decide it"
+            note += f", and these {values} count as {known}" if dependent else ""
     return ObjectiveResult(
         rule=objective.rule,
         gate=objective.gate,

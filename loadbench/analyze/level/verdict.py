@@ -56,6 +56,8 @@ _STAMPED_ON_ARRIVAL = frozenset({"kernel", "adapter"})
 LESS_LOAD_CODES = frozenset({"rate_not_reached", "missed_arrivals", "lost_worker", "client_limit", "stood_still"})
 ITL_ONLY_CODES = frozenset({"late_reads"})
 CLIENT_CODES = LESS_LOAD_CODES | {"late_start", "loop_lag", "late_first_tokens"} | ITL_ONLY_CODES
+# Of these, what a load generator shows that waits for a core.
+LATE_CODES = CLIENT_CODES - LESS_LOAD_CODES | {"rate_not_reached"}
 _GENERATOR_BOTTLENECK = "the load generator was the bottleneck: give it its own core, or reduce the load"
 _UNREAD_ADVICE = (
     "find out what the server means by it: a part of the text, or an error, may be missing from the figures"
@@ -239,15 +241,17 @@ def _late_start(recording: LevelRecording, load: Load) -> Iterator[Reason]:
     the load by its share of a cycle, the time from one request of a user to the next."""
     lateness = recording.histograms["lateness"]
     if isinstance(load, Open):
-        yield from _delayed(recording, lateness, code="late_start", message="requests were sent late")
+        yield from _delayed(recording, lateness, code="late_start", message="loadbench sent requests late")
         return
     mean_ns, e2e_ns = lateness.mean, recording.histograms["e2e_response"].mean
     if mean_ns is None or e2e_ns is None:
         return
     cycle_ns = e2e_ns + (load.think.mean if load.think is not None else 0.0)
-    if mean_ns > max(DELAY_NS, _MAX_LOST_CYCLE * cycle_ns):
-        lost = f"{mean_ns / 1e6:.1f} ms late on average, {100 * mean_ns / cycle_ns:.1f} % of their cycle"
-        yield Reason("late_start", f"users sent their next request {lost}", _GENERATOR_BOTTLENECK)
+    allowed_ns = max(DELAY_NS, _MAX_LOST_CYCLE * cycle_ns)
+    if mean_ns > allowed_ns:
+        message = f"loadbench sent the users' next requests late, by {mean_ns / 1e6:.1f} ms on average; "
+        message += f"{allowed_ns / 1e6:.1f} ms is allowed at this length of responses and pauses"
+        yield Reason("late_start", message, _GENERATOR_BOTTLENECK)
 
 
 def _late_stamps(recording: LevelRecording) -> Iterator[Reason]:
@@ -265,21 +269,22 @@ def _late_stamps(recording: LevelRecording) -> Iterator[Reason]:
         message = f"the wall clock, which the kernel's stamps use, was set during the level ({health.clock_steps} ×)"
         yield Reason("clock_step", message, "wait until the clock is synchronised, then measure again")
     if health.stamp_source not in _STAMPED_ON_ARRIVAL:
-        message = "the event loop lagged, which makes every stamp late"
+        message = "loadbench read responses late, which makes every timestamp late"
         yield from _delayed(recording, health.loop_lag, code="loop_lag", message=message)
     elif recording.censored_events > MAX_LATE * recording.events:
         share = recording.censored_events / recording.events
-        message = f"{100 * share:.1f} % of events were read so late that a later one had already arrived"
+        message = f"loadbench read {100 * share:.1f} % of events so late that a later one had already arrived; "
+        message += f"{100 * MAX_LATE:g} % are allowed"
         yield Reason("late_reads", message, _GENERATOR_BOTTLENECK)
     elif recording.separate_events > MAX_LATE * recording.events:
         # In such a fast stream the last event of a late read is always recent; the loop's lag shows the lateness.
         # Events that the server sent together are not among these.
-        message = "events that the server sent apart came in one read while the event loop lagged"
+        message = "loadbench read events late, several that the server sent apart at once"
         yield from _delayed(recording, health.loop_lag, code="late_reads", message=message)
     # Of the events these may be few, and make up a quantile of the times to first token all the same.
     late, answers = recording.late_first_tokens, recording.outcomes.get(Outcome.OK, 0)
     if late > max(1, MAX_LATE * answers) or (late > 1 and _moves_p99(recording.histograms["ttft"], late / answers)):
-        message = f"{late} of {answers} first tokens were read so late that a later one had already arrived"
+        message = f"loadbench read {late} of {answers} first tokens so late that a later one had already arrived"
         yield Reason("late_first_tokens", message, _GENERATOR_BOTTLENECK)
 
 
@@ -298,8 +303,9 @@ def _delayed(recording: LevelRecording, delays: Histogram, *, code: str, message
     gap_ns = recording.histograms["itl"].percentile(50) or recording.histograms["event_gap"].percentile(50) or 0
     bound_ns = max(DELAY_NS, _DELAY_SHARE * gap_ns)
     if p99_ns is not None and p99_ns > bound_ns and delays.count_above(round(bound_ns)) > 1:
-        limit = f"the limit at this token rate is {bound_ns / 1e6:.1f} ms"
-        yield Reason(code, f"{message}: p99 is {p99_ns / 1e6:.1f} ms, {limit}", _GENERATOR_BOTTLENECK)
+        late = f"1 in 100 was {p99_ns / 1e6:.1f} ms late or more"
+        allowed = f"{bound_ns / 1e6:.1f} ms is allowed at this token rate"
+        yield Reason(code, f"{message}: {late}, and {allowed}", _GENERATOR_BOTTLENECK)
 
 
 def _failed_audit(recording: LevelRecording, load: Load) -> Iterator[Reason]:

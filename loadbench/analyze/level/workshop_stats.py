@@ -115,7 +115,7 @@ def _rounds(run: Run, status: ModelStatus, requests: Sequence[RequestRecord]) ->
     reason = status.reason
     if not reason and verdict != "ok":
         level = next((level for level in run.levels if level.model == model), None)
-        reason = "no request was answered"
+        reason = "no request got a response"
         if level is not None and level.failures:
             reason = f"{level.failures[0].outcome}: {level.failures[0].detail}".rstrip(": ")
     # A run by duration has no number of requests: it made as many as there are.

@@ -12,6 +12,7 @@ from loadbench.analyze.capacity.search_evidence import SearchEvidence
 from loadbench.plan.search import Purpose, Rates, Search, Standing, Users
 from loadbench.plan.sources import resolve
 from loadbench.results.capacity import Capacity, CapacityAnswer, HitShare, ProbeResult
+from loadbench.results.prediction import Bottleneck
 
 USERS = Users(200)
 
@@ -141,15 +142,28 @@ def a_probe(users: int, leaning: float, purpose=Purpose.BRACKET, *, misses=RULES
     )
 
 
-def concluded(standing: Standing, *, require="likely", last=None, think="10s", aborted="", misses=RULES[0], **facts):
+def concluded(
+    standing: Standing,
+    *,
+    require="likely",
+    last=None,
+    think="10s",
+    aborted="",
+    misses=RULES[0],
+    verified=20,
+    devices_for=None,
+    **facts,
+):
     """A search that was bracketed by 10 and 40 users, and verified at 20 unless its last probe is another."""
     flags = {"objectives": list(RULES), "require": require} | ({} if think is None else {"think": think})
+    flags |= {} if devices_for is None else {"devices_for": devices_for}
     scenario = resolve(flags=flags, environment={}, command="capacity")
     evidence = SearchEvidence(scenario.objectives, USERS, confidence=0.95)
     evidence.probes = [a_probe(10, 3.0), a_probe(40, -3.0, misses=misses, aborted=aborted)]
     evidence.probes.append(a_probe(20, 3.0, Purpose.VERIFY) if last is None else last)
     so_far = Capacity(status="inconclusive", objectives=[], model="m", budget_s=60.0, require=require, spent_s=100.0)
-    return conclude(evidence, a_search(standing, require=require), scenario, [], so_far=so_far, **facts)
+    search = a_search(standing, require=require, verified=verified)
+    return conclude(evidence, search, scenario, [], so_far=so_far, **facts)
 
 
 LIKELY = Standing(None, None, 20, 28, 24)
@@ -181,6 +195,23 @@ LIKELY = Standing(None, None, 20, 28, 24)
             "found",
             "Plan with at most 1 user: the limit is proven to be 1 (95 % confidence; best estimate 1).",
             "the range is narrow enough",
+        ),
+        (
+            Standing(None, None, 150, 200, 170),
+            {"last": a_probe(150, 3.0, Purpose.VERIFY), "verified": 150},
+            "found",
+            "Plan with at most 150 users: the limit is likely 150 or more (95 % confidence; best estimate 170).",
+            "the range is narrow enough",
+        ),
+        (
+            Standing(150, None, 120, 200, 170),
+            {"require": "proven"},
+            "inconclusive",
+            (
+                "Inconclusive: the time was too short. 150 users are proven to meet the objectives; no load is proven "
+                "not to. The best estimate is 170 users (likely range 120 or more)."
+            ),
+            "the time left was too short for another probe",
         ),
         (
             LIKELY,
@@ -302,3 +333,36 @@ def test_other_think_times_have_their_users_by_proportion():
     few = concluded(Standing(None, None, 0, 1, 1)).at_think_times
     assert [(row.users, row.low, row.high) for row in few] == [(0, None, None), (1, None, None), (3, None, None)]
     assert concluded(Standing(None, 1, 0, 0, 0)).at_think_times == []
+
+
+OPEN = (
+    Standing(200, None, 200, 200, 200),  # at_least
+    Standing(None, None, 150, 200, 170),  # found
+    Standing(150, None, 100, 200, 170),  # the proven end is above the likely one
+    Standing(50, None, 100, 200, 170),
+)
+
+
+@pytest.mark.parametrize("standing", OPEN)
+def test_what_may_lie_beyond_the_highest_load_has_no_upper_end(standing):
+    """Neither the likely range, nor the one that answers, nor that of another think time, nor the number of servers."""
+    last = a_probe(150, 3.0, Purpose.VERIFY)
+    found = concluded(standing, last=last, verified=150, devices_for=200)
+    assert (found.answer.likely_high, found.answer.range[1]) == (None, None)
+    assert found.answer.range[0] == max(standing.passed or 0, standing.low)
+    assert [row.high for row in found.at_think_times] == [None] * 3
+    assert found.devices.least is None
+
+
+@pytest.mark.parametrize("standing", [*OPEN, LIKELY, Standing(7, None, 20, 40, 24)])
+@pytest.mark.parametrize("client_limited", [False, True])
+def test_a_load_generator_that_decided_nothing_is_no_bottleneck(standing, client_limited, monkeypatch):
+    """One that was too slow without think time is no limit of users who think; unless it ended the search."""
+    slow = Bottleneck(kind="client", sentence="the load generator, at users=2", advice="give it its own core")
+    monkeypatch.setattr("loadbench.analyze.capacity.answer.find_bottleneck", lambda *_, **__: slow)
+    found = concluded(standing, client_limited=client_limited)
+    if client_limited:
+        assert (found.answer.limit, found.explanation) == ("client", slow)
+    else:
+        assert found.answer.limit == "unknown"
+        assert found.explanation.sentence.startswith("not known: loadbench was too slow")

@@ -8,7 +8,7 @@ import pytest
 from loadbench.analyze.level.machine import with_machine
 from loadbench.analyze.level.overload import judge_overload
 from loadbench.plan.settings import CostSettings
-from loadbench.results.run import Verdict
+from loadbench.results.run import Reason, Verdict
 from loadbench.results.telemetry import MachineLoad
 from tests.building import a_level
 
@@ -68,3 +68,26 @@ def test_server_without_a_core_is_invalid():
         "other programs used 80 % of the CPU time of this machine (4 cores); 100 % was in use in all; "
         "the server was ready to run and waited for a core for 70 % of the time"
     )
+
+
+@pytest.mark.parametrize(
+    ("load", "whose"),
+    [
+        ({"busy": 1.0, "others": 0.9, "waited": 0.2}, "other programs"),
+        ({"busy": 0.95, "others": 0.1, "stolen": 0.3}, "other virtual machines"),
+        ({"busy": 0.3, "others": 0.2}, None),  # there are free cores
+    ],
+)
+def test_what_made_loadbench_late_comes_first(load, whose):
+    """Where others had the cores, the reason names them and its advice is about them; else it stays as it was."""
+    late = Reason("late_reads", "loadbench read events late", "give it a core")
+    failed = Reason("failures", "3 of 9 requests failed", "see the failures")
+    level = msgspec.structs.replace(a_level(), verdict=Verdict("INVALID", [late, failed]), caveats=[])
+    seen = MachineLoad(cores=4, **{"stolen": 0.0, **load})
+    reasons = with_machine(level, None, idle={}, prices=CostSettings(), load=seen).verdict.reasons
+    assert reasons[1] == failed
+    if whose is None:
+        assert reasons[0] == late
+    else:
+        assert reasons[0].message == f"{whose} probably kept loadbench waiting: it read events late"
+        assert reasons[0].advice.startswith("end them")

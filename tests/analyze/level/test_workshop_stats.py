@@ -73,7 +73,7 @@ def test_failed_models_stay_with_their_reason():
     first, second = model_rounds(a_bench(models=models), [a_failed_request(n) for n in range(3)])
     assert (first.status, first.reason, first.latency_avg, first.latency_p95) == (
         "failed",
-        "no request was answered",
+        "no request got a response",
         None,
         None,
     )
