@@ -35,7 +35,8 @@ PACKAGE = ROOT / "loadbench"
 # 1,700 for grids: their cells, budgets, which of them is surely the best, reports and pages.
 # 350 for comparisons with one side up at a time, and models that a service loads in turns.
 # 200 for answers whose ends are open, reasons with their cause and code, and whether prediction and search agree.
-MOST_LINES = 63_400
+# 1,300 for boards, batteries and modes of power on three systems, whether a server uses them, and whether it batches.
+MOST_LINES = 64_700
 # A private function of a few lines with one caller sends the reader away for little. Some hide a decision: they stay.
 MOST_SHORT_FUNCTIONS, FEW_LINES = 75, 6
 # The packages that may import a library, by the contract that keeps the others from it.

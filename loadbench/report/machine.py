@@ -54,7 +54,11 @@ def _machine_cells(level: LevelResult) -> dict[str, str | None]:
         cells["server CPU"] = f"{cpu_s / level.window_s:.2f} cores"
     cells["server RSS"] = memory("process_rss_bytes")
     cells["host CPU"] = percent(gauges["host_cpu_share"].mean) if "host_cpu_share" in gauges else None
-    cells["GPU"] = ", ".join(percent(gauges[name].mean) for name in boards("use")) or None
+    # Of some boards only the use by the server's processes is known.
+    for kind in ("GPU", "NPU"):
+        uses = [match for name in gauges if (match := re.fullmatch(rf"{kind.lower()}(\d+)_(process_)?use", name))]
+        by_board = {int(match[1]): match[0] for match in sorted(uses, key=lambda match: match[2] is None)}
+        cells[kind] = ", ".join(percent(gauges[by_board[board]].mean) for board in sorted(by_board)) or None
     cells["GPU mem"] = ", ".join(memory(name) or "-" for name in boards("memory_bytes")) or None
 
     energy, cost = level.energy, level.cost
@@ -105,8 +109,11 @@ def notes(run: Run) -> list[str]:
     elif energy is not None:
         idle = "" if energy.idle_watts is None else f"; {significant(energy.idle_watts)} W without load"
         parts = {"board": "the accelerators", "package": "CPU and memory"}
-        metered = " and ".join(parts[part] for part in energy.source.split("+"))
-        lines.append(f"energy: of {metered} only ({', '.join(energy.meters)}){idle}")
+        if energy.source == "machine":
+            metered = "the whole machine, screen and load generator included, by what its battery gives"
+        else:
+            metered = " and ".join(parts[part] for part in energy.source.split("+")) + " only"
+        lines.append(f"energy: of {metered} ({', '.join(energy.meters)}){idle}")
 
     # A level without output tokens has no cost per token either, which is no lack of a meter.
     costs = [level.cost for level in run.levels if level.cost is not None]

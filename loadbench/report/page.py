@@ -8,6 +8,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import TYPE_CHECKING
 
+from loadbench.analyze.level.batching import batching_sentence
 from loadbench.analyze.level.by_prompt import by_prompt
 from loadbench.analyze.level.knee import knee, knee_sentence, shows_throughput
 from loadbench.analyze.level.over_time import over_time
@@ -159,6 +160,10 @@ def conclusion(run: Run) -> list[str]:
         sentence = knee_sentence(models[model], whose=f" of {model}" if len(models) > 1 else "")
         if sentence and (at is None or at.high is None or at.beyond):
             lines.append(f"{sentence[0].upper()}{sentence[1:]}.")
+        sentence = batching_sentence(
+            models[model], whose=f"The server of {model}" if len(models) > 1 else "This server"
+        )
+        lines += [f"{sentence}."] if sentence else []
     if run.simulated:
         lines.append("This is the simulated server of loadbench, not a real one.")
     unsure = [level for level in run.levels if not level.verdict.usable and level.verdict.status != "OVERLOADED"]

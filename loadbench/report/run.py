@@ -10,6 +10,7 @@ import re
 from typing import TYPE_CHECKING, Literal
 from urllib.parse import urlsplit
 
+from loadbench.analyze.level.batching import batching_sentence
 from loadbench.analyze.level.knee import knee, knee_sentence
 from loadbench.analyze.level.overload import FAILURES, limit_sentence
 from loadbench.analyze.level.verdict import CLIENT_CODES
@@ -325,6 +326,8 @@ def notes(run: Run) -> tuple[list[str], list[str], list[str]]:
         at, sentence = knee(levels), knee_sentence(levels, whose=whose[model])
         mark = f"{KNEE} " if at is not None and at.high is not None else ""
         conclusion += [f"{mark}{sentence}"] if sentence else []
+        sentence = batching_sentence(levels, whose=f"the server of {model}" if len(models) > 1 else "this server")
+        conclusion += [sentence] if sentence else []
         sentence = limit_sentence(levels)
         conclusion += [f"{model}: {sentence}" if len(models) > 1 else sentence] if sentence else []
     for model, levels in () if is_search(run) else models.items():

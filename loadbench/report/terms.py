@@ -156,6 +156,11 @@ TERMS: Final[tuple[Term, ...]] = (
     Term("knee", "level", "The lowest load whose output tokens/s no higher load exceeds by more than 5 %: more users "
          "only wait longer. Tables mark it with ◄.", others=(("queueing textbooks", "saturation point"),),
          see=("output_tokens_per_s", "OVERLOADED"), also=("saturation",)),
+    Term("batching", "level", "A server that batches works on the requests of several users at once, and n users wait "
+         "less than n times as long as one. Reports say that a server does not batch where the response times prove "
+         "it, and how much longer they are than if the requests had queued for a server that takes one at a time.",
+         "median E2E at n users ÷ (n × median E2E at 1 user) − 1", others=(("vLLM", "continuous batching"),),
+         see=("knee", "e2e"), also=("does not batch", "over queueing")),
 
     # Words.
     Term("level", "concept", "One load on one model: warm-up, measured window, cool-down and drain.", see=("window",)),
@@ -326,6 +331,11 @@ TERMS: Final[tuple[Term, ...]] = (
     Term("throttled_power", "caveat", "The power limit throttled a GPU's clocks for more than 5 % of the window.",
          remedy="raise its power limit, or note it with the result"),
     Term("throttled_cpu", "caveat", "Heat throttled the processor during the level.", remedy="cool the machine"),
+    Term("on_battery", "caveat", "The machine of the server ran on its battery, on which most are slower.",
+         remedy="plug it in, or note it with the result", see=("power_saving",)),
+    Term("power_saving", "caveat", "Settings of the server's machine save power: a profile, a mode, a governor, or a "
+         "limit of the clock.", remedy="choose the fastest power mode, or note it with the result",
+         see=("on_battery",)),
     Term("unmetered", "caveat", "The only meters are those of GPUs that the server did not use: its energy is unknown.",
          remedy="state what the machine draws with --watts"),
     Term("process_restarted", "caveat", "The server's process ended during the level, and another one replaced it.",

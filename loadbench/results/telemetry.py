@@ -41,7 +41,9 @@ class MachineLoad(msgspec.Struct, frozen=True, kw_only=True):
 
     `busy` is all use, `others` that of neither loadbench nor a server on this machine (null if the server's process is
     hidden), `stolen` what the hypervisor gave to other machines. `waited` is the share of the time for which the thread
-    that waited most, of `waited_by`, was ready to run and had no core; null where the system does not say.
+    that waited most, of `waited_by`, was ready to run and had no core; null where the system does not say. If the
+    server runs here, `on_battery` says that the machine did at the start or at the end, and `power_saving` which of its
+    settings save power.
     """
 
     cores: int
@@ -50,6 +52,8 @@ class MachineLoad(msgspec.Struct, frozen=True, kw_only=True):
     stolen: float
     waited: float | None = None
     waited_by: str = ""
+    on_battery: bool = False
+    power_saving: list[str] = []
 
 
 class ServerHistogram(msgspec.Struct, frozen=True, kw_only=True):
@@ -84,7 +88,8 @@ class FirstTokenBreakdown(msgspec.Struct, frozen=True, kw_only=True):
 
 class Energy(msgspec.Struct, frozen=True, kw_only=True):
     """Energy over the window. `source` is what was metered, `board` (the accelerators) and `package` (CPU and its
-    memory), or `estimate`; none of these includes the rest of the machine.
+    memory), or `estimate`; none of these includes the rest of the machine. It is `machine` if only the discharge of a
+    laptop's battery is known, which feeds all of it, the load generator included.
 
     `watts_range` is that of an estimate; all figures except `tokens_per_joule` are proportional to the watts. "Above
     idle" is without what the same meters showed before the first request. Tokens per joule equals tokens per second

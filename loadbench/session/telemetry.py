@@ -43,7 +43,13 @@ class RunTelemetry:
         self._say = say
         self._watch = MachineSampler(interval_ns=self._settings.interval)
         self._idle: Mapping[str, float] = {}
-        self._machine = MachineReader([target.base_url for target in targets], server_pid=self._settings.server_pid)
+        # How fast the simulated server is does not depend on the machine's power.
+        here = [target for target in targets if target.adapter is not None or is_local(target.base_url)]
+        self._machine = MachineReader(
+            [target.base_url for target in targets],
+            server_pid=self._settings.server_pid,
+            with_power=bool(here) and not scenario.simulated,
+        )
         self._use: MachineUse | None = None
 
     def keep_in(self, folder: RunFolder, *, origin_ns: int) -> None:
@@ -96,7 +102,7 @@ class RunTelemetry:
 
     async def measure_idle(self) -> None:
         """Measure the power without load, if there is a power meter. Call it before the first request."""
-        if not any(self._watch.about.get(kind) for kind in ("boards", "packages")):
+        if not any(self._watch.about.get(kind) for kind in ("boards", "packages", "batteries")):
             return
         self._say(f"measuring the idle power for {_IDLE_S:g} s")
         await self.caught_up(self._clock.now_ns())

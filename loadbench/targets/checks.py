@@ -17,14 +17,17 @@ import anyio
 
 from loadbench.core.errors import LoadbenchError
 from loadbench.plan.server_url import UNVERIFIED
-from loadbench.targets.catalogue import from_listing
+from loadbench.targets.acceleration import foundry_checks, ollama_checks, process_checks
+from loadbench.targets.catalogue import from_listing, from_ollama
 from loadbench.targets.check_result import Check, CheckReport, skipped
 from loadbench.targets.discovery import NOT_FOUND_HINT, moved_to
 from loadbench.targets.foundry import Dialect
+from loadbench.targets.http_get import get_json
 from loadbench.targets.machine import Machine, clock, descriptors, disk, downloads, ports, processor
 from loadbench.targets.openai import choose_models
 from loadbench.targets.prepare import Prepared, choose, find_server, known_models, prepare, without_foundry
 from loadbench.targets.probe import ModelProbe
+from loadbench.targets.server_version import server_info
 from loadbench.telemetry.sampler import is_local
 
 if TYPE_CHECKING:
@@ -85,6 +88,7 @@ async def run_checks(
         checks.append(Check("certificate", "warn", UNVERIFIED, "give its CA with --cacert FILE instead"))
     machine = Machine(url, local=is_local(url), pid=None if service is None else service.pid)
     checks += await _model_checks(prepared, machine)
+    checks += [] if scenario.simulated else await _acceleration(prepared, machine)
 
     # Disk, memory and GPU, if the server is on this machine; else only this machine's disk.
     wanted = [entry for model in prepared.models if (entry := prepared.entry(model)) is not None]
@@ -170,6 +174,22 @@ async def _model_checks(prepared: Prepared, machine: Machine) -> list[Check]:
         probe = ModelProbe(prepared, model=model, machine=machine)
         checks += await probe.run(ask_limit=native)
     return checks
+
+
+async def _acceleration(prepared: Prepared, machine: Machine) -> list[Check]:
+    """The boards of the server's machine against what the server offers and uses."""
+    devices, scenario, target = machine.devices(), prepared.scenario, prepared.target
+    if prepared.service is not None:
+        named = [model for model in prepared.models if model in (scenario.target.model or ())]
+        dialect = prepared.service.dialect
+        return foundry_checks(devices, prepared.catalogue, prepared.models, dialect=dialect, named=named)
+    async with target.http(scenario.limits) as http:
+        running = await get_json(http, f"{target.root}/api/ps")
+        tags = await get_json(http, f"{target.root}/api/tags") if running is not None else None
+    if models := from_ollama(tags, running):
+        return ollama_checks(devices, models, prepared.models)
+    program = (await server_info(target, None, scenario.limits)).program
+    return process_checks(devices, machine.libraries(), machine.read(), program=program)
 
 
 async def _loaded(prepared: Prepared, model: str) -> Check:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 import sys
@@ -15,11 +16,13 @@ from loadbench.client.descriptors import descriptor_limit
 from loadbench.client.local_ports import WIDEN_PORTS, local_ports
 from loadbench.core.children import child_environment, find_program
 from loadbench.targets.check_result import Check
+from loadbench.telemetry.devices import Device, maker_of, present_devices
+from loadbench.telemetry.power import SLOW_GOVERNORS, power_state
 from loadbench.telemetry.sources import about_all, library, read_all, sources
 from loadbench.telemetry.sysfs import entries, word
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
 # Fewer are soon used up: each user is a connection.
 _FEW_DESCRIPTORS = 1024
@@ -35,8 +38,6 @@ _UNDER_WAY = ("*.download.progress", "*.download.lock", "download.tmp", "*.parti
 _LOOK_S = 0.3
 # Nothing is measured yet, so all of it is use by others.
 _BUSY = 0.25
-# Under these the frequency stays low, or rises late.
-_SLOW_GOVERNORS = {"powersave", "conservative"}
 _ELSEWHERE = "the server is on another machine"
 
 
@@ -132,21 +133,26 @@ def processor(psutil: Any | None = None, *, root: Path = Path("/")) -> list[Chec
             )
             plan = asked.stdout.strip()
     # Those of Intel and AMD raise the frequency under load under every governor.
-    slow = _SLOW_GOVERNORS & set(governors) and not any("pstate" in driver for driver in drivers)
+    slow = SLOW_GOVERNORS & set(governors) and not any("pstate" in driver for driver in drivers)
     if slow:
         advice = "use the performance governor while you measure: cpupower frequency-set -g performance"
         checks.append(Check("governor", "warn", plan, advice))
     else:
         checks.append(Check("governor", "ok", plan) if plan else Check("governor", "skip", "this system shows none"))
 
-    battery = None
-    with suppress(AttributeError, NotImplementedError, OSError, RuntimeError):
-        battery = psutil.sensors_battery()
-    if battery is not None and battery.power_plugged is False:
-        message = f"on battery, {battery.percent:.0f} %"
+    power = power_state(root, psutil)
+    if power.on_battery:
+        message = "on battery" + ("" if power.charge is None else f", {100 * power.charge:.0f} %")
         checks.append(Check("power", "warn", message, "plug it in: most machines are slower on battery"))
+    elif power.on_battery is None:
+        checks.append(Check("power", "skip", "no battery"))
     else:
-        checks.append(Check("power", "ok", "plugged in") if battery else Check("power", "skip", "no battery"))
+        checks.append(Check("power", "ok", "plugged in"))
+    # The governor has its own check.
+    saving = [mode for mode in power.saving if not mode.startswith("frequency governor")]
+    if saving:
+        advice = "choose the fastest power mode while you measure: a run under another one is not comparable"
+        checks.append(Check("power saving", "warn", ", ".join(saving), advice))
     return checks
 
 
@@ -167,8 +173,53 @@ class Machine:
     @property
     def gpus(self) -> list[str]:
         """The names of the GPUs."""
-        boards = about_all(self._sources).get("boards")
-        return [str(board.get("name")) for board in boards] if isinstance(boards, list) else []
+        return [name for kind, name in self._read() if kind == "boards"]
+
+    def _read(self) -> list[tuple[str, str]]:
+        """(kind, name) of the boards and the NPUs of which something can be read."""
+        about = about_all(self._sources)
+        listed = [(kind, about.get(kind)) for kind in ("boards", "npus")]
+        return [(kind, str(one.get("name"))) for kind, all_ in listed if isinstance(all_, list) for one in all_]
+
+    def _unread(self, devices: Sequence[Device]) -> list[Device]:
+        """The devices of this machine of which nothing can be read: of each kind as many as are missing, those first
+        whose maker and name are not among those that are read."""
+        unread = []
+        for kind, about in (("GPU", "boards"), ("NPU", "npus")):
+            here = [device for device in devices if device.kind == kind]
+            names = " ".join(name for one, name in self._read() if one == about)
+            missing = len(here) - sum(one == about for one, _ in self._read())
+            here.sort(key=lambda device: (device.name in names, bool(device.maker) and device.maker in names))
+            unread += here[: max(0, missing)]
+        return unread
+
+    def devices(self) -> list[Device]:
+        """The boards that are in this machine, by the names that their libraries have; none if the server is elsewhere.
+        A container may hide its bus: what is read is there."""
+        if not self.local:
+            return []
+        named, names = [], self.gpus
+        for device in present_devices(Path("/")):
+            matches = device.kind == "GPU" and device.maker
+            name = next((name for name in names if matches and name.startswith(device.maker)), None)
+            if name is not None:
+                names.remove(name)
+            named.append(device if name is None else device._replace(name=name))
+        return [*named, *(Device("GPU", maker_of(name), name) for name in names)]
+
+    def libraries(self) -> list[str]:
+        """The names of the libraries that the server's process has loaded; empty if they are hidden."""
+        about = about_all(self._sources).get("process")
+        pid = about.get("pid") if isinstance(about, dict) else None
+        if pid is None or self._psutil is None:
+            return []
+        paths: list[str] = []
+        if sys.platform == "linux":  # psutil also asks what each of them takes, which is slow
+            paths = [line.split(maxsplit=5)[-1] for line in word(Path(f"/proc/{pid}/maps")).splitlines() if "/" in line]
+        else:
+            with suppress(AttributeError, OSError, self._psutil.Error):  # macOS shows none
+                paths = [entry.path for entry in self._psutil.Process(pid).memory_maps()]
+        return sorted({re.split(r"[/\\]", path)[-1] for path in paths})
 
     @property
     def cores(self) -> int:
@@ -196,7 +247,12 @@ class Machine:
         """The boards that this machine reports."""
         if not self.local:
             return Check("gpu", "skip", _ELSEWHERE)
-        if self.gpus:
-            return Check("gpu", "ok", ", ".join(self.gpus))
+        found = [f"{name} (NPU)" if kind == "npus" else name for kind, name in self._read()]
+        unread = self._unread(self.devices())
+        for device in unread:
+            install = ": pip install 'loadbench[gpu]'" if device.maker == "NVIDIA" and not library("pynvml") else ""
+            found.append(f"{device.name}: no counter for this device{install}")
+        if found:
+            return Check("gpu", "skip" if len(unread) == len(found) else "ok", ", ".join(found))
         missing = "" if library("pynvml") else "; for NVIDIA boards: pip install 'loadbench[gpu]'"
         return Check("gpu", "skip", f"none found{missing}")

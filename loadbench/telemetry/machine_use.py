@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import urlsplit
 
 from loadbench.results.telemetry import MachineLoad
+from loadbench.telemetry.power import PowerState, power_state
 from loadbench.telemetry.process import first_of, is_alive, owners, tunnels
 from loadbench.telemetry.sampler import is_local
 from loadbench.telemetry.sources import library
@@ -42,13 +43,23 @@ class MachineUse(NamedTuple):
     ours_s: float | None
     waited_s: Mapping[tuple[int, str], float]
     server_pids: frozenset[int]
+    power: PowerState = PowerState()
 
 
 class MachineReader:
-    """Reads the counters; `urls` are the servers. Without `psutil` there is nothing to read."""
+    """Reads the counters; `urls` are the servers, and `with_power` says that the machine's power matters to them.
+    Without `psutil` there is nothing to read."""
 
-    def __init__(self, urls: Sequence[str], *, server_pid: int | None = None, proc: Path = Path("/proc")) -> None:
+    def __init__(
+        self,
+        urls: Sequence[str],
+        *,
+        server_pid: int | None = None,
+        proc: Path = Path("/proc"),
+        with_power: bool = False,
+    ) -> None:
         self._psutil = library("psutil")
+        self._with_power = with_power
         self._proc = proc
         self._server_pid = server_pid
         self._urls = [url for url in urls if is_local(url)]
@@ -94,6 +105,7 @@ class MachineReader:
             ours_s=None if servers is None else ours_s,
             waited_s={key: waited for pid in (own.pid, *server_pids) for key, waited in self._waits(pid)},
             server_pids=frozenset(server_pids),
+            power=power_state(Path("/"), psutil) if self._with_power else PowerState(),
         )
 
     def _servers(self, psutil: Any, family: Mapping[int, Any]) -> list[Any] | None:
@@ -149,4 +161,6 @@ def load_between(before: MachineUse | None, after: MachineUse | None) -> Machine
         stolen=stolen_s / capacity_s,
         waited=None if longest is None else waits[longest],
         waited_by="" if longest is None else "the server" if longest[0] in after.server_pids else "loadbench",
+        on_battery=bool(before.power.on_battery or after.power.on_battery),
+        power_saving=list(dict.fromkeys((*before.power.saving, *after.power.saving))),
     )

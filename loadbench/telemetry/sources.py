@@ -8,12 +8,17 @@ that fails is left out that time.
 from __future__ import annotations
 
 import importlib
+import sys
 from typing import TYPE_CHECKING, Any, Protocol
 
+from loadbench.telemetry.drm_clients import DrmClients
 from loadbench.telemetry.host import Host
+from loadbench.telemetry.macos import AppleBoards
 from loadbench.telemetry.nvidia import Nvidia
+from loadbench.telemetry.power import Battery
 from loadbench.telemetry.process import MeasuredProcess, owners, tunnels
-from loadbench.telemetry.sysfs import Drm, Rapl
+from loadbench.telemetry.sysfs import Drm, Npu, Rapl
+from loadbench.telemetry.windows import WindowsBoards, windows_library
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -48,11 +53,21 @@ def sources(*, port: int | None, host: str | None, pid: int | None, root: Path) 
     if pids and tunnels(psutil, pids):
         return []
     process = MeasuredProcess.detect(psutil, port=port, host=host, pid=pid, pids=pids)
-    nvidia = Nvidia.detect(library("pynvml"), None if process is None else process.pids)
-    packages = Rapl.detect(root)
-    cards = Drm.detect(root, first=nvidia.boards if nvidia is not None else 0, metered=packages is not None)
-    candidates: Sequence[ReadingSource | None] = (packages, nvidia, cards, process, Host.detect(psutil, root))
-    return [source for source in candidates if source is not None]
+    of_server = None if process is None else process.pids
+    nvidia = Nvidia.detect(library("pynvml"), of_server)
+    first, packages = 0 if nvidia is None else nvidia.boards, Rapl.detect(root)
+    # Energy first, because the time of a reading is taken before it.
+    found: list[ReadingSource | None] = [packages, nvidia]
+    if sys.platform == "win32":
+        found.append(WindowsBoards.detect(windows_library("pdh"), library("winreg"), of_server, first=first))
+    elif sys.platform == "darwin":
+        found.append(AppleBoards.detect())
+    else:
+        cards = Drm.detect(root, first=first, metered=packages is not None)
+        clients = None if cards is None or of_server is None else DrmClients(root, cards.gpus, of_server)
+        found += [cards, clients, Npu.detect(root)]
+    found += [process, Host.detect(psutil, root), Battery.detect(root)]
+    return [source for source in found if source is not None]
 
 
 def read_all(readable: Sequence[ReadingSource]) -> dict[str, float]:
@@ -65,7 +80,7 @@ def read_all(readable: Sequence[ReadingSource]) -> dict[str, float]:
 
 def about_all(readable: Sequence[ReadingSource]) -> dict[str, object]:
     """What is read from all sources; null for what is not there."""
-    about: dict[str, object] = {"process": None, "host": None, "boards": None, "packages": None}
+    about: dict[str, object] = {"process": None, "host": None, "boards": None, "npus": None, "packages": None}
     for source in readable:
         for name, value in source.about.items():
             already = about.get(name)

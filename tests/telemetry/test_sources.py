@@ -306,7 +306,7 @@ def test_machine_with_nothing_to_read_has_no_source(tmp_path, monkeypatch, libra
     monkeypatch.setattr(module, "library", libraries.get)
     found = sources(port=1, host=None, pid=None, root=tmp_path)
     assert found == []
-    assert about_all(found) == {"process": None, "host": None, "boards": None, "packages": None}
+    assert about_all(found) == {"process": None, "host": None, "boards": None, "npus": None, "packages": None}
     assert read_all(found) == {}
 
 

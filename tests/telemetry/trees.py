@@ -54,6 +54,29 @@ def amd(root: Path, card: int = 0, **over: object) -> Path:
     return tree(root, files | {f"{device}/{name}": value for name, value in over.items()})
 
 
+def board(root: Path, card: int, files: dict[str, object], *, driver: str, vendor: str = "0x8086") -> Path:
+    """A board as the kernel has it: its PCI address is behind a link, and so is its driver."""
+    pdev = f"0000:{card:02x}:00.0"
+    real = root / f"sys/devices/pci0000:00/{pdev}"
+    tree(real, {"vendor": vendor, "device": "0xe20b", "class": "0x030000"})
+    (root / f"sys/class/drm/card{card}").mkdir(parents=True)
+    (root / f"sys/class/drm/card{card}/device").symlink_to(real)
+    (root / f"sys/bus/pci/drivers/{driver}").mkdir(parents=True, exist_ok=True)
+    (real / "driver").symlink_to(root / f"sys/bus/pci/drivers/{driver}")
+    tree(root / f"sys/class/drm/card{card}", files)
+    return root
+
+
+def client(root: Path, pid: int, descriptor: int, text: str, *, opens: str = "/dev/dri/renderD128") -> Path:
+    """A device that a process has open, and the kernel's account of it."""
+    folder = root / f"proc/{pid}"
+    (folder / "fd").mkdir(parents=True, exist_ok=True)
+    link = folder / f"fd/{descriptor}"
+    link.unlink(missing_ok=True)
+    link.symlink_to(opens)
+    return tree(folder, {f"fdinfo/{descriptor}": text})
+
+
 class NVMLError(Exception):
     """As `pynvml` has it."""
 

@@ -39,7 +39,7 @@ _REQUESTED_WITHIN = 0.05
 _ENDS_WITHIN = 0.05
 # Above this share of failures, latencies are those of a selection: the usual limit of the verdict.
 _FAILED_FROM = 0.01
-_METERS = {"board": "the accelerators", "package": "CPU and memory"}
+_METERS = {"board": "the accelerators", "package": "CPU and memory", "machine": "the whole machine"}
 
 _BY_PROMPT = ("ttft", "e2e", "requests_per_s", "output_tokens_per_s", ENERGY, COST)
 _BY_RESPONSE = ("e2e_p5", "e2e_p9", "e2e_response", "requests_per_s")

@@ -27,7 +27,8 @@ _VARIANT = re.compile(
     r"[-_.](cpu|gpu|npu)(:\d+)?$",
     re.IGNORECASE,
 )
-_USE = re.compile(r"gpu(\d+)_use")
+# Of some boards only the use by the server's processes is known.
+_USE = re.compile(r"(gpu|npu)(\d+)_(?:process_)?use")
 _NONE_IN_USE = "no GPU in use"
 # Two different devices hardly ever have speeds this close.
 _ALIKE_WITHIN = 0.05
@@ -106,18 +107,18 @@ def _boards_in_use(runs: Sequence[Run]) -> str | None:
     sampled, busy = False, set()
     for run in runs:
         about = run.environment.get("telemetry")
-        boards = about.get("boards") if isinstance(about, dict) else None
-        names = {
-            number: str(board["name"])
-            for number, board in enumerate(boards if isinstance(boards, list) else ())
-            if isinstance(board, dict) and board.get("name")
-        }
+        names = {}
+        for kind, listed in (("gpu", "boards"), ("npu", "npus")):
+            boards = about.get(listed) if isinstance(about, dict) else None
+            for number, board in enumerate(boards if isinstance(boards, list) else ()):
+                if isinstance(board, dict) and board.get("name"):
+                    names[kind, number] = str(board["name"])
         gauges = [gauge for level in run.levels if level.telemetry for gauge in level.telemetry.gauges.items()]
         for name, gauge in gauges:
             if match := _USE.fullmatch(name):
                 sampled = True
                 if gauge.mean >= IDLE_USE:
-                    busy.add(names.get(int(match[1]), f"GPU {match[1]}"))
+                    busy.add(names.get((match[1], int(match[2])), f"{match[1].upper()} {match[2]}"))
     return (_joined(busy) or _NONE_IN_USE) if sampled else None
 
 

@@ -12,7 +12,8 @@ share of the purchase. The form is that of inference-perf (accelerator money per
 A meter covers its own part of the machine: `board` the accelerators, `package` the CPU and its memory. Fans, disks and
 the power supply's loss are in none. A board counts, whoever uses it, unless the server has nothing to do with it
 (`machine.py`). A board without an energy counter counts
-with its mean power over the window.
+with its mean power over the window. The discharge of a laptop's battery is the power of the `machine`; it counts where
+there is no other meter.
 
 The workshop's cost index multiplies tokens/s, tokens per request and J per token. The product has the dimension
 W × tokens per request; it keeps its own name, to be compared with that workshop's numbers and nothing else.
@@ -36,8 +37,8 @@ _S_PER_YEAR = 365.25 * 24 * 3600
 _S_PER_HOUR = 3600.0
 _J_PER_KWH = 3.6e6
 _COUNTER = re.compile(r"((gpu|package|dram)\d+)_energy_j_total")
-_POWER = re.compile(r"((gpu)\d+)_power_w")
-_KINDS = {"gpu": "board", "package": "package", "dram": "package"}
+_POWER = re.compile(r"((gpu|battery)\d+)_power_w")
+_KINDS = {"gpu": "board", "package": "package", "dram": "package", "battery": "machine"}
 
 
 def meter_watts(telemetry: Telemetry | None, window_s: float) -> dict[str, float]:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 # Models whose names say that they run on an accelerator, such as `qwen2.5-0.5b-instruct-cuda-gpu:3`.
 _ACCELERATED = re.compile(r"(?<![a-z])(gpu|cuda|trtrtx|tensorrt|webgpu|rocm|migraphx)(?![a-z])", re.IGNORECASE)
+_USE = re.compile(r"(gpu|npu)\d+_(process_)?use")
 # A desktop alone uses this share of its GPU; a model that decodes on it uses far more.
 IDLE_USE = 0.02
 # Clocks that are throttled for less of the window than this change no figure that is shown.
@@ -57,7 +58,9 @@ def with_machine(
         verdict = msgspec.structs.replace(verdict, status="INVALID", reasons=[*verdict.reasons, busy])
     metered, unused = meter_watts(telemetry, level.window_s), _unused_boards(telemetry)
     of_server = {meter: watts for meter, watts in metered.items() if meter not in unused}
-    used = energy(level, of_server, idle=idle, estimate=prices.watts)
+    # The battery feeds what the other meters show, and more.
+    parts = {meter: watts for meter, watts in of_server.items() if not meter.startswith("battery")}
+    used = energy(level, parts or of_server, idle=idle, estimate=prices.watts)
     unmetered = Reason(
         "unmetered",
         f"the server did not use {', '.join(metered)}, the only meters there are: its energy is not known",
@@ -75,6 +78,7 @@ def with_machine(
             *([] if telemetry is None else _caveats(level, telemetry)),
             *([unmetered] if metered and used is None else []),
             *([] if busy is None or is_severe else [busy]),
+            *([] if load is None else _power(load)),
         ],
     )
 
@@ -87,7 +91,7 @@ def _unused_boards(telemetry: Telemetry | None) -> set[str]:
         board
         for board in {name.partition("_")[0] for name in gauges}
         if (held := gauges.get(f"{board}_process_memory_bytes")) is not None and held.max == 0
-        if (use := gauges.get(f"{board}_use")) is not None and use.mean < IDLE_USE
+        if (use := gauges.get(f"{board}_use") or gauges.get(f"{board}_process_use")) is not None and use.mean < IDLE_USE
     }
 
 
@@ -127,8 +131,19 @@ def _busy(load: MachineLoad) -> tuple[Reason | None, bool]:
     return reason, waited is not None and waited > _MAX_WAITED and others > _MANY_OTHERS
 
 
+def _power(load: MachineLoad) -> Iterator[Reason]:
+    """A machine that is slower than it is when it is plugged in, or allowed to draw what it can."""
+    compare = "or note it with the result, and compare only with runs under the same conditions"
+    if load.on_battery:
+        yield Reason("on_battery", "this machine ran on its battery", f"plug it in, {compare}")
+    if load.power_saving:
+        message = f"this machine saves power: {', '.join(load.power_saving)}"
+        yield Reason("power_saving", message, f"choose the fastest power mode, {compare}")
+
+
 def _caveats(level: LevelResult, telemetry: Telemetry) -> Iterator[Reason]:
-    uses = [gauge.mean for name, gauge in telemetry.gauges.items() if re.fullmatch(r"gpu\d+_use", name)]
+    # Of some boards only the use by the server's processes is known, which is what counts here.
+    uses = [gauge.mean for name, gauge in telemetry.gauges.items() if _USE.fullmatch(name)]
     decoding = level.throughput.output_tokens_per_s > 0
     if uses and decoding and max(uses) < IDLE_USE and _ACCELERATED.search(level.model):
         yield Reason(
