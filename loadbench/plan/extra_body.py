@@ -52,12 +52,16 @@ def read_objects(value: object) -> tuple[dict[str, Any], ...]:
 
 
 def value_of(objects: Sequence[Mapping[str, Any]], field: str) -> object:
-    """The value of a field after all merges, as in `options.num_predict`; `...` if none gives it."""
+    """The value of a field after all merges, as in `options.num_predict`; `None` if it is left out, alone or with the
+    object that it is in, and `...` if none gives it."""
     found: object = ...
     for value in objects:
         part: object = value
         for name in field.split("."):
-            part = part.get(name, ...) if isinstance(part, dict) else ...
+            if isinstance(part, dict):
+                part = part.get(name, ...)
+            elif part is not ... and part is not None:
+                part, found = ..., ...  # the object is replaced by what is none
         found = found if part is ... else part
     return found
 

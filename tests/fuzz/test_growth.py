@@ -30,6 +30,7 @@ _MEASURABLE_S = 0.01
 _MOST_BYTES = 2_000_000
 # Four times as long a list may take a little more than four times as long: memory, caches, other programs.
 _TIMES, _MOST_RATIO = 4, 9
+_MOST_ROUNDS = 12
 
 
 def _response(data: bytes, *, piece: int = 4096, api: Api = Api.CHAT) -> None:
@@ -180,6 +181,11 @@ def test_time_grows_no_faster_than_the_input(kind):
     longer = make(_TIMES * parts)
     if _took(read, longer) < _MEASURABLE_S:
         return  # megabytes in no time
-    # Caches that others fill cost something in some of the times, and least in the least.
-    ratio = min(_took(read, longer) for _ in range(3)) / min(_took(read, data) for _ in range(3))
-    assert ratio < _MOST_RATIO, f"{len(data)} bytes and {len(longer)}"
+    # Caches that others fill, and a core that others slow down, cost something in some of the times, and least in the
+    # least.
+    least_s = [float("inf"), float("inf")]
+    for _ in range(_MOST_ROUNDS):
+        least_s = [min(least, _took(read, one)) for least, one in zip(least_s, (data, longer), strict=True)]
+        if least_s[1] < _MOST_RATIO * least_s[0]:
+            return
+    pytest.fail(f"{len(data)} bytes and {len(longer)}: {least_s} s")

@@ -117,14 +117,14 @@ def test_d3_a_first_delta_without_text_over_sockets(fault, kind):
 
     Seen to fail when `ResponseReader._add_frame` took every frame for a token: TTFT is TTFB, and gaps are more than 7.
     """
-    for attempt in range(3):
+    for _ in range(10):
         (sample,) = faulty(fault, kind=kind)
         assert (len(sample.event_ns), sample.output_tokens) == (8, 8)
         within_ns = sample.first_token_ns - sample.first_byte_ns
         # A client that is held up on a busy machine reads the first bytes late: then once more.
         if within_ns > (sample.last_token_ns - sample.first_token_ns) / 2:
             return
-        assert attempt < 2
+    pytest.fail("TTFT was never nine gaps longer than TTFB")
 
 
 @pytest.mark.parametrize("key", ["reasoning_content", "reasoning"])

@@ -22,6 +22,11 @@ _JSON = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=6), inner, max_size=3),
     max_leaves=8,
 )
+# Names that meet again, in the objects and on the way to a value.
+_FEW = st.sampled_from(["a", "b", "", "a.b"])
+_FEW_NAMED = st.dictionaries(
+    _FEW, st.recursive(st.none() | st.integers(0, 2), lambda part: st.dictionaries(_FEW, part, max_size=3)), max_size=3
+)
 _OBJECTS = st.lists(st.dictionaries(_NAMES, _JSON, max_size=4), min_size=1, max_size=3)
 
 
@@ -36,23 +41,27 @@ def test_every_json_object_is_read_as_it_is(objects):
         assert read_objects(shown) == tuple(objects)
 
 
-@given(_OBJECTS, _NAMES)
+@given(st.lists(_FEW_NAMED, min_size=1, max_size=3), st.lists(_FEW, min_size=1, max_size=3).map(".".join))
 def test_value_of_a_field_is_that_of_the_merged_body(objects, name):
-    """The last object that names it decides; null leaves it out."""
+    """The last object that names it decides; null leaves it out. A dot leads into an object."""
     body = {}
     for part in objects:
         body = merged(body, part)
     value = value_of(objects, name)
+    for step in name.split("."):
+        body = body.get(step, ...) if isinstance(body, dict) else ...
     if value is ... or value is None:
-        assert name not in body
+        assert body is ...
     elif not isinstance(value, dict):
-        assert body[name] == value
+        assert body == value
 
 
 def test_limits_are_found_by_all_their_names():
-    """Also those of Ollama's options, and those that are left out."""
-    objects = ({"max_tokens": 3, "options": {"num_predict": 5}}, {"max_tokens": None}, {"options": "none"})
+    """Also those of Ollama's options, and those that are left out, alone or with all options."""
+    objects = ({"max_tokens": 3, "options": {"num_predict": 5}}, {"max_tokens": None}, {"options": {"seed": 1}})
     assert limits_of(objects) == {"max_tokens": None, "options.num_predict": 5}
+    assert limits_of([*objects, {"options": None}]) == {"max_tokens": None, "options.num_predict": None}
+    assert limits_of([*objects, {"options": "none"}]) == {"max_tokens": None}
 
 
 @pytest.mark.parametrize(
