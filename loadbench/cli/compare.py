@@ -6,7 +6,7 @@ import os
 import re
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 from click.core import ParameterSource
@@ -15,8 +15,10 @@ from loadbench.cli.complete import files, scenario_files, side
 from loadbench.cli.measuring import (
     FORMAT_OF,
     check_files,
+    check_report,
     data_or_page,
     github_option,
+    hold_resumed,
     look,
     print_result,
     progress_line,
@@ -32,6 +34,7 @@ from loadbench.cli.measuring import (
     settings_of_resumed,
     tell_github,
     write_file,
+    write_reports,
 )
 from loadbench.cli.options import ScenarioCommand, setting_flags, setting_options
 from loadbench.cli.run_names import run_paths
@@ -42,6 +45,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from loadbench.plan.scenario import Scenario
+    from loadbench.plan.settings import Setting
     from loadbench.results.compare import Comparison
     from loadbench.session.paired import PairedRuns
 
@@ -49,7 +53,16 @@ _REPORT = (
     "Write the report to this file, as its name ends: .html (a page with charts), .csv, .md, .json, .xml (JUnit), "
     ".txt, .hlog; repeat the flag for several. With --format, a file of that format is written instead of stdout."
 )
+# The variables that the sides name themselves.
+_KEYS = re.compile(r"\b(?:api_key_env=|header_env=[^,]*?)(\w+)\s*(?:,|$)")
+# The settings of a search that a comparison has only with --capacity: the others have the same flag in both.
+_OF_SEARCH = frozenset({"by", "at_most", "require", "curve", "precision"})
 _WHICH = "name two URLs or two runs, or two models with --a-model and --b-model"
+
+
+def _of_search(setting: Setting) -> bool:
+    """Whether --capacity adds this flag."""
+    return setting.section == "capacity" and setting.name in _OF_SEARCH
 
 
 @click.command(
@@ -58,6 +71,7 @@ _WHICH = "name two URLs or two runs, or two models with --a-model and --b-model"
         "loadbench compare http://127.0.0.1:8080/v1 http://127.0.0.1:8081/v1 --users 1,4",
         "loadbench compare --url http://127.0.0.1:8080/v1 --a-model small --b-model large --budget 20m",
         "loadbench compare results/*-before results/*-after --fail-on 'ttft_p95>5%'",
+        "loadbench compare http://127.0.0.1:8080/v1 http://127.0.0.1:8081/v1 --capacity --slo 'ttft_p95<1s'",
     ),
 )
 @click.argument("sides", nargs=-1, metavar="[A B]", shell_complete=side)
@@ -87,7 +101,13 @@ _WHICH = "name two URLs or two runs, or two models with --a-model and --b-model"
     shell_complete=scenario_files,
     help="When measuring: the scenario file.",
 )
+@click.option(
+    "--capacity",
+    is_flag=True,
+    help="Search how many users each side serves under the objectives (--slo), A first, then B; --budget is for both.",
+)
 @setting_options("compare")
+@setting_options("capacity", _of_search)
 @resume_option
 @run_options(json="the comparison as JSON", dry_run="When measuring: show the plan, the order and the time.")
 def command(sides: tuple[str, ...], *, scenario: Path | None, **options: Any) -> None:
@@ -96,7 +116,8 @@ def command(sides: tuple[str, ...], *, scenario: Path | None, **options: Any) ->
     A and B are URLs (measured now, alternately), saved runs (a run folder, `last`, `last~1`, a run's name, or a folder
     of run folders), or baselines written by --save-baseline. A server can also be written as settings:
     url=URL,model=ID or profile=NAME. For two models at one server, use --url, --a-model and --b-model instead of A and
-    B. With the folder of an earlier comparison alone, its analysis is repeated without measuring.
+    B. With --capacity, the users that each side serves are compared. With the folder of an earlier comparison alone,
+    its analysis is repeated without measuring.
     """
     # ruff: noqa: PLC0415 - the help needs nothing of what is imported in functions
     from loadbench.plan.sources import refuse_rules_without_level, resolve
@@ -114,22 +135,28 @@ def command(sides: tuple[str, ...], *, scenario: Path | None, **options: Any) ->
     check_files(options, "save_baseline", "chart")
     for path in options["report"]:
         check_files({"report": path}, "report")
+    if _searches(options, measures=measures):
+        _search_both("".join(a), "".join(b), {**flags, **setting_flags("capacity", options)}, options, scenario)
     given = {"--scenario": scenario, "--dry-run": options["dry_run"], "--resume": options["resume"]}
     flag = next((name for name, value in given.items() if value), "")
     if flag and not measures:
         raise BadInput(f"{flag}: is for measuring, and these runs are saved", hint="leave it out, or name two URLs")
     if not measures:
         a, b = run_paths(a), run_paths(b)
-    name = "compare" if measures else "compare-saved"
-    # The variables that the sides name themselves.
-    keys = re.findall(r"\b(?:api_key_env=|header_env=[^,]*?)(\w+)\s*(?:,|$)", ",".join([*a, *b]))
+    keys = _KEYS.findall(",".join([*a, *b]))
     resume, both = options["resume"], None
     settings_of_resumed(resume, "compare", file=scenario)
     if resume is not None and scenario is None and not (a or b or {"a_model", "b_model", "same"} & flags.keys()):
         both = resumed_sides(resume, flags=flags, environment=os.environ)
         resolved = both[0]
     else:
-        resolved = resolve(flags=flags, environment=os.environ, file=scenario, command=name, key_variables=keys)
+        resolved = resolve(
+            flags=flags,
+            environment=os.environ,
+            file=scenario,
+            command="compare" if measures else "compare-saved",
+            key_variables=keys,
+        )
     settings = resolved.compare
     named = a or b or any(resolved.is_set(f"compare.{key}") for key in ("a_model", "b_model", "same"))
     if both is None and not named:
@@ -176,6 +203,79 @@ def command(sides: tuple[str, ...], *, scenario: Path | None, **options: Any) ->
         comparison = runs.compare(settings.fail_on or (), confidence=settings.confidence)
         written = _output(runs, comparison, options, undecided=resolved.slo.undecided)
     sys.exit(runs.exit_code or exit_code(comparison, undecided=resolved.slo.undecided) or written)
+
+
+def _searches(options: Mapping[str, Any], *, measures: bool) -> bool:
+    """Whether the sides are to be searched; raises `BadInput` where that cannot be, and for a search's flag without."""
+    idle = next((name for name in sorted(_OF_SEARCH) if options[name] is not None), None)
+    if options["capacity"] and not measures:
+        raise BadInput("--capacity: is for measuring, and these runs are saved", hint="name two URLs")
+    if idle is not None and not options["capacity"]:
+        flag = f"--{'no-' * (options[idle] is False)}{idle.replace('_', '-')}"
+        raise BadInput(f"{flag}: is for a search", hint="add --capacity, or leave it out")
+    return bool(options["capacity"])
+
+
+def _search_both(a: str, b: str, flags: dict[str, object], options: Mapping[str, Any], file: Path | None) -> NoReturn:
+    """Search both sides, print what was found, and exit."""
+    from loadbench.plan.pairs import SIDES, searched_sides
+    from loadbench.report.compare_capacity import capacity_comparison_document, capacity_sides_plan
+    from loadbench.report.formats import renderers
+    from loadbench.report.junit import sides_junit, sides_suites
+    from loadbench.report.line import capacity_lines
+    from loadbench.report.pages import page_of
+    from loadbench.report.render_text import render_text
+    from loadbench.report.shown import runs_at
+    from loadbench.results.run import to_json
+    from loadbench.session.capacity_sides import check_searches, search_sides, split_budget
+    from loadbench.session.resume import in_its_folder, settings_of_sides
+    from loadbench.session.sample_request import sample_request
+
+    unused = [name for name in ("baseline", "save_baseline", "paired", "chart") if options[name]]
+    if unused:
+        raise BadInput(f"--{unused[0].replace('_', '-')}: has no effect with --capacity", hint="leave it out")
+    check_report(options["report"])
+    resume = options["resume"]
+    if resume is not None:
+        hold_resumed(resume)
+    before = ({}, {}) if resume is None else settings_of_sides(resume, file=file, named=bool(a or b))
+    keys = _KEYS.findall(f"{a},{b}")
+    sides = searched_sides(flags, os.environ, file, a=a, b=b, before=before, key_variables=keys)
+    sides = split_budget(sides)
+    side_a, side_b = (in_its_folder(side, resume) for side in sides)
+    check_searches((side_a, side_b), os.environ)
+    if options["dry_run"]:
+        requests = [sample_request(side, os.environ) for side in (side_a, side_b)]
+        plan = capacity_sides_plan((side_a, side_b), requests, verbose=options["verbose"])
+        click.echo(render_text(plan, **look(wide=options["wide"])), nl=False)
+        sys.exit(ExitCode.OK)
+    for name, of_side in zip(SIDES, (side_a, side_b), strict=True):
+        for value in of_side.unused:
+            say(f"{name.upper()}: not used: {value}")
+    say_data_set(side_a)
+    progress = progress_line(quiet=options["quiet"], no_live=options["no_live"])
+    both = search_sides((side_a, side_b), os.environ, progress, resume=resume)
+    progress.close()
+    result, folder, undecided = both.result, both.folder, side_a.slo.undecided
+
+    def content(form: str, to: Path | None) -> str:
+        data = data_or_page(form, lambda: runs_at(folder.path), lambda: page_of([folder.path]))
+        if data is not None:
+            return data
+        if form == "json":
+            return to_json(result).decode()
+        if form == "line":
+            return capacity_lines([search for search, _ in both.searches.values()])
+        if form == "junit":
+            return sides_junit(result, undecided=undecided)
+        return renderers(**look(wide=options["wide"], file=to))[form](capacity_comparison_document(result))
+
+    print_result(content, options["form"])
+    say_saved(folder.place, quiet=options["quiet"])
+    written = write_reports(options["report"], content)
+    if options["github"]:
+        written = max(written, tell_github(content("markdown", None), sides_suites(result, undecided=undecided)))
+    sys.exit(both.exit_code() or written)
 
 
 def _output(runs: PairedRuns, comparison: Comparison, options: Mapping[str, Any], *, undecided: str | None) -> ExitCode:

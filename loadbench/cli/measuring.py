@@ -170,10 +170,17 @@ def settings_of_resumed(resume: Path | None, command: str, *, file: Path | None)
     """What `resolve` takes from the run that is continued, which nobody else continues until this command ends."""
     if resume is None:
         return {}
-    from loadbench.session.resume import held, settings_of_run  # noqa: PLC0415 - few runs are continued
+    from loadbench.session.resume import settings_of_run  # noqa: PLC0415 - few runs are continued
+
+    hold_resumed(resume)
+    return settings_of_run(resume, command, file=file)
+
+
+def hold_resumed(resume: Path) -> None:
+    """Nobody else continues this run until the command ends; raises `BadInput` if somebody measures it."""
+    from loadbench.session.resume import held  # noqa: PLC0415 - few runs are continued
 
     click.get_current_context().with_resource(held(resume))
-    return settings_of_run(resume, command, file=file)
 
 
 def progress_line(*, quiet: bool, no_live: bool) -> Progress:

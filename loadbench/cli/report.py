@@ -83,6 +83,7 @@ def command(
     from loadbench.report.formats import RENDERERS, schema_text
     from loadbench.report.shown import DATA_FORMATS, SEVERAL_FILES, data_files, data_text, runs_at
     from loadbench.results.capacity import SEVERAL_FILE, read_capacities
+    from loadbench.results.compare_capacity import FILE as COMPARED_FILE
     from loadbench.results.folder import contradictions_in, read_run
     from loadbench.results.grid import is_grid
     from loadbench.results.saved import has_pairs
@@ -116,7 +117,12 @@ def command(
             _write_several(data_files(form, runs_at(_folder_of(run) or run), place=str(run)), out)
         elif form in DATA_FORMATS:
             content = data_text(form, runs_at(_folder_of(run) or run), place=str(run))
-        elif (folder := _folder_of(run)) is not None and (folder / SEVERAL_FILE).is_file():
+        elif (folder := _folder_of(run)) is not None and (folder / COMPARED_FILE).is_file():
+            if chosen:
+                hint = f"name one of them, as in {folder / 'a'}"
+                raise BadInput(f"{run}: {chosen[0]} is for one run, and these are two searches", hint=hint)
+            content = _searched_sides(folder, form, **appearance)
+        elif folder is not None and (folder / SEVERAL_FILE).is_file():
             if chosen:
                 first = folder / next(iter(read_capacities(folder).folders.values()))
                 hint = f"name one of them, as in {first}"
@@ -147,14 +153,20 @@ def _tell_github(run: Path) -> ExitCode:
         run_suites,
         search_suite,
         searches_suites,
+        sides_suites,
         undecided_of,
     )
     from loadbench.results.capacity import FILE, SEVERAL_FILE, read_capacities, read_capacity
+    from loadbench.results.compare_capacity import FILE as COMPARED_FILE
+    from loadbench.results.compare_capacity import read_capacity_comparison
     from loadbench.results.folder import read_run
     from loadbench.results.grid import is_grid
     from loadbench.results.saved import has_pairs, read_pairs
 
     folder = _folder_of(run)
+    if folder is not None and (folder / COMPARED_FILE).is_file():
+        suites = sides_suites(read_capacity_comparison(folder))
+        return tell_github(_searched_sides(folder, "markdown"), suites)
     if folder is not None and has_pairs(folder):
         comparison = comparison_in(folder)
         suite = compare_suite(comparison, undecided=undecided_of(read_pairs(folder)[0][0]))
@@ -273,6 +285,27 @@ def _grid(folder: Path, form: str, chosen: list[str], **appearance: Unpack[Look]
         hint = f"name one of its cells, as in {folder / grid.cells[0].folder}"
         raise BadInput(f"{folder}: {chosen[0]} is for one run, and this is a grid", hint=hint)
     return render_grid(with_conclusion(grid), runs, form, **appearance)
+
+
+def _searched_sides(folder: Path, form: str, **appearance: Unpack[Look]) -> str:
+    """The searches of two sides."""
+    from loadbench.report.compare_capacity import capacity_comparison_document
+    from loadbench.report.formats import renderers
+    from loadbench.report.junit import sides_junit, undecided_of
+    from loadbench.report.line import capacity_lines
+    from loadbench.report.shown import runs_at
+    from loadbench.results.compare_capacity import read_capacity_comparison
+    from loadbench.results.run import to_json
+
+    comparison = read_capacity_comparison(folder)
+    if form == "line":
+        return capacity_lines([side.capacity for side in (comparison.a, comparison.b) if side.capacity is not None])
+    if form == "json":
+        return to_json(comparison).decode()
+    if form == "junit":
+        runs = runs_at(folder)
+        return sides_junit(comparison, undecided=undecided_of(runs[0].run) if runs else None)
+    return renderers(**appearance)[form](capacity_comparison_document(comparison))
 
 
 def _folder_of(run: Path) -> Path | None:

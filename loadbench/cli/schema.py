@@ -13,8 +13,8 @@ from loadbench.cli.measuring import print_report, write_file
 
 # Those of `session/schemas.py`, which the help need not import.
 NAMES = (
-    *("run", "capacity", "capacities", "compare", "grid", "baseline", "annotation", "quality", "selfcheck", "models"),
-    *("doctor", "scenario"),
+    *("run", "capacity", "capacities", "compare", "compare-capacity", "grid", "baseline", "annotation", "quality"),
+    *("selfcheck", "models", "doctor", "scenario"),
 )
 
 
@@ -28,8 +28,8 @@ def command(*, name: str, out: Path | None) -> None:
     """Print the JSON Schema of a document that loadbench writes, or of scenario files.
 
     NAME is what --json of a command prints (run, capacity, compare, grid, selfcheck, models, doctor), a file (baseline,
-    annotation, quality, and capacities for several models), or scenario. Default: run. An editor with this schema
-    completes the keys of a scenario and explains them.
+    annotation, quality, capacities for several models, compare-capacity for two sides), or scenario. Default: run. An
+    editor with this schema completes the keys of a scenario and explains them.
     """
     from loadbench.session.schemas import document_schema, scenario_schema  # noqa: PLC0415 - not for the help
 

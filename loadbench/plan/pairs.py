@@ -25,24 +25,24 @@ import random
 import re
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Final
 
 from loadbench.core.errors import BadInput
 from loadbench.core.units import format_duration
 from loadbench.plan.extra_body import limits_of
 from loadbench.plan.scenario import leave_out, with_entries, with_not_used
-from loadbench.plan.scenario_file import read
+from loadbench.plan.scenario_file import ScenarioFile, read
 from loadbench.plan.server_url import ServerUrl
 from loadbench.plan.settings import DEFAULT, USUAL_REPEATS, Entry, Origin, Source, setting_of, settings
-from loadbench.plan.sources import api_of_route, elsewhere
+from loadbench.plan.sources import MAX_CONCURRENCY, api_of_route, elsewhere, resolve
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
 
     from loadbench.plan.scenario import Scenario
     from loadbench.plan.settings import Setting
 
-SIDES = ("a", "b")
+SIDES: Final = ("a", "b")
 # With a budget alone, there are no more repeats than this: a difference that needs more is too small to matter, unless
 # a width of the interval was asked for.
 _MOST_IN_BUDGET = 20
@@ -214,6 +214,81 @@ def sides(scenario: Scenario, *, a: str = "", b: str = "") -> tuple[Scenario, Sc
     if scenario.is_set("compare.same") and scenario.compare.same and not is_same:
         side_a, side_b = (
             leave_out(side, "compare.same", "has no effect: the two sides differ") for side in (side_a, side_b)
+        )
+    return side_a, side_b
+
+
+def searched_sides(
+    flags: Mapping[str, object],
+    environment: Mapping[str, str],
+    file: Path | None = None,
+    *,
+    a: str = "",
+    b: str = "",
+    before: tuple[Mapping[str, Any], Mapping[str, Any]] = ({}, {}),
+    key_variables: Sequence[str] = (),
+) -> tuple[Scenario, Scenario]:
+    """The scenario of the capacity search of each side, of which every setting is one of `loadbench capacity`.
+
+    `before` has what `resolve` takes from searches that are continued. Raises `BadInput` for what cannot be used, and
+    for two sides that are equal unless `same` allows it.
+    """
+    of_sides = {f"{name}_{own}" for name in SIDES for own in ("model", "cmd")} | {"same"}
+    given = {} if file is None else {entry.setting.key: entry.value for entry in ScenarioFile.read(file).entries()}
+    own_settings = {setting.name for setting in settings("capacity")} | of_sides | {MAX_CONCURRENCY}
+    for name in flags:
+        if name not in own_settings:
+            setting = next(one for one in settings("compare") if one.name == name)
+            reason = setting.why_not("capacity") if setting.refused else "has no effect with --capacity"
+            raise BadInput(f"{setting.flag}: {reason}", hint="leave it out")
+    made = []
+    for name, text, reused in zip(SIDES, (a, b), before, strict=True):
+        own: dict[str, object] = {**_read(text, f"--{name}")}
+        for word, key in (("model", f"compare.{name}_model"), ("server_cmd", f"compare.{name}_cmd")):
+            of_side = setting_of(key)
+            named = flags.get(of_side.name) or environment.get(of_side.variable)
+            if named and word in own and of_side.name in flags:
+                raise BadInput(f"{of_side.flag}: --{name} has its own already", hint="leave one of them out")
+            if not named and of_side.guarded and given.get(key):
+                # The user confirms a command that a file gives, which one that comes as a flag would not need.
+                raise BadInput(f"{key} of the scenario is not taken with --capacity", hint=f"give {of_side.flag}")
+            named = named or given.get(key)
+            if named:
+                own.setdefault(word, (named,) if word == "model" else named)
+        groups = {_group(_PER_SIDE[word]) for word in own} - {""}
+        shared = {
+            word: value
+            for word, value in flags.items()
+            if word not in of_sides | {setting.name for setting in settings("capacity") if _group(setting) in groups}
+        }
+        try:
+            scenario = resolve(
+                flags={**shared, **own},
+                environment=environment,
+                file=file,
+                command="capacity",
+                key_variables=key_variables,
+                **reused,
+            )
+        except BadInput as error:
+            error.message = f"{name.upper()}: {error.message}"
+            raise
+        if len(scenario.target.model or ()) > 1 or scenario.target.model == ("all",):
+            place = scenario.place("target.model")
+            raise BadInput(f"{place}: one model is compared with one other", hint="choose with --a-model and --b-model")
+        if scenario.report.name == setting_of("report.name").default_in("capacity"):
+            name_of_both = setting_of("report.name").default_in("compare")
+            scenario = replace(scenario, report=replace(scenario.report, name=name_of_both))
+        keys = {f"compare.{word}" for word in of_sides}
+        made.append(replace(scenario, unused=tuple(one for one in scenario.unused if one.key not in keys)))
+    side_a, side_b = made
+    for flag, text, side, other in (("--a", a, side_a, side_b), ("--b", b, side_b, side_a)):
+        if side.simulated and not other.simulated and "profile" not in text:
+            raise BadInput(f"{flag}: names no server", hint=f"{flag} URL, or --url where both are at one")
+    if _identity(side_a) == _identity(side_b) and not flags.get("same"):
+        raise BadInput(
+            "both sides are the same server and model",
+            hint="if you mean to see how much two searches of one server differ, use --same",
         )
     return side_a, side_b
 

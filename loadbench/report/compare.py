@@ -1,4 +1,5 @@
-"""The report of a comparison: conclusion and gates, then a table for each kind of figure, then notes.
+"""The report of a comparison: what it means and the gates, B against A load by load, what each side needs, then a table
+for each kind of figure, then notes.
 
 The time before the first token (prefill) and that after it (decode) have separate tables: different hardware limits
 them. Ratios are b over a, with their intervals. What is not shown here is in the JSON.
@@ -14,17 +15,19 @@ from loadbench.plan.gate import COST, ENERGY
 from loadbench.plan.objective import FAILURES, RATES
 from loadbench.plan.server_url import UNVERIFIED
 from loadbench.report.document import Block, Document, Notes, Table, Text
-from loadbench.report.values import counted, duration, percent, reason_text, significant
-from loadbench.results.compare import TOO_FEW_REQUESTS
+from loadbench.report.values import counted, duration, memory_size, percent, reason_text, significant
+from loadbench.results.compare import DECODE, PREFILL, TOO_FEW_REQUESTS
 
 if TYPE_CHECKING:
-    from loadbench.results.compare import ComparedFigure, ComparedSide, Comparison, GateCheck
+    from collections.abc import Sequence
+
+    from loadbench.results.compare import ComparedFigure, ComparedSide, Comparison, GateCheck, MetObjectives
 
 _HEADERS = ("load", "figure", "A", "B", "B/A", "interval", "B is")
 _TABLES = {
     "Throughput": ("output_tokens_per_s", "requests_per_s"),
-    "Time to first token (prefill)": ("ttft_p", "ttft_response_p"),
-    "Time per output token (decode)": ("tpot_p",),
+    "Time to first token (prefill)": ("ttft_p", "ttft_response_p", PREFILL),
+    "Time per output token (decode)": ("tpot_p", DECODE),
     "Whole responses": ("e2e_p", "e2e_response_p"),
     "Energy and cost": (ENERGY, COST),
     "Failures": (FAILURES,),
@@ -34,6 +37,8 @@ _TABLES = {
 _NAMES = {
     "output_tokens_per_s": "tok/s",
     "requests_per_s": "req/s",
+    PREFILL: "prompt tok/s",
+    DECODE: "tok/s/user",
     "ttft": "TTFT",
     "ttft_response": "TTFT from due",
     "tpot": "TPOT",
@@ -46,6 +51,8 @@ _NAMES = {
     FAILURES: "failed",
 }
 _MARK = "*"
+# B against A in one line for each load: the figure of each column.
+_AT_A_GLANCE = {"output_tokens_per_s": "tok/s", PREFILL: "prefill", DECODE: "decode", ENERGY: "J/token", COST: ""}
 
 
 def compare_document(comparison: Comparison) -> Document:
@@ -60,18 +67,98 @@ def compare_document(comparison: Comparison) -> Document:
         for check in gate.checks
     ]
     blocks: list[Block] = [
-        Text([comparison.conclusion]),
+        Text(conclusions(comparison)),
         Table(("gate", "load", "change", "decision", "note"), gates, "lllll"),
         Notes([_side_line("A", comparison.a), _side_line("B", comparison.b)]),
+        _at_a_glance(comparison),
+        _needs(comparison),
     ]
     for summary, beginnings in _TABLES.items():
         rows = []
-        for row in (*comparison.comparisons, *comparison.overall):
+        for row in (*comparison.speed, *comparison.comparisons, *comparison.overall):
             gated = any(gate.rule.startswith((f"{row.metric}>", f"{row.metric}<")) for gate in comparison.gates)
             if row.metric.startswith(beginnings) and not _is_dull(row) and (gated or summary != "Between tokens"):
-                rows.append(_row(row))
+                rows.append(_row(row, comparison))
         blocks.append(Table(_HEADERS, rows, "rlrrrll", summary, rank="0022010"))
     return Document(title, [*blocks, Notes(_notes(comparison))])
+
+
+def conclusions(comparison: Comparison) -> list[str]:
+    """What the comparison means, and its conclusion with the figures; an older comparison has only the latter."""
+    summary = comparison.summary
+    if summary is None or summary.sentence.rstrip(".").lower() == comparison.conclusion.lower():
+        return [comparison.conclusion]
+    return [summary.sentence, comparison.conclusion]
+
+
+def _at_a_glance(comparison: Comparison) -> Table:
+    """B divided by A at each load: throughput, prefill and decode apart, energy and cost."""
+    by_level: dict[str, dict[str, str]] = {}
+    for row in (*comparison.comparisons, *comparison.speed):
+        if row.metric in _AT_A_GLANCE and row.ratio is not None:
+            ends = "" if row.interval is None else f" ({'-'.join(map(_ratio, row.interval))})"
+            text = f"{_ratio(row.ratio)}x{ends}" + (" ~" if row.decision == "~" else "")
+            by_level.setdefault(row.level, {})[row.metric] = text
+    shown = [metric for metric in _AT_A_GLANCE if any(metric in cells for cells in by_level.values())]
+    names = [_AT_A_GLANCE[metric] or name_of(metric, comparison) for metric in shown]
+    rows = [[label, *(cells.get(metric, "-") for metric in shown)] for label, cells in by_level.items()]
+    ranks = {PREFILL: "2", DECODE: "2", COST: "1", ENERGY: "1"}
+    rank = "0" + "".join(ranks.get(metric, "0") for metric in shown)
+    return Table(("B/A at", *names), rows if len(shown) > 1 else [], "r" + "l" * len(shown), rank=rank)
+
+
+def _needs(comparison: Comparison) -> Table:
+    """What each side needs besides time, and the objectives that it meets; a row for each that is known."""
+    sides = (comparison.a, comparison.b)
+    rows: list[list[str]] = []
+
+    def add(name: str, cells: Sequence[str | None]) -> None:
+        if any(cells):
+            rows.append([name, *(cell or "-" for cell in cells)])
+
+    memories = [side.memory for side in sides]
+    add(
+        "server memory",
+        [None if one is None or one.process_bytes is None else memory_size(one.process_bytes) for one in memories],
+    )
+    of_board = any(one is not None and one.board_of == "board" for one in memories)
+    add(
+        "GPU memory" + " (all programs)" * of_board,
+        [None if one is None or not one.board_bytes else memory_size(one.board_bytes) for one in memories],
+    )
+    for name, field in (
+        ("server ready after its start", "ready_s"),
+        ("first response after the start", "first_response_s"),
+        ("loading the model", "load_s"),
+        ("first token, cold", "cold_ttft_s"),
+        ("first token, warm", "warm_ttft_s"),
+    ):
+        times = [None if side.cold_start is None else getattr(side.cold_start, field) for side in sides]
+        add(name, [None if time is None else duration(time) for time in times])
+    met = [side.objectives for side in sides]
+    rules = next((one.rules for one in met if one is not None), [])
+    if rules:
+        add(f"meets {', '.join(rules)}", [None if one is None else _met_text(one) for one in met])
+    return Table(("", "A", "B"), rows, "lll")
+
+
+def _met_text(met: MetObjectives) -> str:
+    """`up to users=4; misses ttft_p95<1s at users=8`."""
+    if met.up_to is None and met.missed_at is None:
+        return "not decided"
+    parts = ["not shown at any load" if met.up_to is None else f"up to {met.up_to}"]
+    if met.missed_at is not None:
+        rules = f" {', '.join(met.missed)}" if len(met.rules) > 1 else ""
+        parts.append(f"misses{rules} at {met.missed_at}")
+    return "; ".join(parts)
+
+
+def name_of(metric: str, comparison: Comparison) -> str:
+    """A figure as tables name it; money in its currency."""
+    if metric == COST and comparison.currency:
+        return f"{comparison.currency} per 1M tok"
+    figure, _, point = metric.rpartition("_")
+    return _NAMES.get(metric) or f"{_NAMES[figure]} {point}"
 
 
 def _side_line(name: str, side: ComparedSide) -> str:
@@ -92,14 +179,15 @@ def _is_dull(row: ComparedFigure) -> bool:
     return row.metric == FAILURES and not row.a and not row.b
 
 
-def _row(row: ComparedFigure) -> list[str]:
-    figure, _, point = row.metric.rpartition("_")
+def _row(row: ComparedFigure, comparison: Comparison) -> list[str]:
     values = []
     for value in (row.a, row.b):
         if row.metric == FAILURES:
             values.append(percent(value))
         else:
-            values.append(significant(value) if row.metric in {*RATES, ENERGY, COST} else duration(value))
+            values.append(
+                significant(value) if row.metric in {*RATES, PREFILL, DECODE, ENERGY, COST} else duration(value)
+            )
     decision: str = row.decision
     if decision == "~":
         # The note says why nothing could be decided.
@@ -108,7 +196,7 @@ def _row(row: ComparedFigure) -> list[str]:
         decision = "worse" if decision == "slower" else "better"
     return [
         row.level,
-        _NAMES.get(row.metric) or f"{_NAMES[figure]} {point}",
+        name_of(row.metric, comparison),
         *values,
         "-" if row.ratio is None else f"{_ratio(row.ratio)}x",
         _interval(row.metric, row.interval),
@@ -151,6 +239,13 @@ def _notes(comparison: Comparison) -> list[str]:
     }[comparison.basis]
     drift = comparison.assumed_drift
     basis += "" if drift is None else f", and an assumed drift of {100 * drift:.0f} % between sessions"
+    if comparison.ended_early:
+        lines.insert(0, f"ended early: {comparison.ended_early}; only the repeats before this are compared")
+    speeds = {row.metric for row in comparison.speed}
+    if PREFILL in speeds:
+        lines.append("prefill: prompt tokens per second until the first token (TTFT p50), of one request at a time")
+    if DECODE in speeds:
+        lines.append("decode: output tokens per second that one user sees after the first token (1 / TPOT p50)")
     gated = "; a gate's is that of its rule alone" if comparison.gates else ""
     lines.append(
         f"intervals are from {basis}; those of a level hold together with {share}, and decide what is stated{gated}"
@@ -166,7 +261,11 @@ def _notes(comparison: Comparison) -> list[str]:
     for (level, why), metrics in metrics_of.items():
         levels_of.setdefault((why, tuple(metrics)), []).append(level)
     for (why, left_out), levels in levels_of.items():
-        names = dict.fromkeys(_NAMES.get(metric) or _NAMES[metric.rpartition("_")[0]] for metric in left_out if metric)
+        names = dict.fromkeys(
+            name_of(metric, comparison) if metric in _NAMES else _NAMES[metric.rpartition("_")[0]]
+            for metric in left_out
+            if metric
+        )
         figures = f"{', '.join(names)} at " if names else ""
         lines.append(f"not compared: {figures}{', '.join(levels)}: {why}")
     if any(left.code == TOO_FEW_REQUESTS for left in comparison.left_out):

@@ -78,14 +78,7 @@ def compare_plan_document(
         drain = f"and the drain of each block, at most {format_duration(a.extent.drain_ns)}"
         time = f"{blocks}: {format_duration(repeat_ns)} a repeat, {format_duration(whole_ns)} in all, {drain}"
 
-    ours, theirs = a.effective(), b.effective()
-    differing = [
-        f"{section}.{name} {setting_text(theirs[section][name])}"
-        for section in ("target", "cost")
-        for name in ours[section]
-        if ours[section][name] != theirs[section][name]
-    ]
-    notes = [f"only B has {', '.join(differing)}"] if differing else []
+    notes = only_b(a, b)
     if not pairing.one_up and one_up(a, b) is None:
         notes.append(f"if the server is Foundry Local or Ollama, {starts_text(pairing)}")
     notes += repeats_notes(gates, [load.label for load in a.loads], confidence=confidence)
@@ -114,6 +107,18 @@ def compare_plan_document(
             *closing_blocks(a, first, verbose=verbose, warnings=warnings),
         ],
     )
+
+
+def only_b(a: Scenario, b: Scenario) -> list[str]:
+    """What side B has and A has not, in one line, if there is anything."""
+    ours, theirs = a.effective(), b.effective()
+    differing = [
+        f"{section}.{name} {setting_text(theirs[section][name])}"
+        for section in ("target", "cost")
+        for name in ours[section]
+        if ours[section][name] != theirs[section][name]
+    ]
+    return [f"only B has {', '.join(differing)}"] if differing else []
 
 
 def _side_text(scenario: Scenario) -> str:

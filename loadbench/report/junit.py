@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from loadbench.results.capacity import Capacities, Capacity
     from loadbench.results.compare import Comparison
+    from loadbench.results.compare_capacity import CapacityComparison
     from loadbench.results.grid import Grid
     from loadbench.results.run import LevelResult, Run
 
@@ -65,6 +66,9 @@ def compare_suite(comparison: Comparison, *, undecided: str | None = None) -> Su
         cases.append(("loadbench.compare", gate.rule, kind, "; ".join(wrong), "\n".join(lines)))
     if not comparison.comparisons:
         cases.append(("loadbench.compare", "comparison", "error", comparison.conclusion, ""))
+    if comparison.ended_early:
+        # The exit code is not 0 then, whatever the gates say of the repeats up to there.
+        cases.append(("loadbench.compare", "complete", "error", f"ended early: {comparison.ended_early}", ""))
     return Suite("loadbench compare", cases, note=comparison.conclusion)
 
 
@@ -114,6 +118,24 @@ def grid_suites(grid: Grid, runs: Mapping[int, Run]) -> list[Suite]:
     if suites:
         suites[0] = suites[0]._replace(note=grid.conclusion)
     return suites
+
+
+def sides_junit(comparison: CapacityComparison, *, undecided: str | None = None) -> str:
+    """A suite for the search of each side; one that was not searched is an error."""
+    return _document(sides_suites(comparison, undecided=undecided))
+
+
+def sides_suites(comparison: CapacityComparison, *, undecided: str | None = None) -> list[Suite]:
+    """The suites of the searches of two sides."""
+    suites = []
+    for side in (comparison.a, comparison.b):
+        name = f"loadbench compare --capacity: {side.name.upper()}"
+        if side.capacity is None:
+            problem = side.problem or "not searched"
+            suites.append(Suite(name, [("loadbench.capacity", side.name.upper(), "error", problem, problem)]))
+        else:
+            suites.append(search_suite(side.capacity, undecided=undecided)._replace(name=name))
+    return [suites[0]._replace(note=comparison.conclusion), *suites[1:]]
 
 
 def run_junit(run: Run, capacity: Capacity | None = None) -> str:

@@ -12,7 +12,8 @@ from loadbench.plan.cells import cell_text
 from loadbench.report.capacities import capacities_document
 from loadbench.report.capacity import capacity_document, claim_texts, kind_of, range_text
 from loadbench.report.capacity_charts import capacity_charts
-from loadbench.report.compare import compare_document
+from loadbench.report.compare import compare_document, conclusions
+from loadbench.report.compare_capacity import capacity_comparison_document
 from loadbench.report.compare_chart import comparison_charts
 from loadbench.report.document import Block, Choice, Document, Heading, Notes, Table, Text, Tiles
 from loadbench.report.grid import depth_charts, front_chart, grid_document, with_conclusion
@@ -21,6 +22,8 @@ from loadbench.report.run import level_table, notes
 from loadbench.report.shown import levels_of_searches
 from loadbench.report.values import counted, duration, significant
 from loadbench.results.capacity import FILE, SEVERAL_FILE, read_capacities, read_capacity
+from loadbench.results.compare_capacity import FILE as COMPARED_FILE
+from loadbench.results.compare_capacity import read_capacity_comparison
 from loadbench.results.folder import read_run
 from loadbench.results.grid import is_grid
 from loadbench.results.saved import FILES, has_pairs, read_pairs
@@ -66,6 +69,8 @@ def page_of(paths: Sequence[Path]) -> Document:
     folder = path if path.is_dir() else path.parent
     if not path.is_dir() and path.name not in FILES:
         return run_page(read_run(path), folder)
+    if (folder / COMPARED_FILE).is_file():
+        return _searched_sides_page(folder)
     if has_pairs(folder):
         return comparison_page(comparison_in(folder), *read_pairs(folder))
     if is_grid(folder):
@@ -87,7 +92,8 @@ def runs_page(paths: Sequence[Path]) -> Document:
     runs: list[tuple[str, Run, Path]] = []
     for path in paths:
         folder = path if path.is_dir() else path.parent
-        if has_pairs(folder) or is_grid(folder) or (folder / SEVERAL_FILE).is_file():
+        several = any((folder / name).is_file() for name in (SEVERAL_FILE, COMPARED_FILE))
+        if several or has_pairs(folder) or is_grid(folder):
             raise BadInput(f"{path}: has several runs itself", hint="make a page of it alone")
         run = run_in(folder) if path.is_dir() or path.name in FILES else read_run(path)
         runs.append((run.name or folder.name, run, folder))
@@ -214,6 +220,36 @@ def _grid_page(folder: Path) -> Document:
     return Document(document.title, [*blocks, *words()])
 
 
+def _searched_sides_page(folder: Path) -> Document:
+    """The searches of two sides: what is known of their ratio, then each of them."""
+    comparison = read_capacity_comparison(folder)
+    said, table, lines, notes = capacity_comparison_document(comparison).blocks
+    tiles = [
+        (f"plan on {side.name.upper()} with", f"{side.plan:g} {comparison.unit}", side.model)
+        for side in (comparison.a, comparison.b)
+        if side.plan is not None
+    ]
+    if comparison.ratio is not None:
+        ends = range_text(*(None if end is None else float(f"{end:.3g}") for end in comparison.interval))
+        tiles.append(("B/A", f"{comparison.ratio:.3g}x", ends))
+    options: list[tuple[str, Sequence[Block]]] = []
+    for side in (comparison.a, comparison.b):
+        search, inner = side.capacity, folder / side.name
+        if search is None:
+            continue
+        run = run_in(inner) if (inner / "run.json").is_file() else None
+        first, *rest = capacity_document(search, () if run is None else run.levels).blocks
+        facts = [] if run is None else [requested(run)]
+        shown = [first, Tiles(_answer_tiles(search)), *capacity_charts(search, run), *rest, *facts]
+        options.append((f"{side.name.upper()}: {search.model}", shown))
+    head = f"loadbench compare --capacity · {', '.join(comparison.objectives)}"
+    blocks: list[Block] = [Text([head]), said, Tiles(tiles), Heading("Both sides"), table, lines, notes]
+    if any(side.simulated for side in (comparison.a, comparison.b)):
+        blocks.insert(2, Text(["A side is the simulated server of loadbench, not a real one."]))
+    blocks += [Heading("Each side"), Choice("Side", options)] if options else []
+    return Document("Capacity of two sides", [*blocks, *words()])
+
+
 # Comparisons.
 
 
@@ -240,8 +276,8 @@ def comparison_page(comparison: Comparison, a: Sequence[Run], b: Sequence[Run]) 
     tiles.append(
         ("figures compared", str(len(comparison.comparisons)), f"{100 * comparison.confidence:g} % confidence")
     )
-    said = comparison.conclusion
-    blocks: list[Block] = [Text([head]), Text([f"{said[:1].upper()}{said[1:]}."]), who, Tiles(tiles)]
+    said = [line if line.endswith(".") else f"{line[:1].upper()}{line[1:]}." for line in conclusions(comparison)]
+    blocks: list[Block] = [Text([head]), Text(said), who, Tiles(tiles)]
     if any(side.simulated for side in (comparison.a, comparison.b)):
         blocks.insert(2, Text(["A side is the simulated server of loadbench, not a real one."]))
     if isinstance(gates, Table) and gates.rows:

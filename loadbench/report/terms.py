@@ -161,6 +161,15 @@ TERMS: Final[tuple[Term, ...]] = (
          "it, and how much longer they are than if the requests had queued for a server that takes one at a time.",
          "median E2E at n users ÷ (n × median E2E at 1 user) − 1", others=(("vLLM", "continuous batching"),),
          see=("knee", "e2e"), also=("does not batch", "over queueing")),
+    Term("prefill_tokens_per_s", "level", "Comparison: how fast a side reads a prompt that waits for no other request. "
+         "It includes the network and the first token's decoding, so short prompts make it look slower.",
+         "mean prompt tokens ÷ TTFT p50", "more than one request was in flight, or prompts came from a cache",
+         see=("prefill", "ttft"), also=("prompt tokens per s", "prompt tok/s")),
+    Term("decode_tokens_per_s", "level", "Comparison: the output tokens per second that one user sees after the first.",
+         "1 ÷ TPOT p50", "TPOT is undefined", see=("decode", "tpot"), also=("tok/s/user",)),
+    Term("crossover", "level", "Comparison: the number of users from which the other side has more output tokens/s.",
+         "where the ratio, interpolated over the logarithm of users, is 1",
+         "neither side is clearly faster at some load and the other at a higher one", see=("worth it",)),
 
     # Words.
     Term("level", "concept", "One load on one model: warm-up, measured window, cool-down and drain.", see=("window",)),
@@ -205,6 +214,9 @@ TERMS: Final[tuple[Term, ...]] = (
          see=("running", "server_queue"), also=("waiting",)),
     Term("cold", "concept", "The first request to a model, which may have to be loaded or to set up its caches. "
          "A report shows its TTFT as cold, and that of a second one as warm.", see=("ttft",), also=("warm",)),
+    Term("worth it", "concept", "Comparison: the speed-up is surely larger than the factor by which energy and cost "
+         "per token are higher, as far as these are known. Where neither is known, a report says only who is faster.",
+         see=("crossover",)),
     Term("profile", "concept", "How fast the simulated server is and how many requests it works on at once "
          "(--profile).", see=("slots",)),
     Term("CPU time per event", "concept", "Processor time of the load generator for each event that it read. It is "
@@ -370,6 +382,58 @@ TERMS: Final[tuple[Term, ...]] = (
          "text and work.", remedy="compare E2E of equivalent responses, and their quality"),
     Term("two_variants", "caveat", "Comparison: the sides have different variants of one model.",
          remedy="compare their quality as well: loadbench score"),
+    Term("servers", "caveat", "Comparison: the sides have different numbers of servers that share the load.",
+         remedy="this is right if that is what you compare"),
+    Term("settings", "caveat", "Comparison: the sides were measured with different settings.",
+         remedy="measure both with the same settings"),
+    Term("settings_within", "caveat", "Comparison: the runs of one side differ in their settings.",
+         remedy="name runs with the same settings on each side"),
+    Term("adapted", "caveat", "Comparison: a field was sent to one side alone, because the other refuses it.",
+         remedy="measure both without it: --extra-body '{\"FIELD\": null}'"),
+    Term("stamp_source", "caveat", "Comparison: arrivals were timestamped in different ways.",
+         remedy="measure both with the same load generator", see=("timestamp",)),
+    Term("host", "caveat", "Comparison: the load generators ran on different machines.",
+         remedy="measure both with the same load generator"),
+    Term("cpu", "caveat", "Comparison: the load generators had different processors.",
+         remedy="measure both with the same load generator"),
+    Term("simulated", "caveat", "Comparison: one side is the simulated server, and the other is not.",
+         remedy="compare two real servers, or two simulated ones"),
+    Term("cached", "caveat", "Comparison: parts of prompts came from a server's prefix cache.",
+         remedy="keep --unique on, unless a warm cache is what you compare", see=("cached_prompts",)),
+    Term("energy_sources", "caveat", "Comparison: the joules of the sides come from different meters.",
+         remedy="measure both sides with the same meters, or at the wall"),
+    Term("energy_estimate", "caveat", "Comparison: joules are an estimate from --watts, whose error is in no interval.",
+         remedy="measure the power"),
+    Term("max_tokens_ignored", "caveat", "Comparison: a side gave more tokens than it was limited to.",
+         remedy="let it obey max_tokens, or compare time per token only"),
+    Term("ends_early", "caveat", "Comparison: a side ended its first response by itself, before the requested length.",
+         remedy="use --exact-output, or compare time per token"),
+    Term("common_drift", "caveat", "Comparison: both sides became faster or slower over the repeats.",
+         remedy="the order of turns cancels this; check whether the machine is hot, or busy with other work"),
+    Term("unequal_drift", "caveat", "Comparison: the ratio of the sides changed over the repeats.",
+         remedy="warm up both sides for longer, then compare again"),
+    Term("until_reached", "caveat", "Comparison: the ratio is known as closely as --until asks."),
+    Term("until_not_reached", "caveat", "Comparison: the ratio is not known as closely as --until asks.",
+         remedy="allow more --repeats and --budget, or measure each level for longer"),
+
+    # Why a comparison leaves a figure or a level out.
+    Term("one_side", "caveat", "Not compared: only one side has this level.", remedy="measure both at the same loads"),
+    Term("missing", "caveat", "Not compared: the level is not in every run.",
+         remedy="name runs with the same levels, or measure again"),
+    Term("other_prompts", "caveat", "Not compared: the sides were sent other prompts, so only time per token is.",
+         remedy="send both sides the same prompts"),
+    Term("prompt_lengths", "caveat", "Not compared: the prompts of the sides differ in length, so only time per token "
+         "is.", remedy="send both sides the same prompts"),
+    Term("other_lengths", "caveat", "Not compared: responses of another length were requested, so that figures of "
+         "whole responses differ by that.", remedy="use the same --max-tokens"),
+    Term("answer_lengths", "caveat", "Not compared: the responses of the sides differ in length, so that figures of "
+         "whole responses differ by that.", remedy="use --exact-output"),
+    Term("currencies", "caveat", "Not compared: the prices of the sides are in different currencies.",
+         remedy="give both in one --currency"),
+    Term("no_samples", "caveat", "Not compared: a run does not have this figure at all. A gate on it fails.",
+         remedy="for tokens, let the server report usage; for energy, give --watts where there is no meter"),
+    Term("too_few_requests", "caveat", "Not compared: too few requests for this percentile and its interval.",
+         remedy="measure longer, or more often"),
 
     # Caveats that only predictions of a capacity have.
     Term("shared_evenly", "caveat", "Prediction: the model assumes that the server shares itself evenly among all "

@@ -20,6 +20,10 @@ SCHEMA: Final = "loadbench.compare/1"
 TOO_FEW_REQUESTS: Final = "too_few_requests"
 # The code of a figure that some runs do not have at all, as when no token came: a gate on it fails.
 NO_SAMPLES: Final = "no_samples"
+# Prefill and decode as speeds, in `speed`: prompt tokens/s of a request that waited for no other, and output tokens/s
+# that one user sees after the first token.
+PREFILL: Final = "prefill_tokens_per_s"
+DECODE: Final = "decode_tokens_per_s"
 # Why a whole level is not compared, by code.
 NOT_COMPARED: Final = {
     "invalid": "INVALID",
@@ -30,6 +34,42 @@ NOT_COMPARED: Final = {
 }
 
 Speed = Literal["faster", "slower", "~"]
+
+
+class Memory(msgspec.Struct, frozen=True, kw_only=True):
+    """The most memory that a side's server used at any level, in bytes: of its process, and of GPUs. `board_of` says
+    whether the latter is the process's own or, where that is not known, all that was used on the boards that were busy.
+    """
+
+    process_bytes: float | None = None
+    board_bytes: float | None = None
+    board_of: Literal["process", "board"] | None = None
+
+
+class ColdStart(msgspec.Struct, frozen=True, kw_only=True):
+    """How long a side took to begin, in seconds: medians over the runs that show it, and null where none does.
+
+    `ready_s` and `first_response_s` count from the start of the command of a server that loadbench started. `load_s` is
+    how long loading the model took; `cold_ttft_s` the time to the first token of the first request of the
+    first run, `warm_ttft_s` that of a later one of the same length.
+    """
+
+    ready_s: float | None = None
+    first_response_s: float | None = None
+    load_s: float | None = None
+    cold_ttft_s: float | None = None
+    warm_ttft_s: float | None = None
+
+
+class MetObjectives(msgspec.Struct, frozen=True, kw_only=True):
+    """The objectives (`rules`) at the loads that were measured: `up_to` is the highest load up to which every run met
+    all of them, `missed_at` the lowest at which a run missed one and none met all, with the rules that were `missed`.
+    A load between the two is not decided. A search says how many users a side can serve: `compare --capacity`."""
+
+    rules: list[str]
+    up_to: str | None = None
+    missed_at: str | None = None
+    missed: list[str] = []
 
 
 class ComparedSide(msgspec.Struct, frozen=True, kw_only=True):
@@ -48,6 +88,9 @@ class ComparedSide(msgspec.Struct, frozen=True, kw_only=True):
     simulated: bool = False
     insecure: bool = False  # certificates were not verified
     starts_s: list[float] = []
+    memory: Memory | None = None
+    cold_start: ColdStart | None = None
+    objectives: MetObjectives | None = None
 
 
 class ComparedFigure(msgspec.Struct, frozen=True, kw_only=True):
@@ -139,6 +182,21 @@ class OutputComparison(msgspec.Struct, frozen=True, kw_only=True):
     unsteady: list[str] = []
 
 
+class Summary(msgspec.Struct, frozen=True, kw_only=True):
+    """What the comparison says to somebody who has to choose a side, in one `sentence`.
+
+    `faster` is the side that is shown to be faster from `from_level` on, up to the highest load; null if neither is.
+    `worth_it` says that its speed-up there is surely larger than the factor by which its energy and cost per token are
+    higher; null if neither of these is known. `unknown` is what the sentence names as not known.
+    """
+
+    sentence: str
+    faster: Literal["a", "b"] | None = None
+    from_level: str | None = None
+    worth_it: bool | None = None
+    unknown: list[str] = []
+
+
 class Comparison(msgspec.Struct, frozen=True, kw_only=True):
     """Two sides compared.
 
@@ -147,6 +205,10 @@ class Comparison(msgspec.Struct, frozen=True, kw_only=True):
     between sessions that was assumed, as a share, because there are too few sessions or pairs to show it.
     `winner` is the side that clearly has more output tokens per second at every compared level; null if neither has,
     or if there is a crossover.
+
+    `speed` has prefill and decode as speeds (`PREFILL`, `DECODE`): the same measurements as TTFT p50 and TPOT p50, and
+    decided with them. `currency` is that of the cost. `ended_early` says why the measurement ended before its plan; the
+    repeats up to then are compared.
     """
 
     schema: Literal["loadbench.compare/1"] = SCHEMA
@@ -158,6 +220,8 @@ class Comparison(msgspec.Struct, frozen=True, kw_only=True):
     confidence: float
     comparisons: list[ComparedFigure]
     overall: list[ComparedFigure] = []
+    speed: list[ComparedFigure] = []
+    currency: str | None = None
     crossover: Crossover | None = None
     winner: Literal["a", "b"] | None = None
     gates: list[Gate] = []
@@ -165,3 +229,5 @@ class Comparison(msgspec.Struct, frozen=True, kw_only=True):
     caveats: list[Reason] = []
     answers: OutputComparison | None = None
     conclusion: str
+    summary: Summary | None = None
+    ended_early: str = ""

@@ -26,7 +26,10 @@ if TYPE_CHECKING:
 _OURS = FILES | {ANNOTATION_FILE, QUALITY_FILE, LABELS_FILE, SET_ASIDE, "telemetry.jsonl", ".probe"}
 _OURS_TOO = re.compile(r"benchmark_report\.(json|md|csv)|report\.html|(compare|grid)\.svg")
 # A folder that has one of these is that of a run; reports alone are none.
-_OF_A_RUN = ("run.json", "requests.jsonl", "capacity.json", "capacities.json", "compare.json", GRID_FILE)
+_OF_A_RUN = (
+    *("run.json", "requests.jsonl", "capacity.json", "capacities.json", "compare.json", "compare-capacity.json"),
+    GRID_FILE,
+)
 _DRAFT = re.compile(r"\.(.+)\.part")
 
 

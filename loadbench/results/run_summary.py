@@ -14,6 +14,8 @@ import msgspec
 from loadbench.core.errors import BadInput
 from loadbench.results.append_log import is_run_being_written
 from loadbench.results.capacity import FILE, SEVERAL_FILE
+from loadbench.results.compare_capacity import FILE as COMPARED_FILE
+from loadbench.results.compare_capacity import FOLDERS
 from loadbench.results.folder import UNREADABLE, RunFolder, read_plain
 from loadbench.results.grid import is_grid, read_grid
 from loadbench.results.run import ClosedLoad, OpenInterval, OpenLoad, to_json
@@ -110,6 +112,17 @@ class _Comparison(msgspec.Struct):
     conclusion: str
 
 
+class _SearchedSide(msgspec.Struct):
+    capacity: _Search | None = None
+
+
+class _ComparedSearches(msgspec.Struct):
+    a: _SearchedSide
+    b: _SearchedSide
+    conclusion: str
+    complete: bool = False
+
+
 class _Labels(msgspec.Struct):
     labels: dict[str, str]
     schema: Literal["loadbench.labels/1"] = "loadbench.labels/1"
@@ -172,7 +185,13 @@ def summary_of(found: FoundRun) -> RunSummary:
         searches: list[_Search] = []
         complete = True
         parts = [path]
-        if has_pairs(path):
+        if (path / COMPARED_FILE).is_file():
+            compared = _read(path / COMPARED_FILE, _ComparedSearches)
+            command, complete = "compare", compared.complete
+            searches = [side.capacity for side in (compared.a, compared.b) if side.capacity is not None]
+            parts = [path / name for name in FOLDERS]
+            fields["conclusion"] = compared.conclusion
+        elif has_pairs(path):
             command = "compare"
             parts = [*repeats_of(path, "a").values(), *repeats_of(path, "b").values()]
             complete = (path / "compare.json").is_file()

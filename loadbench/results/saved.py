@@ -17,6 +17,8 @@ import msgspec
 
 from loadbench.core.errors import BadInput
 from loadbench.results.capacity import FILE, SEVERAL_FILE, read_capacities
+from loadbench.results.compare_capacity import FILE as COMPARED_FILE
+from loadbench.results.compare_capacity import FOLDERS
 from loadbench.results.folder import UNREADABLE, SchemaName, read_plain, read_run
 from loadbench.results.grid import GRID_FILE, is_grid, read_grid
 from loadbench.results.run import Run, to_json
@@ -32,6 +34,8 @@ FILES = frozenset({"run.json", "report.md", "requests.jsonl", "histograms.hlog",
     "capacity.md",
     GRID_FILE,
     "grid.md",
+    COMPARED_FILE,
+    "compare-capacity.md",
 }
 SCHEMA: Final = "loadbench.baseline/1"
 _HINT = "name a run folder, its run.json, a folder of run folders, or a baseline"
@@ -101,6 +105,8 @@ def runs_of(path: Path) -> list[Run]:
             for side in read_pairs(folder)
             for run in side
         ]
+    if (folder / COMPARED_FILE).is_file():
+        return [read_run(folder / name) for name in FOLDERS if (folder / name / "run.json").is_file()]
     if (folder / SEVERAL_FILE).is_file():
         return [
             read_run(folder / name) for name in read_capacities(folder).folders.values() if (folder / name).exists()

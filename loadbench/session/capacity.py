@@ -247,19 +247,21 @@ def run_capacity(
     """
 
     async def search() -> Searches:
-        work = partial(_search, scenario, environment, progress, resumed or {}, resume)
+        work = partial(search_models, scenario, environment, progress, resumed or {}, resume)
         return await run_alongside(work, progress.run)
 
     return event_loop.run(search)
 
 
-async def _search(
+async def search_models(
     scenario: Scenario,
     environment: Mapping[str, str],
     progress: Progress,
     resumed: Mapping[str, Resumed],
     resume: Path | None,
+    folder: RunFolder | None = None,
 ) -> Searches:
+    """As `run_capacity`, inside an event loop; a new search of one model may have a `folder` that is there."""
     async with open_session(scenario, environment, say=progress.say, doing=progress.doing) as session:
         models, missing, searches = session.models, session.prepared.missing, Searches()
         if len(models) > 1:
@@ -283,12 +285,12 @@ async def _search(
                 raise TargetUnavailable(missing[model])
             # The session's scenario may have an address that changes from start to start: no condition of the search.
             terms = conditions(of_one_model(scenario, model, models=len(models)))
-            before, folder = resumed.get(model if searches.group else ""), None
+            before, own_folder = resumed.get(model if searches.group else ""), folder
             if before is not None:
                 # What was left out of the requests until now still is, whatever the server accepts now.
                 adapt(session.prepared, before.run.adapted)
             elif searches.group is not None:
-                folder = searches.group.inside(searches.folders[model])
+                own_folder = searches.group.inside(searches.folders[model])
             own = of_one_model(session.scenario, model, models=len(models))
             with CapacityWriter(
                 session,
@@ -296,7 +298,7 @@ async def _search(
                 model=model,
                 scenario=own,
                 terms=terms,
-                folder=folder,
+                folder=own_folder,
                 resumed=before,
                 others_after=len(models) - 1 - models.index(model),
             ) as writer:

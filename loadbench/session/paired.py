@@ -63,7 +63,7 @@ if TYPE_CHECKING:
 class PairedRuns:
     """The runs of each side that are compared, and what is known about how they were measured.
 
-    `exit_code` is not 0 if the measurement ended early, or something could not be written.
+    `exit_code` is not 0 if the measurement ended early, and `ended_early` says why, or something could not be written.
     """
 
     a: list[Run]
@@ -73,12 +73,20 @@ class PairedRuns:
     folder: RunFolder | None = None
     exit_code: ExitCode = ExitCode.OK
     ended: str = ""
+    ended_early: str = ""
 
     def compare(self, gates: Sequence[GateRule], *, confidence: float) -> Comparison:
         """Compare them, and keep the comparison in the folder, if there is one."""
         caveats = [*self.caveats, *(drift(self.a, self.b) if self.paired else ())]
         comparison = compare(
-            self.a, self.b, paired=self.paired, gates=gates, confidence=confidence, caveats=caveats, ended=self.ended
+            self.a,
+            self.b,
+            paired=self.paired,
+            gates=gates,
+            confidence=confidence,
+            caveats=caveats,
+            ended=self.ended,
+            ended_early=self.ended_early,
         )
         if self.folder is not None:
             self.folder.save("compare.json", to_json(comparison))
@@ -218,9 +226,9 @@ async def _measure(
                 progress.say(runs.folder.place.saved)
             raise failure
         progress.say(f"{failure.message}; only the repeats before this are compared")
-        runs.exit_code = failure.exit_code
+        runs.exit_code, runs.ended_early = failure.exit_code, failure.message
     elif paired.stopped:
-        runs.exit_code = ExitCode.INTERRUPTED
+        runs.exit_code, runs.ended_early = ExitCode.INTERRUPTED, "it was stopped"
     if runs.exit_code is not ExitCode.OK or not runs.a:
         progress.say(f"{len(runs.a)} repeat{'s' if len(runs.a) != 1 else ''} complete")
     if not runs.a and runs.folder is not None:

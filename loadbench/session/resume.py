@@ -76,10 +76,12 @@ def refuse_other_conditions(path: Path, now: Mapping[str, object], then: Mapping
 def refuse_other_kind(path: Path, command: str) -> None:
     """Raise `BadInput` if the folder is that of another command."""
     from loadbench.results.capacity import FILE, SEVERAL_FILE  # noqa: PLC0415 - only what is resumed needs it
+    from loadbench.results.compare_capacity import FILE as COMPARED  # noqa: PLC0415
     from loadbench.results.grid import is_grid  # noqa: PLC0415
     from loadbench.results.saved import has_pairs  # noqa: PLC0415
 
     kinds = {
+        "compare --capacity": (path / COMPARED).exists(),
         "capacity": any((path / name).exists() for name in (FILE, SEVERAL_FILE)),
         "compare": has_pairs(path),
         "sweep": (path / "run.json").exists() or is_grid(path),
@@ -129,6 +131,35 @@ def settings_of_run(path: Path, command: str, *, file: Path | None) -> dict[str,
             part = setting_of("capacity.budget").type.read(reused["capacity.budget"])
             reused["capacity.budget"] = setting_of("capacity.budget").type.show(part * len(folders))
     return settings
+
+
+def settings_of_sides(path: Path, *, file: Path | None, named: bool) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What `resolve` takes from the searches of two sides that are continued. Their budget is that of both.
+
+    Raises `BadInput` for another folder; and if the second side was not begun, unless the sides are `named` again.
+    """
+    from loadbench.plan.pairs import SIDES  # noqa: PLC0415 - few runs are continued
+    from loadbench.results.compare_capacity import FILE  # noqa: PLC0415
+
+    if not (path / FILE).is_file():
+        hint = "name a folder of `loadbench compare --capacity`, or continue this one without --capacity"
+        raise BadInput(f"--resume {path}: is no comparison of capacities", hint=hint)
+    found: list[dict[str, Any]] = []
+    for side in SIDES:
+        if not (path / side / "run.json").is_file():
+            if not named:
+                hint = "name both sides again, with all settings"
+                raise BadInput(f"--resume {path}: side {side.upper()} was not begun", hint=hint)
+            found.append({})
+            continue
+        settings = {} if named else settings_of_run(path / side, "capacity", file=file)
+        reused = settings.get("reused", {})
+        if "capacity.budget" in reused:
+            type_ = setting_of("capacity.budget").type
+            reused["capacity.budget"] = type_.show(len(SIDES) * type_.read(reused["capacity.budget"]))
+        found.append(settings)
+    a, b = found
+    return a, b
 
 
 def _settings_of(run: Run) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from loadbench.plan.scenario_file import PERSONA_TYPES, SYNONYMS
 from loadbench.plan.settings import SECTIONS, setting_of, settings
 from loadbench.results.capacity import Capacities, Capacity
 from loadbench.results.compare import Comparison
+from loadbench.results.compare_capacity import CapacityComparison
 from loadbench.results.grid import Grid
 from loadbench.results.models import Catalogue
 from loadbench.results.quality import Annotation, Quality
@@ -34,6 +35,7 @@ DOCUMENTS: Final[Mapping[str, type[msgspec.Struct]]] = {
     "capacities": Capacities,
     "compare": Comparison,
     "grid": Grid,
+    "compare-capacity": CapacityComparison,
     "baseline": Baseline,
     "annotation": Annotation,
     "quality": Quality,

@@ -138,6 +138,23 @@ def test_foreign_text_stays_text(name):
     ET.fromstring(compare_chart(comparison))
 
 
+def test_a_comparison_that_ended_early_is_not_green():
+    """All of its gates pass, and the exit code is not 0: an error says why."""
+    early = compare(*(lucky({1: 100}, name=name) for name in "ab"), paired=True, ended_early="B: the server is gone")
+    root = ET.fromstring(compare_junit(early).encode())
+    assert root.get("errors") == "1"
+    (error,) = root.iter("error")
+    assert error.get("message") == "ended early: B: the server is gone"
+    assert "ended early: B: the server is gone; only the repeats before this" in render_comparison(early, "text")
+
+
+def test_money_is_named_with_its_currency():
+    """That of the prices."""
+    text = render_comparison(devices(), "text", width=PLAIN_WIDTH)
+    assert "EUR per 1M tok" in text
+    assert " per 1M tok" not in text.replace("EUR per 1M tok", "")
+
+
 def test_junit_counts_what_it_holds():
     """A test case a gate: failed ones, undecided ones as errors, with each level's change."""
     root = ET.fromstring(compare_junit(crossing()).encode())

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import re
 from pathlib import Path
 
 import pytest
 
+import loadbench
 from loadbench.core.errors import BadInput
 from loadbench.record.outcome import Outcome
 from loadbench.report.terms import KINDS, TERMS, find_term
+from loadbench.results.compare import NO_SAMPLES, NOT_COMPARED, TOO_FEW_REQUESTS
 from tests.building import a_level
 from tests.cli.typed import typed
 
@@ -49,6 +52,26 @@ def test_documented_names_are_explained(title):
     assert names
     for name in names:
         assert find_term(name).text
+
+
+def codes_of_comparisons() -> set[str]:
+    """The codes of caveats and of what is left out, as the code writes them."""
+    found = {*NOT_COMPARED, NO_SAMPLES, TOO_FEW_REQUESTS}
+    package = Path(loadbench.__file__).parent
+    for file in [*(package / "analyze" / "compare").glob("*.py"), package / "session" / "paired.py"]:
+        for call in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            if not isinstance(call, ast.Call):
+                continue
+            named = {"Reason": 0, "leave_out": 1}.get(getattr(call.func, "id", "") or getattr(call.func, "attr", ""))
+            given = call.args[named : named + 1] if named is not None else []
+            found |= {one.value for one in given if isinstance(one, ast.Constant)}
+    return found
+
+
+@pytest.mark.parametrize("code", sorted(codes_of_comparisons()))
+def test_every_code_of_a_comparison_is_explained(code):
+    """`loadbench explain` knows each caveat, and each reason why something is not compared."""
+    assert find_term(code).text
 
 
 def test_terms_are_whole():

@@ -16,6 +16,8 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from loadbench.analyze.compare import equal_work
 from loadbench.analyze.compare.comparison_rows import (
     CLOSED_HEADLINES,
@@ -25,27 +27,32 @@ from loadbench.analyze.compare.comparison_rows import (
     headline,
     make_rows,
     run_counts,
+    speed_rows,
 )
 from loadbench.analyze.compare.conclusion import conclude
 from loadbench.analyze.compare.crossover import crossover
 from loadbench.analyze.compare.effect import ASSUMED_DRIFT, Effect, mean_over_levels
 from loadbench.analyze.compare.figure_data import (
+    SPEED_OF,
     Design,
     failures_by_run,
     figure_data,
     not_in_every_run,
     too_few_requests,
+    waits_for_no_other,
 )
 from loadbench.analyze.compare.gates import MeasuredChange, decide
 from loadbench.analyze.compare.hardware import device, device_caveats
+from loadbench.analyze.compare.resources import cold_start, memory, met_objectives
 from loadbench.analyze.compare.sessions import sessions
+from loadbench.analyze.compare.summary import summarize_comparison
 from loadbench.analyze.level.output_equality import compare_outputs
 from loadbench.core.errors import BadInput
 from loadbench.plan.gate import COST, ENERGY
 from loadbench.plan.objective import FAILURES, RATES
 from loadbench.plan.settings import USUAL_REPEATS
 from loadbench.record.outcome import failed_of
-from loadbench.results.compare import NO_SAMPLES, TOO_FEW_REQUESTS, ComparedSide, Comparison, LeftOut
+from loadbench.results.compare import NO_SAMPLES, PREFILL, TOO_FEW_REQUESTS, ComparedSide, Comparison, LeftOut
 from loadbench.results.run import ClosedLoad, Reason
 
 if TYPE_CHECKING:
@@ -75,12 +82,13 @@ def compare(
     confidence: float = 0.95,
     caveats: Sequence[Reason] = (),
     ended: str = "",
+    ended_early: str = "",
 ) -> Comparison:
     """The runs of side a against those of side b; each side has one model. If `paired`, a[i] was measured with b[i].
 
     Deterministic: the same runs give the same comparison. `caveats` are put before those found here. `ended` is why
-    no further pair was measured. Raises `BadInput` for a side without runs or with several models, and for pairs of
-    unequal number.
+    no further pair was measured, `ended_early` what kept the measurement from its planned end. Raises `BadInput` for a
+    side without runs or with several models, and for pairs of unequal number.
     """
     _check_sides(a, b, paired=paired)
     left_out: list[LeftOut] = []
@@ -118,7 +126,8 @@ def compare(
     mean_rows = overall.rows if overall is not None else []
     tokens = next((row for row in mean_rows or rows if row.metric == _TOKENS), None)
     faster = {level.decision(_TOKENS) for level in levels}
-    return Comparison(
+    currencies = {level.cost.currency for run in (*a, *b) for level in run.levels if level.cost is not None}
+    comparison = Comparison(
         a=_side(a, "a", len(set(numbers[0]))),
         b=_side(b, "b", len(set(numbers[1]))),
         paired=paired,
@@ -127,6 +136,8 @@ def compare(
         confidence=confidence,
         comparisons=rows,
         overall=mean_rows,
+        speed=[row for level in levels for row in speed_rows(level, confidence)],
+        currency=next(iter(currencies)) if len(currencies) == 1 else None,
         crossover=crossing,
         winner="b" if faster == {"faster"} else "a" if faster == {"slower"} else None,
         gates=decide(gates, changes, left_out, levels=labels, confidence=confidence),
@@ -141,7 +152,9 @@ def compare(
         ],
         answers=compare_outputs(a, b),
         conclusion=conclude(levels, crossing, left_out),
+        ended_early=ended_early,
     )
+    return msgspec.structs.replace(comparison, summary=summarize_comparison(comparison, a, b))
 
 
 def _import_caveats(a: Sequence[Run], b: Sequence[Run]) -> list[Reason]:
@@ -340,6 +353,12 @@ def _compare_level(
         if metric == FAILURES and min(map(len, compared.by_run[metric].units())) < 2:
             change = MeasuredChange(None if pooled else change.effect, _ONE_PAIR if design.paired else _ONE_SESSION)
         compared.changes[metric] = change
+    both = [level for level in (*at_a, *at_b) if level is not None]
+    for metric, of_time in SPEED_OF.items():
+        if of_time in compared.data and (metric != PREFILL or all(map(waits_for_no_other, both))):
+            speed = figure_data(at_a, at_b, metric, design)
+            if speed is not None:
+                compared.speeds[metric] = speed
     return compared
 
 
@@ -362,6 +381,9 @@ def _side(runs: Sequence[Run], name: str, in_sessions: int) -> ComparedSide:
         simulated=any(run.simulated for run in runs),
         insecure=any(run.scenario.get("target", {}).get("insecure") for run in runs),
         starts_s=[status.load_s for run in runs if run.one_up for status in run.models if status.load_s is not None],
+        memory=memory(runs),
+        cold_start=cold_start(runs),
+        objectives=met_objectives(runs),
     )
 
 

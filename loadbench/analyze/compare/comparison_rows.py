@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from loadbench.analyze.compare.effect import BetweenRuns, RankTest, WithinRun, hommel
+from loadbench.analyze.compare.figure_data import SPEED_OF
 from loadbench.plan.objective import FAILURES, RATES
 from loadbench.results.compare import ComparedFigure
 from loadbench.results.run import ClosedLoad
@@ -35,13 +36,15 @@ _UNBOUNDED = 100.0
 
 @dataclass(slots=True)
 class ComparedLevel:
-    """One level of both sides: by metric, the data and the change made from it; and the rows."""
+    """One level of both sides: by metric, the data and the change made from it; and the rows. `speeds` are the data of
+    prefill and decode as speeds."""
 
     load: ClosedLoad | OpenLoad
     data: dict[str, FigureData] = field(default_factory=dict)
     by_run: dict[str, FigureData] = field(default_factory=dict)
     changes: dict[str, MeasuredChange] = field(default_factory=dict)
     rows: list[ComparedFigure] = field(default_factory=list)
+    speeds: dict[str, FigureData] = field(default_factory=dict)
 
     def decision(self, metric: str) -> Speed:
         """The decision of one figure; "~" where it is not compared."""
@@ -156,6 +159,39 @@ def make_rows(
             )
         )
     return rows
+
+
+def speed_rows(level: ComparedLevel, confidence: float) -> list[ComparedFigure]:
+    """Prefill and decode as speeds. Each is another view of a time that has its row, TTFT p50 or TPOT p50: it has that
+    row's confidence, and decides nothing by itself."""
+    rows = {row.metric: row for row in level.rows}
+    made = []
+    for metric, data in level.speeds.items():
+        of_time, effect = rows[SPEED_OF[metric]], data.effect()
+        a, b = (math.fsum(side) / len(side) for side in data.units())
+        ratio, interval = (b - a, None) if effect is None else effect.estimate(of_time.confidence)
+        decision: Speed = "~"
+        if interval is not None and of_time.decision != "~":
+            decision = "faster" if interval[0] > 0 else "slower" if interval[1] < 0 else "~"
+        made.append(
+            ComparedFigure(
+                level=of_time.level,
+                metric=metric,
+                a=math.exp(a),
+                b=math.exp(b),
+                a_interval=_interval(data.side_mean(0), confidence, logs=True),
+                b_interval=_interval(data.side_mean(1), confidence, logs=True),
+                ratio=math.exp(ratio),
+                interval=None if interval is None else _ends(interval, logs=True),
+                confidence=of_time.confidence,
+                decision=decision,
+                p_value=of_time.p_value,
+                p_adjusted=of_time.p_adjusted,
+                n=of_time.n,
+                note=of_time.note,
+            )
+        )
+    return made
 
 
 def _interval(effect: Effect | None, confidence: float, *, logs: bool) -> tuple[float, float] | None:

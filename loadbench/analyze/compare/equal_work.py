@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from loadbench.analyze.compare.effect import BetweenRuns
+from loadbench.analyze.compare.figure_data import prompt_tokens
 from loadbench.analyze.compare.hardware import model_families, server_models
 from loadbench.plan.gate import COST, ENERGY
 from loadbench.plan.scenario import NOT_USED
@@ -84,7 +85,7 @@ def unequal(a: Levels, b: Levels, run_a: Run, run_b: Run, *, paired: bool, confi
     if lengths:
         message = f"the requested response lengths were not the same: {_named(lengths, run_a, run_b)}"
         work.leave_out(_BY_RESPONSE, "other_lengths", message)
-    longer = _relative_length(a, b, _prompt_tokens, paired=paired, confidence=confidence)
+    longer = _relative_length(a, b, prompt_tokens, paired=paired, confidence=confidence)
     if not prompts and longer is not None and abs(longer) <= _REQUESTED_WITHIN:
         longer = None
     # Different models split the same text into different tokens.
@@ -331,11 +332,6 @@ def _relative_length(
     if abs(longer) <= LENGTHS_WITHIN or by_chance:
         return None
     return longer
-
-
-def _prompt_tokens(level: LevelResult) -> float:
-    known = level.outcomes.get("ok", 0) - level.tokens.unknown_input
-    return level.tokens.input / known if known > 0 and level.tokens.input else math.nan
 
 
 def _response_tokens(level: LevelResult) -> float:

@@ -20,6 +20,8 @@ from loadbench.analyze.stats.intervals import share_interval
 from loadbench.plan.gate import COST, ENERGY
 from loadbench.plan.objective import FAILURES, RATES
 from loadbench.record.outcome import failed_of
+from loadbench.results.compare import DECODE, PREFILL
+from loadbench.results.run import ClosedLoad
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -30,6 +32,8 @@ if TYPE_CHECKING:
     # The level of each run of a side; `None` for a run without one that may be compared.
     Levels = Sequence[LevelResult | None]
 
+# The time that each speed is computed from.
+SPEED_OF = {PREFILL: "ttft_p50", DECODE: "tpot_p50"}
 # A quantile needs a request beyond it, or it is just the maximum.
 _FEWEST = {"p50": 2, "p95": 20, "p99": 100}
 
@@ -105,9 +109,26 @@ def value(level: LevelResult, metric: str) -> float | None:
         return None if level.energy is None else level.energy.joules_per_output_token
     if metric == COST:
         return None if level.cost is None else level.cost.per_million_output_tokens
+    if metric in SPEED_OF:
+        time_s, amount = value(level, SPEED_OF[metric]), 1.0 if metric == DECODE else prompt_tokens(level)
+        return amount / time_s if time_s and math.isfinite(amount) else None
     figure, _, point = metric.rpartition("_")
     measured = level.metrics.get(f"{figure}_s")
     return None if measured is None or measured.count < _FEWEST[point] else float(getattr(measured, point))
+
+
+def prompt_tokens(level: LevelResult) -> float:
+    """The mean number of prompt tokens of the requests that ended ok; NaN where it is not known."""
+    known = level.outcomes.get("ok", 0) - level.tokens.unknown_input
+    return level.tokens.input / known if known > 0 and level.tokens.input else math.nan
+
+
+def waits_for_no_other(level: LevelResult) -> bool:
+    """Whether there was one request at a time, whose whole prompt the server had to read: then TTFT has no queueing,
+    and says how fast prefill is."""
+    load = level.load
+    alone = load.users == 1 if isinstance(load, ClosedLoad) else level.concurrency.peak <= 1
+    return alone and not level.tokens.cached_requests
 
 
 def _failures(a: Levels, b: Levels, design: Design) -> WithinRun:
@@ -145,6 +166,13 @@ def _with_interval(level: LevelResult | None, metric: str) -> tuple[float, float
     if metric in {ENERGY, COST}:
         return -math.inf, math.log(measured), math.inf  # a meter reading has no interval
     interval: OpenInterval | None
+    if metric in SPEED_OF:
+        of_time = _with_interval(level, SPEED_OF[metric])
+        if of_time is None:
+            return None
+        soonest, middle, latest = of_time
+        speed = math.log(measured)
+        return speed - (latest - middle), speed, speed + (middle - soonest)
     if metric in RATES:
         interval = level.throughput.interval.get(metric)
     else:

@@ -27,8 +27,6 @@ def comparison_in(folder: Path) -> Comparison:
         saved = msgspec.json.decode(read_plain(folder / "compare.json"), type=Comparison)
     except (OSError, *UNREADABLE):
         saved = None
-    if saved is not None and len(saved.a.runs) == len(a):
-        return saved
     # As the command was given.
     settings = a[0].scenario.get("compare", {})
     gates, confidence = (
@@ -37,4 +35,14 @@ def comparison_in(folder: Path) -> Comparison:
         else setting_of(f"compare.{name}").default
         for name in ("fail_on", "confidence")
     )
-    return compare(a, b, paired=True, gates=gates or (), confidence=confidence, caveats=drift(a, b))
+    whole = saved is not None and len(saved.a.runs) == len(a)
+    if saved is not None and whole and saved.summary is not None:
+        return saved
+    ended_early = "" if whole else "it was killed, or is still running"
+    now = compare(
+        a, b, paired=True, gates=gates or (), confidence=confidence, caveats=drift(a, b), ended_early=ended_early
+    )
+    if saved is None or not whole:
+        return now
+    # An older version saved it: it stays as it is, with what that version did not have.
+    return msgspec.structs.replace(saved, a=now.a, b=now.b, speed=now.speed, currency=now.currency, summary=now.summary)

@@ -1,0 +1,268 @@
+"""What a comparison says to somebody who has to choose a side: from which load on the other one is worth it, by what
+factor, at what price; and what is not known.
+
+It speaks of output tokens per second, in an open loop of E2E, and where these cannot be compared, of the first of a few
+figures that can, as the conclusion does (`conclusion`). Everything is taken from the rows of the comparison, so that
+it says what is shown there: a side is faster at a load only where the interval excludes 1.
+"""
+
+from __future__ import annotations
+
+import math
+from itertools import groupby, pairwise
+from typing import TYPE_CHECKING
+
+from loadbench.analyze.compare.comparison_rows import CLOSED_HEADLINES, OPEN_HEADLINES
+from loadbench.core.text import some
+from loadbench.plan.gate import COST, ENERGY
+from loadbench.plan.objective import RATES
+from loadbench.results.compare import NOT_COMPARED, Summary
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from typing import Literal
+
+    from loadbench.results.compare import ComparedFigure, Comparison
+    from loadbench.results.run import Run
+
+    Side = Literal["a", "b"]
+    # The rows of a level by metric.
+    Rows = Mapping[str, ComparedFigure]
+
+_OTHER: dict[Side, Side] = {"a": "b", "b": "a"}
+_PRICES = {ENERGY: "energy", COST: "cost"}
+# What a caveat of this code leaves open.
+_OPEN_QUESTIONS = {
+    "assumed_drift": "how much the machine drifts (a drift was assumed)",
+    "not_in_turns": "what else changed between the runs of A and of B",
+    "same_device": "whether two devices were at work",
+    "devices_alike": "whether two devices were at work",
+    "two_models": "how much text a token is on either side, and which responses are better",
+    "two_variants": "which responses are better",
+    "energy_sources": "the energy of parts that only one side has a meter for",
+}
+
+
+def summarize_comparison(comparison: Comparison, a: Sequence[Run], b: Sequence[Run]) -> Summary:
+    """The summary of a comparison that has everything else; `a` and `b` are its runs."""
+    levels: dict[str, Rows] = {}
+    for row in comparison.comparisons:
+        levels.setdefault(row.level, {})
+        levels[row.level] = {**levels[row.level], row.metric: row}
+    labels = sorted(levels, key=_amount)
+    names = CLOSED_HEADLINES if all(label.startswith("users=") for label in labels) else OPEN_HEADLINES
+    metric = next((name for name in names if all(name in levels[label] for label in labels)), None)
+    unknown = [*_unknown_prices(levels, a, b), *_unknown_levels(comparison)]
+    unknown += dict.fromkeys(
+        _OPEN_QUESTIONS[caveat.code] for caveat in comparison.caveats if caveat.code in _OPEN_QUESTIONS
+    )
+    if not labels or metric is None:
+        said = comparison.conclusion
+        return Summary(sentence=f"{said[:1].upper()}{said[1:]}.", unknown=unknown)
+
+    # Neighbouring loads with the same winner belong together.
+    winners = {label: _winner(levels[label][metric]) for label in labels}
+    groups = [(side, list(same)) for side, same in groupby(labels, key=lambda label: winners[label])]
+    decided = [(side, same) for side, same in groups if side is not None]
+    sides = [side for side, _ in decided]
+    worth_it = None
+    if not decided:
+        parts = [_no_difference(levels, labels, metric, names[metric])]
+        faster, from_level = None, None
+    elif sum(one != other for one, other in pairwise(sides)) > 1:
+        texts = [
+            f"{side.upper()} is faster at {_loads([label for label in labels if winners[label] == side])}"
+            for side in dict.fromkeys(sides)
+        ]
+        parts, faster, from_level = [f"Neither side is faster throughout: {', '.join(texts)}"], None, None
+    else:
+        side = sides[-1]
+        won = [label for label in labels if winners[label] == side]
+        top = levels[won[-1]]
+        worth_it = _is_worth_it(top, metric, side)
+        gain = _gain(top[metric], side, names[metric]) + (f" at {_load(won[-1])}" if len(won) > 1 else "")
+        parts = [f"{side.upper()} is {'worth it' if worth_it else 'faster'} {_where(won, labels)}: {gain}"]
+        parts[0] += _price(top, side, comparison)
+        below = [label for label in labels if winners[label] == _OTHER[side]]
+        if below:
+            loser = _OTHER[side]
+            sooner = all(_winner(levels[label].get("e2e_p50")) == loser for label in below)
+            lower = f"{loser.upper()} {'answers sooner' if sooner else 'is faster'} {_where(below, labels)}"
+            where = f" at {_load(below[0])}" if len(below) > 1 else ""
+            parts.append(f"{lower} ({_gain(levels[below[0]][metric], loser, names[metric])}{where})")
+        neither = [label for label in labels if winners[label] is None]
+        if neither:
+            parts.append(f"no difference is shown at {_loads(neither)}")
+        crossing = comparison.crossover
+        if crossing is not None:
+            parts.append(
+                f"the two are equally fast at about {crossing.users:.3g} users "
+                f"({crossing.low:.3g} to {crossing.high:.3g})"
+            )
+        ends = labels[-1] in won
+        faster, from_level = (side, next(label for label in _tail(won, labels))) if ends else (None, None)
+    if unknown:
+        parts.append(f"not known: {some(unknown, most=4)}")
+    return Summary(
+        sentence=f"{'; '.join(parts)}.", faster=faster, from_level=from_level, worth_it=worth_it, unknown=unknown
+    )
+
+
+def _winner(row: ComparedFigure | None) -> Side | None:
+    return None if row is None or row.decision == "~" else "b" if row.decision == "faster" else "a"
+
+
+def _tail(won: Sequence[str], labels: Sequence[str]) -> list[str]:
+    """The loads up to the highest at which the side won without a gap."""
+    tail: list[str] = []
+    for label in reversed(labels):
+        if label not in won:
+            break
+        tail.insert(0, label)
+    return tail
+
+
+def _where(won: Sequence[str], labels: Sequence[str]) -> str:
+    """`at every load that is compared (1 to 4 users)`, `from 4 users on`, `up to 2 users`, `at 1 and 4 users`."""
+    if len(labels) == 1:
+        return f"at {_load(labels[0])}"
+    if len(won) == len(labels):
+        first, last = _load(labels[0]).partition(" ")[0], _load(labels[-1])
+        return f"at every load that is compared ({first} to {last})"
+    if list(won) == list(labels[-len(won) :]):
+        return f"from {_load(won[0])} on"
+    if list(won) == list(labels[: len(won)]) and len(won) > 1:
+        return f"up to {_load(won[-1])}"
+    return f"at {_loads(won)}"
+
+
+def _gain(row: ComparedFigure, side: Side, name: str) -> str:
+    """`12.3 to 16.9 times the tokens/s`, or for a time `0.31 to 0.36 times the E2E p50`: this side against the other.
+
+    Without an interval nothing is decided, so there is one.
+    """
+    low, high = _seen_from(row, side)
+    return f"{_times(low, high)} the {'tokens/s' if name == 'output tokens/s' else name}"
+
+
+def _seen_from(row: ComparedFigure, side: Side) -> tuple[float, float]:
+    """The interval of this side's figure over the other's."""
+    low, high = row.interval or (math.nan, math.nan)
+    return (low, high) if side == "b" else (1 / high, 1 / low)
+
+
+def _price(top: Rows, side: Side, comparison: Comparison) -> str:
+    """`, for 1.80 times the energy and 0.500 times the cost per token`: what a token takes at the same load."""
+    known, same = [], []
+    for metric, name in _PRICES.items():
+        row = top.get(metric)
+        if row is None or row.ratio is None:
+            continue
+        if row.decision == "~":
+            same.append(name)
+            continue
+        ratio = row.ratio if side == "b" else 1 / row.ratio
+        about = " (by the watts given)" if _is_estimated(comparison, metric) else ""
+        known.append(f"{_number(ratio)} times the {name}{about}")
+    text = f", for {' and '.join(known)} per token" if known else ""
+    return text + (f", with no difference shown in {' and '.join(same)} per token" if same else "")
+
+
+def _is_estimated(comparison: Comparison, metric: str) -> bool:
+    return metric == ENERGY and any(caveat.code == "energy_estimate" for caveat in comparison.caveats)
+
+
+def _is_worth_it(top: Rows, metric: str, side: Side) -> bool | None:
+    """Whether the speed-up is surely larger than the factor by which energy and cost per token are higher; `None` if
+    neither is known."""
+    low, high = _seen_from(top[metric], side)
+    gain = low if metric in RATES else 1 / high
+    factors = [
+        _seen_from(row, side)[1] for row in map(top.get, _PRICES) if row is not None and row.interval is not None
+    ]
+    return all(gain > factor for factor in factors) if factors else None
+
+
+def _no_difference(levels: Mapping[str, Rows], labels: Sequence[str], metric: str, name: str) -> str:
+    """That no difference is shown, how large one may be, and which side takes less."""
+    name = "tokens/s" if name == "output tokens/s" else name
+    shown = f"No difference in {name} is shown at {_loads(labels)}"
+    row = levels[labels[-1]][metric]
+    if row.interval is not None:
+        shown += f": B may have {_times(*row.interval)} A's" + (f" at {_load(labels[-1])}" if len(labels) > 1 else "")
+    for price, what in _PRICES.items():
+        of_level = levels[labels[-1]].get(price)
+        if of_level is not None and of_level.ratio is not None and of_level.decision != "~":
+            shown += f"; B takes {_number(of_level.ratio)} times the {what} per token"
+    return shown
+
+
+def _unknown_prices(levels: Mapping[str, Rows], a: Sequence[Run], b: Sequence[Run]) -> list[str]:
+    """Which energy and cost per token are not compared, and why as far as it shows."""
+    unknown = []
+    for metric, name in _PRICES.items():
+        if levels and all(metric in rows for rows in levels.values()):
+            continue
+        known = [
+            any(
+                (level.energy is not None and level.energy.joules_per_output_token is not None)
+                if metric == ENERGY
+                else (level.cost is not None and level.cost.per_million_output_tokens is not None)
+                for run in side
+                for level in run.levels
+            )
+            for side in (a, b)
+        ]
+        if all(known):
+            where = [label for label, rows in levels.items() if metric not in rows]
+            unknown.append(f"{name} per token" + (f" at {_loads(where)}" if len(where) < len(levels) else ""))
+        elif any(known):
+            unknown.append(f"{name} per token (only {'B' if known[1] else 'A'} has it)")
+        else:
+            unknown.append(f"{name} per token")
+    if unknown == ["energy per token", "cost per token"]:
+        return ["energy and cost per token"]
+    return unknown
+
+
+def _unknown_levels(comparison: Comparison) -> list[str]:
+    """The loads that are not compared as a whole."""
+    by_reason: dict[str, list[str]] = {}
+    for left in comparison.left_out:
+        if not left.metric and not left.run:
+            by_reason.setdefault(NOT_COMPARED[left.code], []).append(left.level)
+    return [
+        f"what happens at {_loads(sorted(dict.fromkeys(labels), key=_amount))} ({reason})"
+        for reason, labels in by_reason.items()
+    ]
+
+
+def _amount(label: str) -> float:
+    return float(label.partition("=")[2])
+
+
+def _load(label: str) -> str:
+    """A load in words: `1 user`, `16 users`, `0.5 requests/s`."""
+    kind, _, amount = label.partition("=")
+    if kind == "rate":
+        return f"{amount} requests/s"
+    return f"{amount} user" if amount == "1" else f"{amount} users"
+
+
+def _loads(labels: Sequence[str]) -> str:
+    """`1, 2 and 4 users`."""
+    amounts = [label.partition("=")[2] for label in labels]
+    if len(amounts) == 1:
+        return _load(labels[0])
+    unit = "requests/s" if labels[0].startswith("rate=") else "users"
+    return f"{', '.join(amounts[:-1])} and {amounts[-1]} {unit}"
+
+
+def _times(low: float, high: float) -> str:
+    one, other = _number(low), _number(high)
+    return f"{one} times" if one == other else f"{one} to {other} times"
+
+
+def _number(ratio: float) -> str:
+    """Three digits, and near 1 one more."""
+    return f"{ratio:.3f}" if 0.9 <= ratio < 1.1 else f"{ratio:.3g}"

@@ -1,0 +1,219 @@
+"""The sentence of a comparison: what it says of a side that is better, of a crossover, of no difference; and of what it
+does not know."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from loadbench.analyze.compare.compare import compare
+from loadbench.analyze.compare.in_folder import comparison_in
+from loadbench.results.compare import DECODE, PREFILL
+from loadbench.results.run import OpenLoad, Reason, Verdict
+from tests.analyze.comparing import LUCK, a_side, figures, lucky, resourced
+
+RESULTS = Path(__file__).parents[3] / "results"
+NO_PRICES = "energy and cost per token"
+
+
+def priced(by_users, joules, money, *, name, currency="EUR"):
+    """Six runs of these tokens per second by users, whose tokens took so many joules and so much money."""
+    return a_side(
+        *(
+            [
+                resourced(
+                    figures(users, tokens=tokens * luck, ttft=1 / luck),
+                    joules=joules / luck,
+                    money=money / luck,
+                    currency=currency,
+                )
+                for users, tokens in by_users.items()
+            ]
+            for luck in LUCK
+        ),
+        name=name,
+    )
+
+
+def paired(a, b, **more):
+    return compare(a, b, paired=True, **more)
+
+
+def test_a_side_that_is_faster_for_less_than_it_gains_is_worth_it():
+    """Three times the tokens for 1.8 times the energy and half the cost."""
+    found = paired(priced({1: 20, 4: 40}, 1.0, 2.0, name="a"), priced({1: 60, 4: 120}, 1.8, 1.0, name="b"))
+    assert found.summary.sentence == (
+        "B is worth it at every load that is compared (1 to 4 users): 3 times the tokens/s at 4 users, for 1.8 times "
+        "the energy and 0.5 times the cost per token."
+    )
+    summary = found.summary
+    assert (summary.faster, summary.from_level, summary.worth_it, summary.unknown) == ("b", "users=1", True, [])
+    assert found.currency == "EUR"
+
+
+def test_a_side_that_takes_more_than_it_gains_is_only_faster():
+    """1.2 times the tokens for twice the energy."""
+    found = paired(priced({1: 20}, 1.0, 1.0, name="a"), priced({1: 24}, 2.0, 1.0, name="b"))
+    assert found.summary.sentence == (
+        "B is faster at 1 user: 1.2 times the tokens/s, for 2 times the energy per token, with no difference shown in "
+        "cost per token."
+    )
+    assert found.summary.worth_it is False
+
+
+def test_a_better_a_is_named_as_such():
+    """A is three times as fast: the price is that of A against B."""
+    found = paired(priced({1: 60}, 1.0, 1.0, name="a"), priced({1: 20}, 2.0, 4.0, name="b"))
+    assert found.summary.sentence.startswith("A is worth it at 1 user: 3 times the tokens/s, for ")
+    assert found.summary.sentence.endswith("for 0.5 times the energy and 0.25 times the cost per token.")
+    assert (found.summary.faster, found.winner) == ("a", "a")
+
+
+def test_a_crossover_has_both_sides():
+    """A answers sooner at one user, B has more from four on."""
+    a = lucky({1: 30, 2: 58, 4: 100, 8: 120}, name="before")
+    b = lucky({1: 25, 2: 57.8, 4: 130, 8: 200}, name="after")
+    found = compare(a, b)
+    assert found.summary.sentence == (
+        "B is faster from 4 users on: 1.63 to 1.7 times the tokens/s at 8 users; A is faster at 1 user (1.18 to 1.23 "
+        "times the tokens/s); no difference is shown at 2 users; the two are equally fast at about 2.02 "
+        f"users (1.89 to 2.11); not known: {NO_PRICES}, what else changed between the runs of A and of B."
+    )
+    assert (found.summary.faster, found.summary.from_level) == ("b", "users=4")
+
+
+def test_no_difference_says_how_large_one_may_be():
+    """The same figures on both sides, of which one takes less energy."""
+    found = paired(priced({1: 20}, 2.0, 1.0, name="a"), priced({1: 20}, 1.0, 1.0, name="b"))
+    assert found.summary.sentence == (
+        "No difference in tokens/s is shown at 1 user: B may have 1.000 times A's; B takes 0.5 times the "
+        "energy per token."
+    )
+    assert found.summary.faster is None
+
+
+def test_one_run_a_side_does_not_know_the_drift():
+    """A ratio of 1.42 may be the machine's."""
+    found = compare(a_side([figures(1)]), a_side([figures(1, tokens=142)]))
+    assert "No difference in tokens/s is shown at 1 user: B may have 0.946 to 2.13 times A's" in found.summary.sentence
+    assert "how much the machine drifts (a drift was assumed)" in found.summary.unknown
+
+
+def test_loads_that_are_not_compared_are_named():
+    """An INVALID level on one side."""
+    bad = Verdict("INVALID", [Reason("late", "the client was late", "use another")])
+    a = a_side(*([figures(1, tokens=20 * luck), figures(16)] for luck in LUCK))
+    b = a_side(*([figures(1, tokens=60 * luck), figures(16, verdict=bad)] for luck in LUCK))
+    found = paired(a, b)
+    assert "what happens at 16 users (INVALID)" in found.summary.unknown
+    assert "what happens at 16 users (INVALID)" in found.summary.sentence
+
+
+def test_nothing_that_can_be_compared_is_said_as_such():
+    """Every level is INVALID."""
+    bad = Verdict("INVALID", [Reason("late", "the client was late", "use another")])
+    found = paired(a_side([figures(1)]), a_side([figures(1, verdict=bad)]))
+    assert found.summary.sentence == "Nothing can be compared: users=1 is INVALID."
+
+
+def test_energy_of_one_side_alone_is_not_known():
+    """A has no meter."""
+    a = lucky({1: 20})
+    b = [
+        msgspec.structs.replace(
+            run, levels=[resourced(one, joules=1.0, money=None, currency=None) for one in run.levels]
+        )
+        for run in lucky({1: 60})
+    ]
+    found = paired(a, b)
+    assert found.summary.unknown[:2] == ["energy per token (only B has it)", "cost per token"]
+    assert found.summary.worth_it is None
+
+
+def test_a_side_that_wins_twice_wins_nowhere_for_sure():
+    """B at 1 and 8 users, A at 4: no load from which on one is faster."""
+    found = compare(lucky({1: 20, 4: 60, 8: 80}), lucky({1: 30, 4: 40, 8: 120}))
+    assert found.summary.sentence.startswith(
+        "Neither side is faster throughout: B is faster at 1 and 8 users, A is faster at 4 users; "
+    )
+    assert found.summary.faster is None
+
+
+def test_of_rates_it_speaks_of_whole_responses():
+    """In an open loop the load sets the throughput: E2E is half as long."""
+    load, sides = OpenLoad(0.5, "constant"), []
+    for scale in (1.0, 0.5):
+        runs = []
+        for luck in LUCK:
+            level = figures(1, load=load)
+            metric = level.metrics["e2e_response_s"]
+            scaled = {name: getattr(metric, name) * scale * luck for name in ("p50", "p95", "p99")}
+            metrics = {**level.metrics, "e2e_response_s": msgspec.structs.replace(metric, **scaled)}
+            runs.append([msgspec.structs.replace(level, metrics=metrics)])
+        sides.append(a_side(*runs))
+    found = paired(*sides)
+    assert found.summary.sentence.startswith("B is faster at 0.5 requests/s: 0.5 times the E2E p50; not known: ")
+
+
+def test_prefill_and_decode_are_speeds_of_ttft_and_tpot():
+    """50 prompt tokens: of one user prefill is 50 tokens over TTFT, of more it has queueing and is left out."""
+    a, b = lucky({1: 30, 4: 60}), lucky({1: 60, 4: 90}, ttft=0.5)
+    found = paired(a, b)
+    rows = {(row.level, row.metric): row for row in (*found.comparisons, *found.speed)}
+    assert ("users=4", PREFILL) not in rows
+    prefill, ttft = rows["users=1", PREFILL], rows["users=1", "ttft_p50"]
+    assert prefill.a == pytest.approx(50 / ttft.a)
+    assert prefill.ratio == pytest.approx(1 / ttft.ratio) == pytest.approx(2)
+    assert prefill.interval == pytest.approx((1 / ttft.interval[1], 1 / ttft.interval[0]))
+    assert (prefill.decision, prefill.confidence) == ("faster", ttft.confidence)
+    for label in ("users=1", "users=4"):
+        decode = rows[label, DECODE]
+        assert decode.b == pytest.approx(1 / rows[label, "tpot_p50"].b) == pytest.approx(50)
+        assert decode.decision == "~"
+
+
+def test_prompts_from_a_cache_say_nothing_about_prefill():
+    """The server did not read them."""
+    level = figures(1)
+    cached = msgspec.structs.replace(level, tokens=msgspec.structs.replace(level.tokens, cached_requests=3))
+    found = paired(a_side([level], [level]), a_side([cached], [cached]))
+    assert {row.metric for row in found.speed} == {DECODE}
+
+
+def test_the_speeds_change_no_interval_of_the_others():
+    """They are other views of figures that are there, and no further chances of a difference."""
+    a, b = lucky({1: 30}), lucky({1: 33})
+    found = compare(a, b)
+    level = figures(1)
+    none = msgspec.structs.replace(level.tokens, cached_requests=1)
+
+    def hidden(runs):
+        return [
+            msgspec.structs.replace(run, levels=[msgspec.structs.replace(one, tokens=none) for one in run.levels])
+            for run in runs
+        ]
+
+    assert compare(hidden(a), hidden(b)).comparisons == found.comparisons
+
+
+def test_the_comparison_of_a_cpu_with_a_gpu_that_is_kept_with_the_code():
+    """Its figures, read from its runs: 64 prompt tokens, TTFT 75.3 and 12.5 ms; 16 users were too many for the CPU."""
+    found = comparison_in(RESULTS / "20261128T044037Z-cpu-against-gpu")
+    assert found.summary.sentence == (
+        "B is faster at every load that is compared (1 to 4 users): 12.3 to 16.9 times the tokens/s at 4 users; not "
+        "known: energy per token (only B has it), cost per token, what happens at 16 users (INVALID), which responses "
+        "are better."
+    )
+    rows = {(row.level, row.metric): row for row in found.speed}
+    assert set(rows) == {("users=1", PREFILL), ("users=1", DECODE), ("users=4", DECODE)}
+    assert rows["users=1", PREFILL].a == pytest.approx(64 / 0.0753, rel=0.01)
+    assert rows["users=1", PREFILL].b == pytest.approx(64 / 0.0125, rel=0.01)
+    assert rows["users=1", DECODE].ratio == pytest.approx(15.2, rel=0.01)
+    assert found.a.memory.process_bytes == pytest.approx(2.19 * 2**30, rel=0.01)
+    assert (found.a.memory.board_bytes, found.b.memory.board_of) == (None, "process")
+    assert found.b.memory.board_bytes == 2678063104
+    assert found.a.cold_start.cold_ttft_s == pytest.approx(0.0512, rel=0.01)
+    # What an older version saved stays as it was.
+    assert found.conclusion.startswith("B is 14.4x (12.3-16.9) as fast as A in output tokens/s at every level")

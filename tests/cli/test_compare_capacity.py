@@ -1,0 +1,109 @@
+"""`loadbench compare --capacity` as its users have it: the plan, both searches, the folder, and what is refused."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+import pytest
+
+from loadbench.results.compare_capacity import read_capacity_comparison
+from tests.cli.running import loadbench
+from tests.cli.typed import typed
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+SIDES = ("profile=slot-server,purchase=900,watts=28", "profile=small-gpu,purchase=2200,watts=220")
+SEARCH = ("--capacity", "--slo=e2e_p90<9s", "--at-most=2", "--max-tokens=2", "--input-tokens=16", "--warm-up=0s")
+PRICES = ("--kwh-price=0.3", "--currency=EUR")
+
+
+def kept(folder: Path) -> Path:
+    """The only folder of results."""
+    (found,) = (folder / "results").iterdir()
+    return found
+
+
+def test_the_plan_splits_the_budget(tmp_path):
+    """Half for each side, one after the other; only what B has is listed; nothing is sent."""
+    done = typed("compare", *SIDES, *SEARCH, *PRICES, "--budget=10m", "--dry-run", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "A is searched first, then B in the same way: 5m for each, 10m in all" in done.stdout
+    assert "only B has target.profile small-gpu, cost.purchase 2200.0, cost.watts 220..220" in done.stdout
+    assert not (tmp_path / "results").exists()
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (("--users=1",), "--users: capacity chooses the load itself"),
+        (("--repeats=3",), "--repeats: has no effect with --capacity"),
+        (("--chart=x.svg",), "--chart: has no effect with --capacity"),
+        (("--paired",), "--paired: has no effect with --capacity"),
+    ],
+)
+def test_what_a_search_does_not_have_is_refused(given, message, tmp_path):
+    """Before anything is measured."""
+    done = typed("compare", *SIDES, *SEARCH, *given, cwd=tmp_path)
+    assert (done.returncode, message in done.stderr) == (2, True), done.stderr
+
+
+def test_a_searchs_flag_is_refused_without_one(tmp_path):
+    """It would have no effect."""
+    done = typed("compare", *SIDES, "--at-most=4", cwd=tmp_path)
+    assert (done.returncode, "--at-most: is for a search" in done.stderr) == (2, True)
+
+
+def test_saved_runs_cannot_be_searched(tmp_path):
+    """They are measured already."""
+    done = typed("compare", "one", "two", "--capacity", cwd=tmp_path)
+    assert (done.returncode, "--capacity: is for measuring" in done.stderr) == (2, True)
+
+
+def test_a_side_that_is_wrong_is_named(tmp_path):
+    """No objective is given; both sides are one server."""
+    done = typed("compare", *SIDES, "--capacity", cwd=tmp_path)
+    assert (done.returncode, done.stderr.startswith("error: A: ")) == (2, True), done.stderr
+    done = typed("compare", "profile=small-gpu", "profile=small-gpu", *SEARCH, cwd=tmp_path)
+    assert (done.returncode, "both sides are the same server" in done.stderr) == (2, True)
+
+
+@pytest.mark.slow
+def test_both_sides_are_searched_and_kept(tmp_path):
+    """Each has a folder like that of `loadbench capacity`; the report reads it again, and a page shows both."""
+    reports = ("--report=both.html", "--report=both.xml", "--report=both.md")
+    done = loadbench("compare", *SIDES, *SEARCH, *PRICES, "--budget=16s", *reports, "--json", cwd=tmp_path)
+    assert "Traceback" not in done.stderr
+    result, folder = json.loads(done.stdout), kept(tmp_path)
+    assert result["schema"] == "loadbench.compare-capacity/1"
+    assert [result[side]["capacity"]["model"] for side in "ab"] == ["sim-laptop-7b", "sim-gpu-7b"] or all(
+        result[side]["capacity"]["model"] for side in "ab"
+    )
+    assert [result[side]["capacity"]["budget_s"] for side in "ab"] == [8.0, 8.0]
+    assert read_capacity_comparison(folder).conclusion == result["conclusion"]
+    assert (folder / "a" / "capacity.json").is_file()
+    assert (folder / "b" / "run.json").is_file()
+    again = typed("report", str(folder), cwd=tmp_path)
+    assert again.returncode == 0, again.stderr
+    assert " ".join(result["conclusion"].split()[:4]) in " ".join(again.stdout.split())
+    assert "Each side" in (tmp_path / "both.html").read_text(encoding="utf-8")
+    assert (tmp_path / "both.xml").read_text(encoding="utf-8").count("<testsuite ") == 2
+    listed = json.loads(typed("runs", "--json", cwd=tmp_path).stdout)
+    assert [run["command"] for run in listed["runs"]] == ["compare"]
+    single = typed("report", str(folder / "b"), cwd=tmp_path)
+    assert single.returncode == 0, single.stderr
+
+
+@pytest.mark.slow
+def test_a_comparison_is_continued_by_its_folder(tmp_path):
+    """A side that has its answer is not searched again."""
+    done = loadbench("compare", *SIDES, *SEARCH, "--budget=16s", "--json", cwd=tmp_path)
+    before, folder = json.loads(done.stdout), kept(tmp_path)
+    again = loadbench("compare", "--capacity", "--resume", str(folder), "--budget=20s", "--json", cwd=tmp_path)
+    after = json.loads(again.stdout)
+    assert "Traceback" not in again.stderr
+    for side in "ab":
+        whole = before[side]["capacity"]["status"] in {"found", "at_least"}
+        assert (f"{side.upper()}: was searched before" in again.stderr) == whole
+        assert len(after[side]["capacity"]["probes"]) >= len(before[side]["capacity"]["probes"])
