@@ -64,7 +64,8 @@ class OtlpExporter:
         session = requests.Session()
         # As all of loadbench: no proxies and no passwords of the surroundings, and no other place than the named one.
         session.trust_env, session.max_redirects = False, 0
-        session.stream, session.hooks["response"] = True, [_read_a_little]
+        session.stream, session.hooks["response"] = True, [self._look, _read_a_little]
+        self._refused = ""
         self._sockets: weakref.WeakSet[socket.socket] = weakref.WeakSet()
         self._until_s = 0.0
         for scheme in ("http://", "https://"):
@@ -129,6 +130,7 @@ class OtlpExporter:
         timer.daemon = True
         timer.start()
         self._words.clear()
+        self._refused = ""
         try:
             done = self._exporter.export(sdk.MetricsData(resource_metrics=[resource]), timeout_millis=_WAIT_S * 1000)
             problem = "" if done is sdk.MetricExportResult.SUCCESS else "not taken"
@@ -136,6 +138,9 @@ class OtlpExporter:
             problem = f"{type(error).__name__}: {error}"
         finally:
             timer.cancel()
+        # Of a collector that is busy the library says little, and then tries again until the time is over.
+        if problem and self._refused:
+            raise ExportError(self._secrets.hide(self._refused)[:_MOST_WORDS])
         if time.monotonic() >= self._until_s:
             raise ExportError(f"no whole response within {_WAIT_S:g} s")
         if problem:
@@ -148,6 +153,10 @@ class OtlpExporter:
         self._until_s = 0.0
         self._cut()
         self._exporter.shutdown(timeout_millis=_WAIT_S * 1000)
+
+    def _look(self, response: Any, **_: object) -> None:
+        """Keep the last status with which the collector refused."""
+        self._refused = f"HTTP {response.status_code} {response.reason or ''}".strip() if not response.ok else ""
 
     def _with_deadline(self, pool: Any) -> Any:
         """The class of pools with connections for which the time of an export is over when it is over: the library's

@@ -21,10 +21,14 @@ from loadbench.report.document import Chart, HeatMap, Series
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
-_LEFT, _RIGHT, _BOTTOM = 72, 24, 56
-_TITLE, _ROW = 34, 22
-# The mean width of a letter in the requested fonts, at 13 px.
-_LETTER = 7.2
+_LEFT, _RIGHT, _BOTTOM = 84, 24, 56
+_TITLE, _ROW, _CAPTION = 34, 22, 18
+# The mean width of a letter in the requested fonts, at 13 px, and that of a digit in the widest of them.
+_LETTER, _DIGIT = 7.2, 8.3
+# On a narrow screen the letters of a page are so much larger beside what is drawn (`page.css`).
+_NARROW = 20 / 13
+# The room of the turned name of an axis, and between labels and their axis.
+_NAME, _GAP = 26, 8
 _MOST_LETTERS, _MOST_TITLE = 60, 74
 _MOST_TICKS = 12
 _HEADROOM = 1.05
@@ -37,6 +41,8 @@ DARK_SHADES = ("#6cb8f0", "#8aabf5", "#a79cf5", "#c08fee", "#d884dd", "#ea7fc3",
 # From few to many, for the cells of a heat map.
 LIGHT_HEAT = ("#deebf7", "#c3daee", "#9ecae1", "#6baed6", "#4292c6", "#2171b5", "#08519c", "#08306b")
 DARK_HEAT = ("#14273d", "#173a5c", "#1b507f", "#2369a6", "#3185c9", "#58a4e0", "#8cc4f0", "#cfe6fb")
+# What a point is whose marker is not filled.
+HOLLOW = "INVALID level"
 _DASHES = ("", "7 4", "2 3", "9 3 2 3", "12 5", "4 4")
 _SHADES = len(LIGHT_SHADES)
 
@@ -85,7 +91,7 @@ def svg(chart: Chart | HeatMap) -> str:
             f"{_value(value, chart)} at {_at(at, chart)}" for at, value in line.points if value is not None
         )
         sentences.append(f"{line.name}: {values or 'nothing'}.")
-    return _alone(chart.title, " ".join(sentences), [*_parts(shown, plot), *_legend(shown.series, dense=shown.dense)])
+    return _alone(chart.title, " ".join(sentences), [*_parts(shown, plot), *_legend(shown)])
 
 
 def drawing(chart: Chart | HeatMap, *, log_x: bool | None = None, log_y: bool | None = None) -> Drawing:
@@ -115,7 +121,7 @@ def drawing(chart: Chart | HeatMap, *, log_x: bool | None = None, log_y: bool | 
             if y is None:
                 continue
             text = _value(y, chart) + _between(ends.get(x), chart)
-            at = line.labels[place] if place < len(line.labels) else _at(x, chart)
+            at = _label(line, place, chart) or _at(x, chart)
             texts.append((round(plot.x(x), 1), round(plot.y(y), 1), at, text))
         read.append(texts)
     return Drawing(_for_page(chart.title, _parts(shown, plot), frame), frame.width, frame.height, read)
@@ -128,9 +134,9 @@ def class_of(line: Series, place: int) -> str:
     return str(place % len(LIGHT))
 
 
-def sample(line: Series, place: int, *, dense: bool) -> str:
-    """The line and marker of a series, for the legend of a page."""
-    drawn = _sample(line, place, 2.0, 8.0, dense=dense)
+def sample(line: Series | None, place: int = 0, *, dense: bool = False) -> str:
+    """The line and marker of a series, for the legend of a page; of none, a point that is hollow."""
+    drawn = _hollow(16.0, 8.0) if line is None else _sample(line, place, 2.0, 8.0, dense=dense)
     return f'<svg class="lb-chart lb-key" viewBox="0 0 32 16" width="32" height="16" aria-hidden="true">{drawn}</svg>'
 
 
@@ -141,8 +147,8 @@ def table_rows(chart: Chart) -> tuple[list[str], list[list[str]]]:
         rows = []
         for line in chart.series:
             for place, (x, y) in enumerate(line.points):
-                label = line.labels[place] if place < len(line.labels) else ""
-                rows.append([line.name, label, _at(x, chart), "-" if y is None else _value(y, chart)])
+                figures = [_at(x, chart), "-" if y is None else _value(y, chart)]
+                rows.append([line.name, _label(line, place, chart), *figures])
         return ["series", "point", chart.x, chart.y], rows
     places: dict[float, list[str]] = {}
     for number, line in enumerate(map(_known, chart.series)):
@@ -181,9 +187,12 @@ class _Axis:
 
 @dataclass(frozen=True, slots=True)
 class _Plot:
+    """`left` is where the plot begins: right of the name and the labels of the axis of y."""
+
     x: _Axis
     y: _Axis
     frame: _Frame
+    left: float
 
 
 def _plot(chart: Chart, frame: _Frame) -> _Plot | None:
@@ -194,17 +203,29 @@ def _plot(chart: Chart, frame: _Frame) -> _Plot | None:
     xs += [mark.at for mark in chart.down] + [*(chart.span or ())]
     ends = [end for line in chart.series for _, *ends in line.band for end in ends if math.isfinite(end)]
     ys += ends + [mark.at for mark in chart.across]
-    top = _TITLE + _ROW * len(_rows(chart.series)) + 6 if frame.alone else 12 + 14 * bool(chart.down)
+    top = _TITLE + _ROW * len(_rows(_legend_names(chart))) + 6 if frame.alone else 12
+    top += _CAPTION * sum(bool(mark.text) for mark in chart.down)
     x_low, x_high = _ends(xs, log=chart.log_x)
     y_low, y_high = _ends(ys, log=True) if chart.log_y else (min(0.0, *ys), max(0.0, *ys) * _HEADROOM)
+    if chart.log_y and chart.floor is not None:
+        y_low = max(y_low, min(chart.floor, y_high / 2))
     if y_low == y_high:
         y_high = y_low + 1.0
+    y = _Axis(y_low, y_high, frame.height - _BOTTOM, top, chart.log_y)
+    left = _left([_tick(tick, chart) for tick in _y_ticks(chart, y)])
     inset = 0 if chart.dense else 16
-    return _Plot(
-        _Axis(x_low, x_high, _LEFT + inset, frame.width - _RIGHT - inset, chart.log_x),
-        _Axis(y_low, y_high, frame.height - _BOTTOM, top, chart.log_y),
-        frame,
-    )
+    x = _Axis(x_low, x_high, left + inset, frame.width - _RIGHT - inset, chart.log_x)
+    return _Plot(x, y, frame, left)
+
+
+def _left(labels: Iterable[str]) -> float:
+    """Where a plot with these labels beside it begins: wide, with the name of the axis; narrow, in larger letters."""
+    wide = _DIGIT * max(map(len, labels), default=0)
+    return round(max(_LEFT, _NAME + wide + _GAP, wide * _NARROW + _GAP))
+
+
+def _y_ticks(chart: Chart, y: _Axis) -> list[float]:
+    return _ticks(y, decimal=chart.seconds, most=_MOST_TICKS if y.begin - y.end > 160 else 5)
 
 
 def _ends(values: Sequence[float], *, log: bool) -> tuple[float, float]:
@@ -238,27 +259,84 @@ def _ticks(axis: _Axis, *, decimal: bool = False, most: int = _MOST_TICKS) -> li
     return [number * step for number in range(first, math.floor(axis.high / step + 1e-9) + 1)]
 
 
+class _Room:
+    """Where captions may stand: on no point and on no other caption, and if there is a choice on no line."""
+
+    def __init__(self, chart: Chart, plot: _Plot) -> None:
+        self._frame = plot.frame
+        # In a page also in the larger letters of a narrow screen.
+        self._scale = 1.0 if plot.frame.alone else _NARROW
+        self._taken: list[tuple[float, float, float, float]] = []
+        self._lines: list[tuple[float, float, float, float]] = []
+        for line in chart.series:
+            spots = [None if y is None else (plot.x(x), plot.y(y)) for x, y in line.points]
+            self._taken += [(x - 5, y - 5, x + 5, y + 5) for x, y in filter(None, spots) if not chart.dense]
+            self._lines += [(*one, *other) for one, other in pairwise(spots) if one and other]
+        right = plot.frame.width - _RIGHT
+        self._lines += [(plot.left, plot.y(mark.at), right, plot.y(mark.at)) for mark in chart.across]
+        self._lines += [(plot.x(mark.at), plot.y.begin, plot.x(mark.at), plot.y.end) for mark in chart.down]
+
+    def width(self, text: str) -> float:
+        """How wide a caption is, about."""
+        return _LETTER * len(text) * self._scale
+
+    def place(self, text: str, spots: Iterable[tuple[float, float, str]]) -> tuple[float, float, str] | None:
+        """The first of these spots (x, y, anchor) that crosses the fewest lines; `None` where there is no free one."""
+        wide, high, deep = self.width(text), 10 * self._scale, 3 * self._scale
+        best = None
+        for x, y, anchor in spots:
+            begin = x - {"start": 0.0, "middle": wide / 2, "end": wide}[anchor]
+            left, top, right, bottom = begin, y - high, begin + wide, y + deep
+            if left < 0 or right > self._frame.width or top < 0 or bottom > self._frame.height - _BOTTOM:
+                continue
+            if any(left < b and right > a and top < d and bottom > c for a, c, b, d in self._taken):
+                continue
+            crossed = sum(_crosses((left, top, right, bottom), line) for line in self._lines)
+            if best is None or crossed < best[0]:
+                best = crossed, (left, top, right, bottom), (x, y, anchor)
+        if best is None:
+            return None
+        self._taken.append(best[1])
+        return best[2]
+
+
+def _crosses(box: tuple[float, float, float, float], line: tuple[float, float, float, float]) -> bool:
+    """Whether a straight line runs through a box (Liang and Barsky, 1984)."""
+    left, top, right, bottom = box
+    x, y, end_x, end_y = line
+    begin, end = 0.0, 1.0
+    for step, room in ((x - end_x, x - left), (end_x - x, right - x), (y - end_y, y - top), (end_y - y, bottom - y)):
+        if step == 0:
+            if room < 0:
+                return False
+        elif step < 0:
+            begin = max(begin, room / step)
+        else:
+            end = min(end, room / step)
+    return begin <= end
+
+
 # Parts.
 
 
 def _parts(chart: Chart, plot: _Plot) -> Iterator[str]:
     """Everything inside the axes. What belongs to one series is one group, which a page may hide."""
+    room = _Room(chart, plot)
     yield from _grid(chart, plot)
-    yield from _marks(chart, plot)
+    yield from _marks(chart, plot, room)
     for place, line in enumerate(chart.series):
         yield f'<g class="lb-series{" lb-off" * line.hidden}">'
         yield from _band(plot, line, place)
-        yield from _line(plot, line, place, dense=chart.dense)
+        yield from _line(plot, line, place, dense=chart.dense, room=room)
         yield "</g>"
 
 
 def _grid(chart: Chart, plot: _Plot) -> Iterator[str]:
-    left, right = _LEFT, plot.frame.width - _RIGHT
-    high = plot.y.begin - plot.y.end
-    for number, tick in enumerate(_ticks(plot.y, decimal=chart.seconds, most=_MOST_TICKS if high > 160 else 5)):
+    left, right = plot.left, plot.frame.width - _RIGHT
+    for number, tick in enumerate(_y_ticks(chart, plot.y)):
         at = plot.y(tick)
         yield f'<path class="lb-grid" d="M{left} {at:.1f}H{right}"/>'
-        yield _text(left - 8, at + 4, _tick(tick, chart), "end", "lb-odd" if number % 2 else "")
+        yield _text(left - _GAP, at + 4, _tick(tick, chart), "end", "lb-odd" if number % 2 else "")
     # The loads themselves, if they are few and far enough apart.
     loads = sorted({load for line in chart.series for load, value in line.points if value is not None})
     apart = all(plot.x(after) - plot.x(before) >= _LETTER * 5 for before, after in pairwise(loads))
@@ -268,27 +346,40 @@ def _grid(chart: Chart, plot: _Plot) -> Iterator[str]:
     for number, (tick, name) in enumerate(ticks):
         at = plot.x(tick)
         yield f'<path class="lb-axis" d="M{at:.1f} {plot.y.begin}v5"/>'
-        yield _text(at, plot.y.begin + 20, name, "middle", "lb-odd" if number % 2 else "")
+        is_last = at + _DIGIT * _NARROW * len(name) / 2 > plot.frame.width
+        yield _text(at, plot.y.begin + 20, name, "middle", "lb-x" + " lb-odd" * (number % 2) + " lb-end" * is_last)
     yield f'<path class="lb-axis" d="M{left} {plot.y.begin}H{right}"/>'
     yield _text((left + right) / 2, plot.frame.height - 12, chart.x, "middle")
-    if plot.frame.alone or not chart.dense:
-        middle = (plot.y.begin + plot.y.end) / 2
-        name = _text(0, 0, chart.y, "middle")
-        yield f'<g class="lb-name" transform="translate(18 {middle:.1f}) rotate(-90)">{name}</g>'
+    yield _name(chart.y, plot.y)
 
 
-def _marks(chart: Chart, plot: _Plot) -> Iterator[str]:
-    right = plot.frame.width - _RIGHT
-    for mark in chart.across:
-        at = plot.y(mark.at)
-        yield f'<path class="lb-mark" d="M{_LEFT} {at:.1f}H{right}"/>'
-        yield _text(right - 4, at - 5, _clipped(mark.text), "end")
+def _name(text: str, axis: _Axis) -> str:
+    """The name of the axis of y, along it."""
+    turned = f"translate(18 {(axis.begin + axis.end) / 2:.1f}) rotate(-90)"
+    return f'<g class="lb-name" transform="{turned}">{_text(0, 0, text, "middle")}</g>'
+
+
+def _marks(chart: Chart, plot: _Plot, room: _Room) -> Iterator[str]:
+    left, right = plot.left, plot.frame.width - _RIGHT
+    # Above the plot, each in a row of its own.
+    height = plot.y.end - 5
     for mark in chart.down:
         at = plot.x(mark.at)
-        side, anchor = (-5, "end") if at > plot.frame.width / 2 else (5, "start")
-        yield f'<path class="lb-mark" d="M{at:.1f} {plot.y.begin}V{plot.y.end}"/>'
-        height = plot.y.end + 12 if plot.frame.alone else plot.y.end - 4
-        yield _text(at + side, height, _clipped(mark.text), anchor)
+        yield f'<path class="lb-mark" d="M{at:.1f} {plot.y.begin}V{height if mark.text else plot.y.end:.1f}"/>'
+        if mark.text:
+            wide, beside = room.width(mark.text), plot.frame.width - at - 5
+            side, anchor = (5, "start") if wide < beside or beside > at - left else (-5, "end")
+            text = _clipped(mark.text, int(max(beside, at - 5 - left) / room.width("x")))
+            room.place(text, [(at + side, height, anchor)])
+            yield _text(at + side, height, text, anchor)
+            height -= _CAPTION
+    for mark in chart.across:
+        at, text = plot.y(mark.at), _clipped(mark.text)
+        yield f'<path class="lb-mark" d="M{left} {at:.1f}H{right}"/>'
+        sides = ((right - 4, "end"), (left + 4, "start"), ((left + right) / 2, "middle"))
+        spots = [(x, at + away, anchor) for away in (-5, 16) for x, anchor in sides]
+        x, y, anchor = room.place(text, spots) or spots[0]
+        yield _text(x, y, text, anchor)
 
 
 def _band(plot: _Plot, line: Series, place: int) -> Iterator[str]:
@@ -313,9 +404,9 @@ def _band(plot: _Plot, line: Series, place: int) -> Iterator[str]:
             yield f'<path class="lb-open lb-line{color}" d="{arrow}"/>'
 
 
-def _line(plot: _Plot, line: Series, place: int, *, dense: bool) -> Iterator[str]:
+def _line(plot: _Plot, line: Series, place: int, *, dense: bool, room: _Room) -> Iterator[str]:
     """A line between neighbouring points; it is interrupted where a value is missing."""
-    color, dash = class_of(line, place), _dash(place)
+    color, dash = class_of(line, place) + " lb-faint" * line.faint, _dash(place)
     run: list[str] = []
     for x, y in [*line.points, (0.0, None)]:
         if y is not None:
@@ -324,20 +415,27 @@ def _line(plot: _Plot, line: Series, place: int, *, dense: bool) -> Iterator[str
             dashes = f' stroke-dasharray="{dash}"' if dash else ""
             yield f'<path class="lb-line lb-line{color}"{dashes} d="M{"L".join(run)}"/>'
             run = []
-    free: list[tuple[float, float, float]] = []  # where labels are: from x, to x, at y
+    color = class_of(line, place)
     for number, (x, y) in enumerate(line.points):
         if y is None:
             continue
         at, high = plot.x(x), plot.y(y)
         if not dense:
             yield _marker(at, high, color, place, hollow=(x, y) in line.hollow)
-        if number < len(line.labels):
-            wide = _LETTER * len(line.labels[number])
-            begin, anchor = (at + 7, "start") if at + 7 + wide < plot.frame.width else (at - 7 - wide, "end")
-            # A label that would lie on another is left out: it can be read from the point.
-            if all(begin > end or begin + wide < start or abs(high - other) > 14 for start, end, other in free):
-                free.append((begin, begin + wide, high))
-                yield _text(at + 7 if anchor == "start" else at - 7, high - 7, line.labels[number], anchor)
+        if number >= len(line.labels):
+            continue
+        text = line.labels[number]
+        sides = ((7, -7, "start"), (-7, -7, "end"), (0, -11, "middle"), (7, 17, "start"), (-7, 17, "end"))
+        spots = [(at + right, high + down, anchor) for right, down, anchor in (*sides, (0, 22, "middle"))]
+        spots += [(at + 10, high + 4, "start"), (at - 10, high + 4, "end")]
+        spot = room.place(text, spots)
+        if spot is None:  # farther away, with a line to its point
+            spot = room.place(text, [(at + 4 * right, high + 4 * down, anchor) for right, down, anchor in sides])
+            if spot is not None:
+                yield f'<path class="lb-axis" d="M{at:.1f} {high:.1f}L{spot[0]:.1f} {spot[1] - 4:.1f}"/>'
+        # One for which there is no room at all can be read from its point.
+        if spot is not None:
+            yield _text(*spot[:2], text, spot[2])
 
 
 def _dash(place: int) -> str:
@@ -369,29 +467,38 @@ def _marker(x: float, y: float, color: str, place: int, *, hollow: bool = False)
     return f'<path class="{drawn}" d="M{x:.1f} {y:.1f}{shapes[place % len(shapes)]}"/>'
 
 
-def _legend(series: Sequence[Series], *, dense: bool) -> Iterator[str]:
+def _hollow(x: float, y: float) -> str:
+    return f'<path class="lb-line lb-hollow" d="M{x:.1f} {y:.1f}m-4 0a4 4 0 1 0 8 0a4 4 0 1 0 -8 0Z"/>'
+
+
+def _legend_names(chart: Chart) -> list[str]:
+    return [*(line.name for line in chart.series), *[HOLLOW] * any(line.hollow for line in chart.series)]
+
+
+def _legend(chart: Chart) -> Iterator[str]:
     place = 0
-    for number, row in enumerate(_rows(series)):
+    for number, row in enumerate(_rows(_legend_names(chart))):
         x, y = float(_LEFT), _TITLE + 14 + number * _ROW
         for name in row:
-            yield _sample(series[place], place, x, y - 4, dense=dense)
+            known = place < len(chart.series)
+            yield _sample(chart.series[place], place, x, y - 4, dense=chart.dense) if known else _hollow(x + 14, y - 4)
             yield _text(x + 36, y, name, "start")
             x += _width(name)
             place += 1
 
 
 def _sample(line: Series, place: int, x: float, y: float, *, dense: bool) -> str:
-    color, dash = class_of(line, place), _dash(place)
+    color, dash = class_of(line, place) + " lb-faint" * line.faint, _dash(place)
     dashes = f' stroke-dasharray="{dash}"' if dash else ""
-    marker = "" if dense else _marker(x + 14, y, color, place)
+    marker = "" if dense else _marker(x + 14, y, class_of(line, place), place)
     return f'<path class="lb-line lb-line{color}"{dashes} d="M{x:.1f} {y}h28"/>{marker}'
 
 
-def _rows(series: Sequence[Series]) -> list[list[str]]:
+def _rows(names: Iterable[str]) -> list[list[str]]:
     """The entries of the legend, as many in a row as fit."""
     rows: list[list[str]] = []
     used = math.inf
-    for name in (_clipped(line.name) for line in series):
+    for name in map(_clipped, names):
         if used + _width(name) > _ALONE.width - _LEFT - _RIGHT:
             rows.append([])
             used = 0.0
@@ -411,8 +518,9 @@ def _clipped(text: str, most: int = _MOST_LETTERS) -> str:
 def _heat(chart: HeatMap, frame: _Frame) -> tuple[list[str], str]:
     """(parts, description): cells by the logarithm of their count, so that rare long values are seen too."""
     top = _TITLE + 10 if frame.alone else 12
-    x = _Axis(chart.x_edges[0], chart.x_edges[-1], _LEFT, frame.width - _RIGHT, log=False)
     y = _Axis(chart.y_edges[0], chart.y_edges[-1], frame.height - _BOTTOM, top, log=True)
+    left = _left(map(_tick_s, _ticks(y, decimal=True, most=6)))
+    x = _Axis(chart.x_edges[0], chart.x_edges[-1], left, frame.width - _RIGHT, log=False)
     most = max((count for row in chart.counts for count in row), default=0)
     if not most:
         return [_text(frame.width / 2, frame.height / 2, "nothing to show", "middle")], "There is nothing to show."
@@ -425,13 +533,14 @@ def _heat(chart: HeatMap, frame: _Frame) -> tuple[list[str], str]:
                 cells.setdefault(shade, []).append(f"M{x(begin):.1f} {y(high):.1f}h{wide:.1f}v{tall:.1f}h-{wide:.1f}z")
     parts = [f'<path class="lb-heat{shade}" d="{"".join(found)}"/>' for shade, found in sorted(cells.items())]
     for tick in _ticks(y, decimal=True, most=6):
-        parts.append(f'<path class="lb-grid" d="M{_LEFT} {y(tick):.1f}H{frame.width - _RIGHT}"/>')
-        parts.append(_text(_LEFT - 8, y(tick) + 4, _tick_s(tick), "end"))
+        parts.append(f'<path class="lb-grid" d="M{left} {y(tick):.1f}H{frame.width - _RIGHT}"/>')
+        parts.append(_text(left - _GAP, y(tick) + 4, _tick_s(tick), "end"))
     for tick in _ticks(x):
         parts.append(f'<path class="lb-axis" d="M{x(tick):.1f} {y.begin}v5"/>')
-        parts.append(_text(x(tick), y.begin + 20, _number(tick), "middle"))
-    parts.append(f'<path class="lb-axis" d="M{_LEFT} {y.begin}H{frame.width - _RIGHT}"/>')
-    parts.append(_text((_LEFT + frame.width - _RIGHT) / 2, frame.height - 12, chart.x, "middle"))
+        parts.append(_text(x(tick), y.begin + 20, _number(tick), "middle", "lb-x"))
+    parts.append(f'<path class="lb-axis" d="M{left} {y.begin}H{frame.width - _RIGHT}"/>')
+    parts.append(_text((left + frame.width - _RIGHT) / 2, frame.height - 12, chart.x, "middle"))
+    parts.append(_name(chart.y, y))
     total = sum(map(sum, chart.counts))
     return parts, f"{chart.y} over {chart.x}: {total:,} values from {_tick_s(y.low)} to {_tick_s(y.high)}."
 
@@ -467,6 +576,11 @@ def _at(value: float, chart: Chart) -> str:
     if chart.x_ticks:  # percentiles, on the scale of HdrHistogram
         return f"{100 * (1 - 10**-value):.6g} %"
     return _number(value)
+
+
+def _label(line: Series, place: int, chart: Chart) -> str:
+    """What the label at a point says, with its unit; empty where there is none."""
+    return f"{line.labels[place]} {chart.label_unit}".strip() if place < len(line.labels) else ""
 
 
 def _between(ends: tuple[float, float] | None, chart: Chart) -> str:
@@ -522,7 +636,7 @@ _FIXED = (
     ".lb-chart text{font:13px system-ui,-apple-system,'Segoe UI',Roboto,'DejaVu Sans',sans-serif}"
     ".lb-title text{font-size:15px;font-weight:600}"
     ".lb-line,.lb-bar,.lb-open{fill:none;stroke-width:2;stroke-linejoin:round}"
-    ".lb-bar{stroke-width:6;stroke-opacity:.3}.lb-band{fill-opacity:.18}.lb-open{stroke-width:1;stroke-opacity:.8}"
+    ".lb-line.lb-faint{stroke-width:1}.lb-bar{stroke-width:6;stroke-opacity:.3}.lb-band{fill-opacity:.18}.lb-open{stroke-width:1;stroke-opacity:.8}"
     ".lb-grid,.lb-axis,.lb-mark{fill:none;stroke-width:1}.lb-mark{stroke-dasharray:4 3}"
 )
 
@@ -550,7 +664,8 @@ def _colors(ground: str, ink: str, grid: str, axis: str, palettes: Sequence[Sequ
     lines, shades, heat = palettes
     rules = (
         f".lb-ground{{fill:{ground}}}.lb-chart text{{fill:{ink}}}.lb-grid{{stroke:{grid}}}"
-        f".lb-axis,.lb-mark{{stroke:{axis}}}"
+        f".lb-axis,.lb-mark{{stroke:{axis}}}.lb-hollow{{stroke:{ink}}}"
+        f".lb-chart text{{paint-order:stroke;stroke:{ground};stroke-width:3px;stroke-linejoin:round}}"
     )
     for beginning, palette in (("", lines), ("s", shades)):
         for place, color in enumerate(palette):

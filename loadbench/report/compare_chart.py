@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from loadbench.core.text import some
 from loadbench.report.chart import svg
 from loadbench.report.document import Chart, Mark, Series
 
@@ -41,7 +42,7 @@ def throughput_of_sides(comparison: Comparison) -> Chart:
         y="output tokens/s",
         down=down,
         switches="xy",
-        note="Band: the interval of each side.",
+        note=f"Band: the interval of each side.{_left_out(comparison)}",
     )
 
 
@@ -67,7 +68,7 @@ def comparison_charts(comparison: Comparison) -> list[Chart]:
                 across=[Mark(1.0, "no difference")],
                 switches="xy",
                 note="More tokens/s are better, and so is less time: above 1 for throughput, below 1 for latencies. "
-                "A band that includes 1 shows no difference.",
+                f"A band that includes 1 shows no difference.{_left_out(comparison)}",
             )
         )
     for metric, name in _LATENCIES.items():
@@ -81,9 +82,16 @@ def comparison_charts(comparison: Comparison) -> list[Chart]:
                     y=name,
                     seconds=True,
                     switches="xy",
+                    note=_left_out(comparison).strip(),
                 )
             )
     return charts
+
+
+def _left_out(comparison: Comparison) -> str:
+    """The levels that are in no chart since they are INVALID, which other charts draw hollow."""
+    levels = dict.fromkeys(one.level for one in comparison.left_out if one.code == "invalid" and not one.metric)
+    return f" INVALID, and so in no chart: {some([*levels])}." if levels else ""
 
 
 def _is_first(metric: str) -> bool:

@@ -68,7 +68,8 @@ class Series:
 
     `band` has (x, low, high) where the interval is known; an end that is infinite is open. `labels` are written at the
     points. `shade` is the place, from 0 to 1, of a series among similar ones that have an order. A series that is
-    `hidden` is shown only when the reader asks for it. The markers of points that are in `hollow` are not filled.
+    `hidden` is shown only when the reader asks for it. The markers of points that are in `hollow` are not filled: they
+    are INVALID levels. The whole of one is a line that is `faint`.
     """
 
     name: str
@@ -78,6 +79,7 @@ class Series:
     shade: float | None = None
     hidden: bool = False
     hollow: Sequence[tuple[float, float | None]] = ()
+    faint: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +98,9 @@ class Chart:
     is false. With `seconds` the values of y are durations. `dense` leaves out the markers of points; `scatter` says
     that x is a figure too, so that points are read one by one. `x_ticks` names places on the axis of x. `switches` are
     the axes, `x` and `y`, that a reader may switch between linear and logarithmic. The axis of x has at least this
-    `span`. `table` has the figures where the series alone would make too long a table.
+    `span`. A logarithmic axis of y begins at `floor`; what is lower lies on its edge. `label_unit` is what the labels
+    of points count. A single series is in no legend, unless there is always a `legend`. `table` has the figures where
+    the series alone would make too long a table.
     """
 
     name: str
@@ -114,6 +118,9 @@ class Chart:
     x_ticks: Sequence[tuple[float, str]] = ()
     switches: str = ""
     span: tuple[float, float] | None = None
+    floor: float | None = None
+    label_unit: str = ""
+    legend: bool = False
     note: str = ""
     table: Table | None = None
 

@@ -299,8 +299,7 @@ def front_chart(grid: Grid) -> Chart | None:
         # Each by itself: a line would say that they belong together.
         apart = [one for point in others for one in (point[:2], (point[0], None))]
         labels = [one for point in others for one in (point[2], "")]
-        hollow = [point[:2] for point in others]
-        series.append(Series("other cells" if front else "cells", apart, labels=labels, hollow=hollow if front else ()))
+        series.append(Series("other cells" if front else "cells", apart, labels=labels))
     return Chart(
         name="front",
         title="Throughput against latency, by cell",

@@ -15,7 +15,7 @@ from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
 from loadbench import __version__
-from loadbench.report.chart import drawing, page_colors, page_style, sample, table_rows
+from loadbench.report.chart import HOLLOW, drawing, page_colors, page_style, sample, table_rows
 from loadbench.report.document import COMMAND, Chart, Choice, Heading, HeatMap, Notes, Table, Tiles, tone
 
 if TYPE_CHECKING:
@@ -27,6 +27,10 @@ if TYPE_CHECKING:
 
 # A table of a chart with more rows helps nobody.
 _MOST_ROWS = 200
+# Text of more letters has a column that is wide enough to be read, and one of fewer stays in its line.
+_LONG, _SHORT = 40, 20
+# A sheet of paper has this many letters side by side, at the size of a table in print; a text takes so many lines.
+_PAPER, _WRAPPED = 118, 34
 
 
 def render_html(document: Document) -> str:
@@ -77,7 +81,7 @@ class _Page:
             ]
             return [{"kind": "choice", "label": block.label, "id": name, "options": options}] if options else []
         if isinstance(block, Table):
-            return [_table(block)] if block.rows else []
+            return [_table(block, printed=True)] if block.rows else []
         if isinstance(block, Tiles):
             return [{"kind": "tiles", "items": block.items}] if block.items else []
         if isinstance(block, Heading):
@@ -88,10 +92,10 @@ class _Page:
     def _chart(self, chart: Chart | HeatMap) -> dict[str, Any]:
         self._charts += 1
         name = f"chart-{self._charts}"
-        view: dict[str, Any] = {"kind": "chart", "id": name, "title": chart.title, "note": chart.note, "heat": False}
+        view: dict[str, Any] = {"kind": "chart", "id": name, "title": chart.title, "note": chart.note, "y": chart.y}
         if isinstance(chart, HeatMap):
-            made = drawing(chart)
-            return view | {"heat": True, "drawings": [("", made.svg)], "legend": [], "table": None, "switches": []}
+            shown = [("", drawing(chart).svg)]
+            return view | {"heat": True, "drawings": shown, "legend": [], "table": None, "switches": []}
         # Each combination of axes is a drawing of its own; the first is the one that is shown.
         drawings, points = [], {}
         choices_x = (chart.log_x, not chart.log_x) if "x" in chart.switches else (chart.log_x,)
@@ -114,29 +118,52 @@ class _Page:
             {"name": line.name, "key": sample(line, place, dense=chart.dense), "on": not line.hidden}
             for place, line in enumerate(chart.series)
         ]
+        hollow = any(line.hollow for line in chart.series)
         switches = [(axis, (chart.log_x, chart.log_y)[axis == "y"]) for axis in chart.switches]
         return view | {
+            "heat": False,
             "drawings": drawings,
-            "legend": legend if len(legend) > 1 or chart.scatter else [],
+            "legend": legend if len(legend) > 1 or chart.scatter or chart.legend or hollow else [],
+            "hollow": (sample(None), HOLLOW) if hollow else None,
             "table": table,
             "switches": switches,
             "start": drawings[0][0],
-            "y": chart.y,
         }
 
 
-def _table(table: Table) -> dict[str, Any]:
-    """A table; without headers the first column has the names of the rows."""
+def _table(table: Table, *, printed: bool = False) -> dict[str, Any]:
+    """A table; without headers the first column has the names of the rows. A `printed` one that is wider than paper
+    has parts for it, each with the first column."""
     headers = table.headers or [""] * len(table.align)
     order = [*range(len(table.align))]
     if "verdict" in headers[1:]:
         # A wide table scrolls: what says whether its figures can be believed is seen first.
         order.insert(1, order.pop([*headers].index("verdict")))
-    rows = [[(row[at], table.align[at], tone(headers[at], row[at])) for at in order] for row in table.rows]
     if not table.headers and table.align == "ll":
         return {"kind": "facts", "rows": table.rows}
-    named = [(table.headers[at], table.align[at]) for at in order] if table.headers else []
-    return {"kind": "table", "headers": named, "rows": rows, "summary": table.summary}
+    letters = [max(len(row[at]) for row in table.rows) for at in range(len(headers))]
+    aligned = [
+        side + (" long" * (wide > _LONG) + " short" * (wide <= _SHORT)) * (side == "l")
+        for side, wide in zip(table.align, letters, strict=True)
+    ]
+
+    def part(places: Sequence[int]) -> dict[str, Any]:
+        rows = [[(row[at], aligned[at], tone(headers[at], row[at])) for at in places] for row in table.rows]
+        named = [(table.headers[at], aligned[at]) for at in places] if table.headers else []
+        return {"headers": named, "rows": rows, "summary": table.summary}
+
+    widths = [
+        2 + max(len(headers[at]), min(wide, _WRAPPED) if table.align[at] == "l" else wide)
+        for at, wide in enumerate(letters)
+    ]
+    parts, used = [order[:1]], widths[order[0]]
+    for at in order[1:]:
+        if used + widths[at] > _PAPER and len(parts[-1]) > 1:
+            parts.append(order[:1])
+            used = widths[order[0]]
+        parts[-1].append(at)
+        used += widths[at]
+    return {"kind": "table", **part(order), "parts": list(map(part, parts)) if printed and len(parts) > 1 else []}
 
 
 def _island(data: object) -> str:

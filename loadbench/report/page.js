@@ -125,7 +125,9 @@
   // Of alternatives one is in the page; the others wait until they are chosen.
   function choice(part) {
     const select = part.querySelector("select");
+    const printed = part.querySelector(":scope > .choose > .printed > b");
     select.addEventListener("change", () => {
+      printed.textContent = select.selectedOptions[0].textContent;
       const id = select.value, later = document.getElementById(`${id}-later`);
       if (later) {
         const option = document.createElement("div");
@@ -138,9 +140,23 @@
       part.querySelectorAll(":scope > .option").forEach(option => { option.hidden = option.id !== id; });
     });
   }
+
+  // A table that goes on to the right says so, and fades there: half a number could be read as another one.
+  const hint = scroll => {
+    const table = scroll.parentElement, wider = scroll.scrollWidth > scroll.clientWidth + 1;
+    table.style.setProperty("--tall", `${scroll.clientHeight}px`);
+    table.classList.toggle("cut", wider && scroll.scrollLeft + scroll.clientWidth < scroll.scrollWidth - 1);
+    table.querySelector(".hint").hidden = !wider;
+  };
+  const sizes = new ResizeObserver(entries => entries.forEach(entry => hint(entry.target)));
+
   function ready(part) {
     part.querySelectorAll(".chart").forEach(chart);
     part.querySelectorAll(".choice").forEach(choice);
+    part.querySelectorAll(".scroll").forEach(scroll => {
+      sizes.observe(scroll);
+      scroll.addEventListener("scroll", () => hint(scroll), { passive: true });
+    });
   }
   ready(document);
   // Tests and people who measure can tell when the page can be used.

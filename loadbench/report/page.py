@@ -6,6 +6,7 @@ The tables and notes are those of the text report (`report/run.py`); a page adds
 from __future__ import annotations
 
 from datetime import datetime
+from functools import partial
 from typing import TYPE_CHECKING
 
 from loadbench.analyze.level.batching import batching_sentence
@@ -44,7 +45,7 @@ from loadbench.results.readings import read_readings
 from loadbench.results.requests import read_requests
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
     from pathlib import Path
 
     from loadbench.results.run import LevelResult, ModelStatus, Run
@@ -97,15 +98,17 @@ def run_blocks(run: Run, folder: Path | None, *, levels: Sequence[LevelResult] |
     models = by_model(run)
     shown = models if levels is None else {levels[0].model: levels} if levels else {}
     blocks: list[Block] = [Heading("What was requested"), requested(run)]
+    judged = not is_search(run)
     if any(shown.values()):
-        blocks += [Heading("Throughput and latency"), throughput_chart(shown), trade_off_chart(shown)]
-        blocks += median_charts(shown) if len(shown) > 1 else []
-        blocks += _of_each(shown, latency_charts)
-        blocks += [Heading("Distributions"), *_of_each(shown, distribution_charts)]
+        blocks += [Heading("Throughput and latency"), throughput_chart(shown, judged=judged)]
+        blocks += [trade_off_chart(shown, judged=judged)]
+        blocks += median_charts(shown, judged=judged) if len(shown) > 1 else []
+        blocks += _of_each(shown, partial(latency_charts, judged=judged))
+        blocks += [Heading("Distributions"), *_of_each(shown, partial(distribution_charts, judged=judged))]
     blocks += [Heading("All levels")]
     for model, found in models.items():
         blocks += [Text([f"model {model}"])] if len(models) > 1 else []
-        blocks += [level_table(found, judged=not is_search(run)), *_other_tables(found)]
+        blocks += [level_table(found, judged=judged), *_other_tables(found)]
     blocks += [Heading("Verdicts and what to do"), *_verdicts(run)]
     if any(failures_of(run, level) for level in run.levels):
         blocks += [Heading("Failures"), _failures(run)]
@@ -382,9 +385,8 @@ def _seen(run: Run, kind: str) -> str:
     return f"{significant(tokens / ok)} tokens on average, as measured" if ok and tokens else ""
 
 
-def _of_each(models: dict[str, Sequence[LevelResult]] | dict[str, list[LevelResult]], charts: object) -> list[Block]:
+def _of_each(models: Mapping[str, Sequence[LevelResult]], charts: Callable[..., Iterable[Block]]) -> list[Block]:
     """The charts of each model: of several, one at a time."""
-    assert callable(charts)  # noqa: S101 - one of two functions
     if len(models) == 1:
         return list(charts(next(iter(models.values()))))
     options = [
@@ -444,7 +446,7 @@ def _in_time(run: Run, folder: Path | None) -> list[Block]:
     names = [level_place(run, index) for index in range(len(run.levels))]
     doubled = {name for name in names if names.count(name) > 1}
     names = [f"{name}, level {place + 1}" if name in doubled else name for place, name in enumerate(names)]
-    return timeline(run.levels, times, readings, names)
+    return timeline(run.levels, times, readings, names, judged=not is_search(run))
 
 
 def _prompts(run: Run, folder: Path | None) -> list[Block]:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from loadbench.analyze.compare.in_folder import comparison_in
 from loadbench.analyze.grid.in_folder import grid_in
+from loadbench.analyze.level.knee import shows_throughput
 from loadbench.analyze.level.rebuild import run_in
 from loadbench.core.errors import BadInput
 from loadbench.plan.cells import cell_text
@@ -104,7 +105,8 @@ def runs_page(paths: Sequence[Path]) -> Document:
     lines = [f"{name}: {conclusion(run)[0]}" for name, run, _ in named]
     rows = []
     for name, run, _ in named:
-        best = max(run.levels, key=lambda level: level.throughput.output_tokens_per_s, default=None)
+        sound = [level for level in run.levels if shows_throughput(level)]
+        best = max(sound, key=lambda level: level.throughput.output_tokens_per_s, default=None)
         valid = sum(level.verdict.status == "VALID" for level in run.levels)
         most = "-" if best is None else f"{significant(best.throughput.output_tokens_per_s)} at {best.load.label}"
         rows.append([name, when(run.started_at), most, f"{valid} of {len(run.levels)}"])

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from loadbench.analyze.level.knee import knee
 from loadbench.record.histogram import Histogram
-from loadbench.report.document import Block, Chart, Choice, HeatMap, Mark, Series, Table
+from loadbench.report.document import Block, Chart, Choice, HeatMap, Mark, Series, Table, Text
 from loadbench.report.values import duration
 from loadbench.results.run import ClosedLoad
 
@@ -31,20 +31,25 @@ _MOST_SHOWN = 6
 # Places on the axis of percentiles: each unit is one more nine.
 _NINES = [(0.0, "0 %"), (math.log10(2), "50 %"), *((float(n), f"{100 - 10 ** (2 - n):.6g} %") for n in range(1, 6))]
 _STEP = 0.1
+# A logarithmic axis of a distribution begins at this part of the lowest median.
+_BELOW_MEDIAN = 20
 # The captions of more knees would lie on each other.
 _MOST_MARKED = 2
 # From this ratio of the largest to the smallest value on, a linear axis hides the smaller distributions.
 _WIDE = 10
 
 
+# Figures of INVALID levels decide nothing. They are shown, and charts tell them apart.
 _HOLLOW = " Hollow points: INVALID levels, whose figures decide nothing."
+_FAINT = " Thin lines: INVALID levels, whose figures decide nothing."
 
 
 def _invalid(
-    levels: Sequence[LevelResult], points: Sequence[tuple[float, float | None]]
+    levels: Sequence[LevelResult], points: Sequence[tuple[float, float | None]], *, judged: bool
 ) -> list[tuple[float, float | None]]:
-    """The points of levels that are INVALID."""
-    return [point for level, point in zip(levels, points, strict=True) if level.verdict.status == "INVALID"]
+    """The points of levels that are INVALID, where levels are `judged` one by one: the probes of a search are not."""
+    pairs = zip(levels, points, strict=True)
+    return [point for level, point in pairs if judged and level.verdict.status == "INVALID"]
 
 
 def load_axis(levels: Sequence[LevelResult]) -> str:
@@ -53,7 +58,7 @@ def load_axis(levels: Sequence[LevelResult]) -> str:
     return "users" if closed else "requests per second, as scheduled"
 
 
-def throughput_chart(by_model: Mapping[str, Sequence[LevelResult]]) -> Chart:
+def throughput_chart(by_model: Mapping[str, Sequence[LevelResult]], *, judged: bool = True) -> Chart:
     """Output tokens per second over the load, a line for each model, with intervals and the knee."""
     series, marks = [], []
     for model, levels in by_model.items():
@@ -64,7 +69,7 @@ def throughput_chart(by_model: Mapping[str, Sequence[LevelResult]]) -> Chart:
             if interval is not None:
                 band.append((level.load.amount, *interval))
         points = [(level.load.amount, level.throughput.output_tokens_per_s) for level in ordered]
-        series.append(Series(model, points, band, hollow=_invalid(ordered, points)))
+        series.append(Series(model, points, band, hollow=_invalid(ordered, points, judged=judged)))
         at = knee(levels)
         if at is not None and at.high is not None:
             marks.append(Mark(at.high.amount, "knee" + (f" of {model}" if len(by_model) > 1 else "")))
@@ -83,7 +88,7 @@ def throughput_chart(by_model: Mapping[str, Sequence[LevelResult]]) -> Chart:
     )
 
 
-def latency_charts(levels: Sequence[LevelResult], *, of: str = "", name: str = "") -> list[Chart]:
+def latency_charts(levels: Sequence[LevelResult], *, judged: bool = True, of: str = "", name: str = "") -> list[Chart]:
     """Percentiles of each latency over the load, for one model."""
     charts = []
     ordered = _by_load(levels)
@@ -98,7 +103,7 @@ def latency_charts(levels: Sequence[LevelResult], *, of: str = "", name: str = "
                 # The long tails have open intervals nearly everywhere: their arrows would hide the lines.
                 if low is not None and (high is not None or quantile == "p95"):
                     band.append((level.load.amount, low, math.inf if high is None else high))
-            series.append(Series(quantile, points, band, hollow=_invalid(ordered, points)))
+            series.append(Series(quantile, points, band, hollow=_invalid(ordered, points, judged=judged)))
         if any(y is not None for line in series for _, y in line.points):
             note = "Band: the 95 % interval; an arrow where nothing bounds it from above."
             charts.append(
@@ -116,17 +121,18 @@ def latency_charts(levels: Sequence[LevelResult], *, of: str = "", name: str = "
     return charts
 
 
-def median_charts(by_line: Mapping[str, Sequence[LevelResult]]) -> list[Chart]:
+def median_charts(by_line: Mapping[str, Sequence[LevelResult]], *, judged: bool = True) -> list[Chart]:
     """The median of each latency over the load, a line for each of several runs or models."""
     charts = []
     for key, short, title in FIGURES:
         series = []
         for name, levels in by_line.items():
-            found = [(level.load.amount, level.metrics.get(key)) for level in _by_load(levels)]
+            ordered = _by_load(levels)
+            found = [(level.load.amount, level.metrics.get(key)) for level in ordered]
             points = [(at, None if metric is None else metric.p50) for at, metric in found]
             ends = [(at, metric.interval.get("p50") or (None, None)) for at, metric in found if metric is not None]
             band = [(at, low, math.inf if high is None else high) for at, (low, high) in ends if low is not None]
-            series.append(Series(name, points, band))
+            series.append(Series(name, points, band, hollow=_invalid(ordered, points, judged=judged)))
         if any(y is not None for line in series for _, y in line.points):
             axis = load_axis(next(iter(by_line.values())))
             name = f"{short.lower()}-medians"
@@ -139,20 +145,24 @@ def median_charts(by_line: Mapping[str, Sequence[LevelResult]]) -> list[Chart]:
                     y=f"{short} p50",
                     seconds=True,
                     switches="xy",
+                    note=(_HOLLOW * any(line.hollow for line in series)).strip(),
                 )
             )
     return charts
 
 
-def trade_off_chart(by_model: Mapping[str, Sequence[LevelResult]]) -> Chart:
+def trade_off_chart(by_model: Mapping[str, Sequence[LevelResult]], *, judged: bool = True) -> Chart:
     """What each load gives and costs: the time to first token over the throughput."""
     series = []
     for model, levels in by_model.items():
         found = [(level, level.metrics.get("ttft_s")) for level in _by_load(levels)]
         known = [(level, metric) for level, metric in found if metric is not None]
         points = [(level.throughput.output_tokens_per_s, metric.p95) for level, metric in known]
-        names = [level.load.label for level, _ in known] if len(by_model) * len(known) <= 24 else []
-        series.append(Series(model, points, labels=names, hollow=_invalid([level for level, _ in known], points)))
+        hollow = _invalid([level for level, _ in known], points, judged=judged)
+        labels = [f"{level.load.amount:g}" for level, _ in known]
+        series.append(Series(model, points, labels=labels, hollow=hollow))
+    first = next(iter(by_model.values()), [])
+    unit = "users" if load_axis(first) == "users" else "requests/s"
     return Chart(
         name="trade-off",
         title="Throughput against latency",
@@ -162,38 +172,55 @@ def trade_off_chart(by_model: Mapping[str, Sequence[LevelResult]]) -> Chart:
         log_x=False,
         seconds=True,
         scatter=True,
+        label_unit=unit,
         switches="y",
-        note="Each point is a load. Best is to the right and low; beyond the knee a line turns upwards."
+        note=f"Each point is a load, in {unit}. Best is to the right and low; beyond the knee a line turns upwards."
         + _HOLLOW * any(line.hollow for line in series),
     )
 
 
-def distribution_charts(levels: Sequence[LevelResult], *, of: str = "", name: str = "") -> list[Chart]:
+def distribution_charts(
+    levels: Sequence[LevelResult], *, judged: bool = True, of: str = "", name: str = ""
+) -> list[Chart]:
     """The whole distribution of each latency, a line for each level, on HdrHistogram's axis of percentiles."""
     charts = []
-    ordered = _by_load(levels)
+    ordered, at = _by_load(levels), knee(levels)
     shown = {round(place * (len(ordered) - 1) / (_MOST_SHOWN - 1)) for place in range(_MOST_SHOWN)}
+    shown |= {place for place, level in enumerate(ordered) if at is not None and level.load == at.high}
     for key, short, title in FIGURES:
-        series, rows = [], []
+        series, rows, middles = [], [], []
         for place, level in enumerate(ordered):
             metric = level.metrics.get(key)
             if metric is None or not metric.hdr:
                 continue
             hidden = len(ordered) > _MOST_SHOWN and place not in shown
-            shade = place / max(1, len(ordered) - 1)
-            series.append(Series(level.load.label, _percentiles(metric), shade=shade, hidden=hidden))
+            shade, invalid = place / max(1, len(ordered) - 1), judged and level.verdict.status == "INVALID"
+            label = level.load.label + ", INVALID" * invalid
+            series.append(Series(label, _percentiles(metric), shade=shade, hidden=hidden, faint=invalid))
+            middles.append(metric.p50)
             figures = (metric.min, metric.p50, metric.p90, metric.p95, metric.p99, metric.p999, metric.max)
-            rows.append([level.load.label, f"{metric.count:,}", *map(duration, figures)])
+            rows.append([label, f"{metric.count:,}", *map(duration, figures)])
         if not series:
             continue
         values = [y for line in series for _, y in line.points if y is not None]
-        headers = ("load", "responses", "min", "p50", "p90", "p95", "p99", "p99.9", "max")
+        counted = "gaps" if key == "itl_s" else "responses"
+        headers = ("load", counted, "min", "p50", "p90", "p95", "p99", "p99.9", "max")
+        # A few events that came in one read would squash all others into the upper half of the axis.
+        floor = min(middles) / _BELOW_MEDIAN
+        note = f"Each step to the right is ten times rarer. A line ends where its level has no more {counted}."
+        note += f" Values below {duration(floor)} lie on the lower edge of the logarithmic axis." * (
+            min(values, default=floor) < floor
+        )
+        note += " Struck through: not drawn at first, since too many lines hide each other; press it to add it." * any(
+            line.hidden for line in series
+        )
+        note += _FAINT * any(line.faint for line in series)
         charts.append(
             Chart(
                 name=f"{short.lower()}-distribution{name}",
                 title=f"{title} ({short}){of}: all percentiles",
                 series=series,
-                x="share of the responses that are faster",
+                x=f"share of the {counted} that are {'shorter' if key == 'itl_s' else 'faster'}",
                 y=short,
                 log_x=False,
                 log_y=min(values, default=0) > 0 and max(values) > _WIDE * min(values),
@@ -201,7 +228,8 @@ def distribution_charts(levels: Sequence[LevelResult], *, of: str = "", name: st
                 dense=True,
                 x_ticks=_NINES,
                 switches="y",
-                note="Each step to the right is ten times rarer. A line ends where its level has no more responses.",
+                floor=floor if floor > 0 else None,
+                note=note,
                 table=Table(headers, rows, "r" * len(headers)),
             )
         )
@@ -227,6 +255,8 @@ def timeline(
     times: Sequence[OverTime],
     readings: Sequence[Mapping[str, float]],
     names: Sequence[str],
+    *,
+    judged: bool = True,
 ) -> list[Block]:
     """A choice of levels, each in time: requests in flight, tokens/s, the machine, and the gaps between events.
 
@@ -256,7 +286,8 @@ def timeline(
             _over_time(time, "first-token", "Mean time to first token", "mean TTFT", first, seconds=True),
         ]
         if shares:
-            blocks.append(_over_time(time, "machine", "The machine, and the server's own figures", "% in use", shares))
+            title = "The machine, and the server's own figures"
+            blocks.append(_over_time(time, "machine", title, "% in use", shares, legend=True))
         if any(time.failed):
             failed = [_each(middles, time.failed, "failed requests")]
             blocks.append(_over_time(time, "failed", "Failed requests", "failed", failed))
@@ -274,7 +305,10 @@ def timeline(
                     "A band that rises or splits is a server that pauses between tokens.",
                 )
             )
-        options.append((names[time.level], blocks))
+        invalid = judged and levels[time.level].verdict.status == "INVALID"
+        if invalid:
+            blocks.insert(0, Text(["This level is INVALID: its figures decide nothing."]))
+        options.append((names[time.level] + ", INVALID" * invalid, blocks))
     return [Choice("Level", options)] if options else []
 
 
@@ -283,7 +317,14 @@ def _each(middles: Sequence[float], values: Sequence[float | None], name: str) -
 
 
 def _over_time(
-    time: OverTime, name: str, title: str, y: str, series: Sequence[Series], *, seconds: bool = False
+    time: OverTime,
+    name: str,
+    title: str,
+    y: str,
+    series: Sequence[Series],
+    *,
+    seconds: bool = False,
+    legend: bool = False,
 ) -> Chart:
     return Chart(
         name=f"{name}-{time.level + 1}",
@@ -294,6 +335,7 @@ def _over_time(
         log_x=False,
         dense=True,
         seconds=seconds,
+        legend=legend,
         down=[Mark(0.0, "window"), Mark(time.window_s, "")],
         span=(time.edges_s[0], time.edges_s[-1]),
     )

@@ -261,6 +261,13 @@ def test_a_value_that_no_measurement_has_is_refused(write, content, old, key, va
     assert (done.returncode, [entry.name for entry in path.parent.iterdir()]) == (2, [path.name])
 
 
+def changed(name: str, **points: float) -> dict[str, Any]:
+    """A report of guidellm with other points of one figure."""
+    content = guidellm()
+    content["benchmarks"][0]["metrics"][name]["successful"] |= points
+    return content
+
+
 @pytest.mark.parametrize(
     ("content", "words"),
     [
@@ -278,6 +285,21 @@ def test_a_value_that_no_measurement_has_is_refused(write, content, old, key, va
         (aiperf(start_time="1950-01-01T00:00:00Z"), "is not the time of a measurement"),
         (aiperf(request_latency={"unit": "parsecs", "avg": 3.0}), "'parsecs' is not a unit of time"),
         (aiperf(request_latency={"unit": "ms", "avg": 3.0, "p50": 5.0, "p90": 4.0}), "the p50 of request_latency is 5"),
+        (
+            aiperf(request_latency={"unit": "ms", "avg": 9.0, "min": 1.0, "max": 5.0}),
+            "the mean of request_latency is 9",
+        ),
+        (aiperf(request_latency={"unit": "ms", "avg": 0.5, "min": 1.0}), "request_latency is 0.5, and its min is 1"),
+        (aiperf(request_throughput={"unit": "requests/sec", "avg": 9.0}), "request_throughput is 9 per second, and"),
+        (aiperf(total_token_throughput={"unit": "tokens/sec", "avg": 0.0}), "total_token_throughput is 0 per second"),
+        (serving(median_ttft_ms=900.0), "the median of TTFT is 900, and its p99 is"),
+        (serving(request_throughput=5.0), "request_throughput is 5 per second, and 40 in 12.5 s are 3.2"),
+        (serving(total_token_throughput=0.0), "all tokens is 0 per second, and the output tokens alone are 64"),
+        (changed("request_latency", mean=9.0), "the mean of request_latency is"),
+        (changed("request_latency", max=2.0**53), "the max of request_latency is 9.0072e+15 s, longer than any"),
+        (changed("time_to_first_token_ms", max=1e11), "the max of time_to_first_token_ms is 1e+11 ms, longer than any"),
+        (changed("tokens_per_second", mean=0.0, min=0.0), "tokens_per_second is 0 per second"),
+        (changed("requests_per_second", mean=20.0, max=20.0), "requests_per_second is 20 per second, and 60 in 30 s"),
         (aiperf(request_count={"unit": "requests", "avg": 1.5}), "request_count is 1.5, which is no count"),
         (aiperf(benchmark_duration=None), "how long it measured is not there"),
         (aiperf(input_config={"loadgen": {"concurrency": -3}}), "a concurrency of -3"),
@@ -290,6 +312,26 @@ def test_values_that_contradict_each_other_are_refused(write, content, words):
         imported_run([path], name="x")
     assert raised.value.message.startswith(f"{path}: a damaged result: ")
     assert words in raised.value.message
+
+
+def test_same_result_twice_is_refused(write):
+    """By its content: the same path, a copy, and a line that was appended twice."""
+    first, copy = write(serving(), "a.json"), write(serving(), "b.json")
+    for paths in ([first, first], [first, copy]):
+        with pytest.raises(BadInput, match=f"{paths[1].name}: the same result as .*a.json"):
+            imported_run(paths, name="x")
+    lines = [json.dumps(one) for one in (serving(), serving(users=8), serving())]
+    with pytest.raises(BadInput, match=r"lines.jsonl, line 3: the same result as .*lines.jsonl, line 1"):
+        imported_run([write("\n".join(lines), "lines.jsonl")], name="x")
+
+
+def test_rates_that_guidellm_has_not_are_computed(write):
+    """From its counts: a level that made tokens has no rate of 0."""
+    content = guidellm()
+    for name in ("requests_per_second", "output_tokens_per_second", "tokens_per_second"):
+        del content["benchmarks"][0]["metrics"][name]
+    throughput = imported_run([write(content)], name="x").levels[0].throughput
+    assert (throughput.requests_per_s, throughput.output_tokens_per_s, throughput.total_tokens_per_s) == (2, 128, 384)
 
 
 def test_aiperf_with_requests_of_another_run_is_refused(write):

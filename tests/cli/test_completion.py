@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
 import shutil
@@ -130,15 +131,57 @@ def test_words_that_a_setting_takes_are_completed(tmp_path):
     assert completed(tmp_path, "scenarios", "copy", "ch") == ["chat"]
 
 
-@pytest.mark.skipif(shutil.which("bash") is None, reason="there is no bash")
-def test_bash_itself_completes(tmp_path):
-    """The script in a real bash, with the words as bash divides them."""
+@pytest.fixture
+def shell_folder(tmp_path):
+    """A folder with a saved run, a program `loadbench`, and the script of each shell."""
     (tmp_path / "results" / "20260101T000000Z-night").mkdir(parents=True)
-    script = typed("completion", "bash", cwd=tmp_path).stdout
-    program = f"{script}\nCOMP_WORDS=(loadbench report ni); COMP_CWORD=2\n_loadbench_completion {tmp_path}/loadbench\n"
-    program += 'printf "%s\\n" "${COMPREPLY[@]}"\n'
-    starter = tmp_path / "loadbench"
+    for shell in ("bash", "zsh", "fish"):
+        (tmp_path / f"script.{shell}").write_text(typed("completion", shell, cwd=tmp_path).stdout)
+    starter = tmp_path / "bin" / "loadbench"
+    starter.parent.mkdir()
     starter.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m loadbench "$@"\n')
     starter.chmod(0o755)
-    done = subprocess.run(["bash", "--norc", "-c", program], cwd=tmp_path, capture_output=True, text=True, check=False)
-    assert done.stdout == "night\n", done.stderr
+    return tmp_path
+
+
+def shell_says(shell: str, program: str, cwd: Path, *flags: str) -> str:
+    """What a shell prints that reads none of the user's files."""
+    found = f"{cwd / 'bin'}{os.pathsep}{os.environ['PATH']}"
+    variables = os.environ | {"PATH": found, "HOME": str(cwd), "ZDOTDIR": str(cwd), "TERM": "dumb"}
+    done = subprocess.run(
+        [shell, *flags, "-c", program], cwd=cwd, env=variables, capture_output=True, text=True, check=False, timeout=120
+    )
+    return done.stdout + done.stderr
+
+
+@pytest.mark.skipif(shutil.which("bash") is None, reason="there is no bash")
+def test_bash_itself_completes(shell_folder):
+    """The script in a real bash, with the words as bash divides them."""
+    program = "source script.bash\nCOMP_WORDS=(loadbench report ni); COMP_CWORD=2\n"
+    program += '_loadbench_completion loadbench\nprintf "%s\\n" "${COMPREPLY[@]}"\n'
+    assert shell_says("bash", program, shell_folder, "--norc") == "night\n"
+
+
+@pytest.mark.skipif(shutil.which("fish") is None, reason="there is no fish (on Debian: apt-get install fish)")
+def test_fish_itself_completes(shell_folder):
+    """What a real fish offers: runs, words of a setting, options with their help."""
+    program = "source script.fish; complete -C 'loadbench report ni'; complete -C 'loadbench sweep --api co'; "
+    offered = shell_says("fish", program + "complete -C 'loadbench sweep --max-tok'", shell_folder, "--no-config")
+    names = [line.split("\t")[0] for line in offered.splitlines()]
+    assert names[:2] == ["night", "completions"]
+    assert "--max-tokens" in names
+
+
+@pytest.mark.skipif(shutil.which("zsh") is None, reason="there is no zsh (on Debian: apt-get install zsh)")
+def test_zsh_itself_completes(shell_folder):
+    """Tab in a real zsh, on a terminal of its own, finishes the word of the line, which then runs."""
+    program = """
+        zmodload zsh/zpty
+        zpty z zsh -f -i
+        zpty -w z 'autoload -Uz compinit; compinit -u -d dump; source script.zsh; print re"ady"'
+        zpty -r z said '*ready*'
+        zpty -w -n z $'loadbench report ni\\t'
+        zpty -r z said '*night*'
+        print -r -- "${said##*report}"
+    """
+    assert "night" in shell_says("zsh", program, shell_folder, "-f")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 
@@ -79,3 +80,46 @@ def test_a_file_in_a_folder_that_takes_no_other_is_written_in_place(tmp_path, mo
     monkeypatch.setattr(module.os, "open", refuse)
     write_new(path, b"new", replace=True)
     assert [one.read_bytes() for one in tmp_path.iterdir()] == [b"new"]
+
+
+def test_other_names_of_a_file_have_its_new_content(tmp_path):
+    """A file with hard links stays one file."""
+    path, other = tmp_path / "a", tmp_path / "b"
+    path.write_bytes(b"old, and longer")
+    other.hardlink_to(path)
+    write_new(path, b"new", replace=True)
+    assert other.read_bytes() == b"new"
+    assert path.samefile(other)
+
+
+@pytest.mark.skipif(sys.platform == "win32" or os.geteuid() != 0, reason="only root may give files away")
+def test_a_file_of_another_user_stays_theirs(tmp_path):
+    """Its owner and its group, with its permissions."""
+    path = tmp_path / "file"
+    path.write_bytes(b"old")
+    path.chmod(0o640)
+    os.chown(path, 65_534, 65_533)
+    write_new(path, b"new", replace=True)
+    about = path.stat()
+    assert (about.st_uid, about.st_gid, about.st_mode & 0o777) == (65_534, 65_533, 0o640)
+    assert path.read_bytes() == b"new"
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="owners of POSIX")
+def test_a_file_whose_owner_cannot_be_kept_is_written_in_place(tmp_path, monkeypatch):
+    """As one of a group that the user is not in."""
+    path = tmp_path / "file"
+    path.write_bytes(b"old")
+    before = path.stat()
+
+    def refuse(*_: object) -> None:
+        raise PermissionError
+
+    monkeypatch.setattr(module.os, "chown", refuse)
+    real = type(path).stat
+    other = os.stat_result([*before[:4], before.st_uid + 1, *before[5:]])
+    monkeypatch.setattr(type(path), "stat", lambda one, **how: other if one == path else real(one, **how))
+    write_new(path, b"new", replace=True)
+    monkeypatch.undo()
+    assert [one.read_bytes() for one in tmp_path.iterdir()] == [b"new"]
+    assert path.stat().st_ino == before.st_ino

@@ -149,6 +149,17 @@ def test_closing_ends_an_export(exporter_to, sends) -> None:
         assert sends is silent or collector.ended.wait(60)
 
 
+def test_the_status_with_which_a_collector_refuses_is_named(exporter_to, monkeypatch) -> None:
+    """Also where the library tries again for as long as it may."""
+    monkeypatch.setattr(otlp, "_WAIT_S", 0.5)
+    for status in ("503 Service Unavailable", "429 Too Many Requests", "404 Not Found"):
+        head = f"HTTP/1.1 {status}\r\ncontent-length: 0\r\n\r\n".encode()
+        with Collector(lambda _, head=head: iter([head])) as collector:
+            exporter = exporter_to(collector.url)
+            with pytest.raises(ExportError, match=f"^HTTP {status}$"):
+                exporter.export(METRICS, last=True)
+
+
 def test_connections_are_used_again(exporter_to) -> None:
     """A usual collector sees one."""
     with Collector(lambda _: iter([OK + b"content-length: 2\r\n\r\n\x0a\x00"])) as collector:

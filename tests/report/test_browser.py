@@ -124,6 +124,47 @@ def test_page_fits_the_width(opened, files, kind, width):
     shown.page.close()
 
 
+# Texts of the charts of a page that are cut or lie on another text, as [chart, text, text] each.
+CUT_OR_COVERED = """() => [...document.querySelectorAll(".plot svg")].flatMap(svg => {
+    const shown = svg.getBoundingClientRect(), title = svg.closest(".chart").querySelector("h3").textContent;
+    const texts = [...svg.querySelectorAll("text")].filter(text => text.getClientRects().length);
+    const boxes = texts.map(text => ({ words: text.textContent, box: text.getBoundingClientRect() }));
+    // A box has some room above and below its letters.
+    const by = 1.5, room = 3;
+    return boxes.flatMap(({ words, box }, place) => [
+        ...(box.left < shown.left - by || box.right > shown.right + by || box.top < shown.top - room
+            || box.bottom > shown.bottom + room ? [[title, words, "is cut"]] : []),
+        ...boxes.slice(place + 1).filter(other => box.left < other.box.right - by && box.right > other.box.left + by
+            && box.top < other.box.bottom - room && box.bottom > other.box.top + room)
+            .map(other => [title, words, other.words]),
+    ]);
+})"""
+
+
+@pytest.mark.parametrize("width", [400, 800, 1400])
+@pytest.mark.parametrize("kind", KINDS)
+def test_no_text_of_a_chart_is_cut_or_lies_on_another(opened, files, kind, width):
+    """Labels of axes, their names, captions of marks and of points, with each kind of axis."""
+    shown = Opened(opened, files[kind], width=width)
+    with_all_levels(shown.page)
+    found = shown.page.evaluate(CUT_OR_COVERED)
+    shown.page.evaluate("document.querySelectorAll('.switch').forEach(button => button.click())")
+    assert found + shown.page.evaluate(CUT_OR_COVERED) == []
+    shown.page.close()
+
+
+def test_table_that_is_wider_says_so(opened, files):
+    """Below it, and by fading where it goes on; at its end it does not fade."""
+    shown = Opened(opened, files["sweep"], width=400)
+    table = shown.page.locator("section > .table", has_text="TTFT p95").first
+    assert table.locator(".hint").is_visible()
+    assert "cut" in table.get_attribute("class")
+    table.locator(".scroll").evaluate("part => { part.scrollLeft = part.scrollWidth; }")
+    shown.page.wait_for_function("part => !part.classList.contains('cut')", arg=table.element_handle())
+    assert table.locator(".hint").is_visible()
+    shown.page.close()
+
+
 def test_values_are_read_with_the_mouse(opened, files):
     """Over a point of a chart its load, its value and its interval are shown, and they leave with the mouse."""
     shown = Opened(opened, files["sweep"])
@@ -228,13 +269,47 @@ def test_page_prints(opened, files):
     shown.page.close()
 
 
+# An A4 page has so many CSS pixels between its margins.
+PAPER = 718
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_figures_are_whole_on_paper(opened, files, kind):
+    """A table that is wider than the paper is printed in parts; no figure goes on in the next line."""
+    shown = Opened(opened, files[kind], width=PAPER)
+    shown.page.emulate_media(media="print")
+    broken = shown.page.evaluate(
+        """() => [...document.querySelectorAll("td.r, tbody th.r, .badge")].filter(cell => {
+            const range = document.createRange();
+            range.selectNodeContents(cell);
+            return new Set([...range.getClientRects()].map(box => Math.round(box.top / 6))).size > 1;
+        }).map(cell => cell.textContent)"""
+    )
+    assert broken == []
+    wider = """() => [...document.querySelectorAll("table")].filter(table => table.getClientRects().length
+        && table.getBoundingClientRect().right > innerWidth + 1).map(table => table.innerText.slice(0, 80))"""
+    assert shown.page.evaluate(wider) == []
+    shown.page.close()
+
+
+def test_printed_page_names_the_level_that_it_shows(opened, files):
+    """Of a choice the selected one, which is not a control on paper."""
+    shown = Opened(opened, files["sweep"])
+    choice = shown.page.locator(".choice").last
+    choice.locator("select").select_option(label="users=16")
+    shown.page.emulate_media(media="print")
+    assert not choice.locator("select").is_visible()
+    assert choice.locator(".choose").inner_text().startswith("Level\nusers=16 (one of 6")
+    shown.page.close()
+
+
 def test_page_works_without_script(opened, files):
     """Where scripts are blocked, every section, the charts and the first level can still be read."""
     context = opened.new_context(java_script_enabled=False)
     page = context.new_page()
     page.goto(files["sweep"].as_uri())
     assert page.locator(".plot svg").first.is_visible()
-    assert page.locator("section > .scroll table").first.is_visible()
+    assert page.locator("section > .table table").first.is_visible()
     context.close()
 
 

@@ -192,6 +192,61 @@ def test_what_has_no_logarithm_is_refused():
     drawn(Series("A", [(0, 1.0), (1, 1.0)]), log_x=False)
 
 
+def boxes(picture: ET.Element, *texts: str) -> list[tuple[float, float, float, float]]:
+    """About where these texts are: left, top, right, bottom."""
+    found = []
+    for text in picture.iter(f"{SVG}text"):
+        if text.text in texts:
+            x, y, wide = float(text.get("x")), float(text.get("y")), 7 * len(text.text)
+            left = x - {"start": 0, "middle": wide / 2, "end": wide}[text.get("text-anchor")]
+            found.append((left, y - 9, left + wide, y + 2))
+    return found
+
+
+def covers(one: tuple[float, ...], other: tuple[float, ...]) -> bool:
+    return one[0] < other[2] and one[2] > other[0] and one[1] < other[3] and one[3] > other[1]
+
+
+def test_every_point_has_its_label_beside_it():
+    """On no point and on no other label, also where points are close to each other."""
+    points = [(100.0, 1.0), (104.0, 1.02), (107.0, 1.05), (109.0, 1.4), (110.0, 1.41)]
+    labels = ["n1", "n2", "n4", "n8", "n16"]
+    picture = drawn(Series("A", points, labels=labels), scatter=True, log_x=False, x="tokens/s")
+    found = boxes(picture, *labels)
+    assert len(found) == 5
+    discs = [(x - 4, y - 4, x + 4, y + 4) for ((x, y),) in places(picture, "lb-fill0")[:-1]]
+    assert len(discs) == 5
+    assert not any(covers(label, disc) for label in found for disc in discs)
+    assert not any(covers(one, other) for place, one in enumerate(found) for other in found[place + 1 :])
+
+
+def test_caption_of_a_mark_lies_on_no_point():
+    """It goes to the side, or below its line."""
+    points = [(float(place), 91.0 if place % 2 else 92.0) for place in range(1, 9)]
+    picture = drawn(Series("A", points), log_x=False, across=[Mark(91, "likely at most 91")])
+    (caption,) = boxes(picture, "likely at most 91")
+    assert not any(covers(caption, (x - 4, y - 4, x + 4, y + 4)) for ((x, y),) in places(picture, "lb-fill0"))
+
+
+def test_name_of_an_axis_does_not_reach_its_labels():
+    """However long those are: the plot begins farther to the right."""
+    for high in (0.4, 400.0, 123_000.0):
+        picture = drawn(Series("A", [(1, high / 2), (2, high)]), seconds=high < 1)
+        name = next(part for part in picture.iter(f"{SVG}g") if part.get("class") == "lb-name")
+        at = float(re.match(r"translate\((\d+)", name.get("transform"))[1])
+        labels = [text for text in picture.iter(f"{SVG}text") if text.get("text-anchor") == "end"]
+        # A digit of DejaVu Sans is 0.636 of its height wide.
+        assert all(float(text.get("x")) - 0.636 * 13 * len(text.text) > at for text in labels)
+
+
+def test_axis_begins_at_its_floor():
+    """What is lower lies on the edge, and takes nothing from the rest."""
+    series = Series("A", [(0.0, 1e-6), (1.0, 0.01), (2.0, 0.02)])
+    ((begin, *others),) = lines(drawn(series, log_x=False, log_y=True, dense=True, floor=0.001), 0)[:1]
+    assert begin[1] == 420 - 56
+    assert all(y < 300 for _, y in others)
+
+
 def contrast(color: str, ground: str) -> float:
     """WCAG 2's contrast ratio."""
 

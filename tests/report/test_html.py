@@ -11,7 +11,7 @@ import msgspec
 import pytest
 
 from loadbench.analyze.level.rebuild import run_in
-from loadbench.report.chart import drawing
+from loadbench.report.chart import drawing, svg
 from loadbench.report.document import Chart, Choice, Document, Heading, Notes, Series, Table, Text, Tiles
 from loadbench.report.formats import render
 from loadbench.report.html import charts_of, render_html
@@ -152,6 +152,39 @@ def test_points_of_invalid_levels_are_hollow():
     assert "Hollow points: INVALID" in chart.note
     filled = [drawing(one).svg.count('class="lb-fill0"') for one in (chart, throughput_chart({"m": levels[:1] * 2}))]
     assert filled == [1, 1]
+
+
+def test_every_chart_tells_invalid_levels_apart(tmp_path):
+    """Points are hollow, the lines of distributions thin, and the levels in time named, whatever a chart shows."""
+    run = run_in(SAVED)
+    invalid = Verdict("INVALID", [Reason("late_reads", "", "")])
+    levels = [msgspec.structs.replace(one, verdict=invalid) if one.load.users == 8 else one for one in run.levels]
+    document = run_page(msgspec.structs.replace(run, levels=levels), SAVED)
+    charts = charts_of(document.blocks)
+    for name, chart in charts.items():
+        if name.endswith("-distribution"):
+            assert [line.name for line in chart.series if line.faint] == ["users=8, INVALID"]
+            assert "Thin lines: INVALID" in chart.note
+        elif not name[-1].isdigit():  # those of a level in time
+            hollow = [place for line in chart.series for place, point in enumerate(line.points) if point in line.hollow]
+            assert set(hollow) == {3}, name
+            assert "Hollow points: INVALID" in chart.note
+            assert "INVALID level" in svg(chart)
+    assert len(charts) > 10
+    (choice,) = [block for block in document.blocks if isinstance(block, Choice) and block.label == "Level"]
+    named = {name: blocks[0] for name, blocks in choice.options}
+    assert "decide nothing" in named["users=8, INVALID"].lines[0]
+    assert isinstance(named["users=4"], Chart)
+    assert '<span><svg class="lb-chart lb-key"' in render_html(document)
+
+
+def test_levels_of_a_search_are_not_judged_by_their_charts():
+    """Its probes have no verdicts of their own."""
+    run = run_in(SAVED)
+    levels = [msgspec.structs.replace(one, verdict=Verdict("INVALID", [])) for one in run.levels]
+    run = msgspec.structs.replace(run, levels=levels, scenario={**run.scenario, "capacity": {"budget": "1m"}})
+    charts = charts_of(run_page(run, SAVED).blocks)
+    assert not any(line.hollow or line.faint for chart in charts.values() for line in getattr(chart, "series", ()))
 
 
 def test_page_of_many_levels_is_small():

@@ -13,6 +13,7 @@ from msgspec import Meta
 from loadbench.analyze.imports.part import (
     LONGEST_S,
     MOST,
+    WITHIN,
     DamagedError,
     Number,
     Part,
@@ -22,6 +23,8 @@ from loadbench.analyze.imports.part import (
     iso_time,
     level,
     open_load,
+    rates_agree,
+    total_is_whole,
 )
 from loadbench.plan.server_url import shown_url
 from loadbench.record.recorder import METRICS
@@ -229,6 +232,8 @@ def aiperf(document: dict[str, Any], lines: Sequence[tuple[str, dict[str, Any]]]
                     meaning="over the time from the first start to the last end, ramp and drain included",
                 )
             )
+    rates_agree("request_throughput", rates[0], completed, window_s, within=WITHIN)
+    total_is_whole("total_token_throughput", rates[2], rates[1])
     missing = [] if records else ["intervals and the distributions of single requests: profile_export.jsonl has them"]
     if not document:
         missing.append("the load, the server and the model: profile_export_aiperf.json has them")

@@ -19,6 +19,8 @@ from loadbench.analyze.imports.part import (
     iso_time,
     level,
     open_load,
+    rates_agree,
+    total_is_whole,
 )
 from loadbench.plan.server_url import shown_url
 from loadbench.record.recorder import METRICS
@@ -129,6 +131,10 @@ def guidellm(document: dict[str, Any]) -> list[Part]:
             }
             known = {point: float(value) for point, value in points.items() if value is not None}
             in_order(known, name)
+            too_long = next((point for point, value in known.items() if value / divisor > LONGEST_S), None)
+            if too_long is not None:
+                unit = "ms" if divisor > 1 else "s"
+                raise ValueError(f"the {too_long} of {name} is {known[too_long]:g} {unit}, longer than any measurement")
             whole = len(known) == len(points)
             if whole:
                 seconds = {point: value / divisor for point, value in known.items()}
@@ -156,7 +162,17 @@ def guidellm(document: dict[str, Any]) -> list[Part]:
             load = ClosedLoad(users=max(1, streams or made.successful + made.errored + made.incomplete))
         in_flight = (one.metrics.request_concurrency or _Figure()).total or _Summary()
         rates = ("requests_per_second", "output_tokens_per_second", "tokens_per_second")
-        requests, output, total = (_successful(one, name).mean or 0.0 for name in rates)
+        tokens = {
+            name: _successful(one, name).total_sum or 0.0 for name in ("prompt_token_count", "output_token_count")
+        }
+        # Where it has no rate, its counts make one. Its own are means over a time that begins and ends elsewhere.
+        computed = (made.successful, tokens["output_token_count"], sum(tokens.values()))
+        written = [_successful(one, name).mean for name in rates]
+        requests, output, total = (
+            count / one.duration if rate is None else rate for rate, count in zip(written, computed, strict=True)
+        )
+        rates_agree(rates[0], requests, made.successful, one.duration, within=0.5)
+        total_is_whole(rates[2], total, output)
         parts.append(
             Part(
                 level(
@@ -168,8 +184,8 @@ def guidellm(document: dict[str, Any]) -> list[Part]:
                     throughput=(requests, output, total),
                     concurrency=Concurrency(mean=in_flight.mean or 0.0, peak=int(in_flight.max or 0)),
                     tokens=TokenCounts(
-                        input=round(_successful(one, "prompt_token_count").total_sum or 0),
-                        output=round(_successful(one, "output_token_count").total_sum or 0),
+                        input=round(tokens["prompt_token_count"]),
+                        output=round(tokens["output_token_count"]),
                         source={"unknown": made.successful},
                     ),
                     metrics=found,

@@ -7,6 +7,7 @@ refused with its place in the file: no number is negative, infinite, or true.
 from __future__ import annotations
 
 import math
+import re
 from datetime import UTC, datetime
 from itertools import pairwise
 from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple, TypeAlias, TypeGuard
@@ -44,6 +45,8 @@ Count: TypeAlias = Annotated[int, Meta(ge=0, le=MOST)]
 Number: TypeAlias = Annotated[float, Meta(ge=0, le=MOST)]
 Seconds: TypeAlias = Annotated[float, Meta(ge=0, le=LONGEST_S)]
 Epoch: TypeAlias = Annotated[float, Meta(ge=0, le=_LAST_S)]
+# A tool may round what it writes, and take a time that begins or ends a little elsewhere.
+_ROUNDED, WITHIN = 1e-6, 0.1
 POINTS = ("p50", "p90", "p95", "p99", "p999")
 
 
@@ -133,11 +136,39 @@ def is_number(value: object) -> TypeGuard[float]:
 
 
 def in_order(points: Mapping[str, float], name: str) -> None:
-    """Raise `ValueError` for quantiles of which a higher one is less than a lower one."""
-    known = [(point, points[point]) for point in ("min", *POINTS, "max") if point in points]
-    for (low, value), (high, other) in pairwise(known):
+    """Raise `ValueError` for quantiles of which a higher one is less than a lower one, and for a mean outside them."""
+    ranks = {"min": 0.0, "median": 50.0, "max": 100.0}
+    known = []
+    for point, value in points.items():
+        rank = ranks.get(point)
+        if match := re.fullmatch(r"p(\d{1,2})\.?(\d*)", point):  # p999 is that of 99.9 %
+            rank = float(f"{match[1]}.{match[2] or 0}")
+        if rank is not None:
+            known.append((rank, point, value))
+    known.sort()
+    for (_, low, value), (_, high, other) in pairwise(known):
         if value > other * (1 + 1e-9):
             raise ValueError(f"the {low} of {name} is {value:g}, and its {high} is {other:g}")
+    mean = points.get("mean")
+    if mean is None:
+        return
+    least, most = points.get("min", mean), points.get("max", mean)
+    if not least * (1 - _ROUNDED) <= mean <= most * (1 + _ROUNDED):
+        end = "min" if mean < least else "max"
+        raise ValueError(f"the mean of {name} is {mean:g}, and its {end} is {points[end]:g}")
+
+
+def rates_agree(name: str, rate: float, count: float, window_s: float, *, within: float) -> None:
+    """Raise `ValueError` for a rate that is more than this part off the count over the time."""
+    true = count / window_s
+    if abs(rate - true) > within * max(rate, true):
+        raise ValueError(f"{name} is {rate:g} per second, and {count:g} in {window_s:g} s are {true:g}")
+
+
+def total_is_whole(name: str, total: float, output: float) -> None:
+    """Raise `ValueError` for a rate of all tokens that is less than that of the output tokens among them."""
+    if total < output * (1 - WITHIN):
+        raise ValueError(f"{name} is {total:g} per second, and the output tokens alone are {output:g}")
 
 
 def histogram_metric(values_s: Sequence[float], *, failed: int, users: int | None, many: bool) -> Metric | None:

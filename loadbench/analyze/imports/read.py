@@ -58,10 +58,16 @@ class _ResultFile:
 def imported_run(paths: Sequence[Path], *, name: str) -> Run:
     """The results in these files, all of one tool, as a run with a level for each.
 
-    Raises `BadInput` for a file that is not such a result, for one with values that no measurement has, and for results
-    of several tools.
+    Raises `BadInput` for a file that is not such a result, for one with values that no measurement has, for the same
+    result twice, and for results of several tools.
     """
-    files = [_ResultFile(path) for path in paths]
+    files: list[_ResultFile] = []
+    for path in paths:
+        file = _ResultFile(path)
+        same = next((one.path for one in files if one.digest == file.digest), None)
+        if same is not None:
+            raise BadInput(f"{path}: the same result as {same}", hint="name each result once")
+        files.append(file)
     # aiperf writes its requests beside its summary: they are one level.
     records = {file.path: file for file in files if file.has_records}
     for file in list(files):
@@ -73,7 +79,11 @@ def imported_run(paths: Sequence[Path], *, name: str) -> Run:
     for file in files:
         if file.has_records:
             continue
+        seen: dict[bytes, str] = {}
         for place, document in file.documents:
+            same_place = seen.setdefault(msgspec.json.encode(document), place)
+            if same_place != place:
+                raise BadInput(f"{place}: the same result as {same_place}", hint="leave each result in the file once")
             try:
                 if isinstance(document.get("benchmarks"), list) and "metadata" in document:
                     parts += guidellm(document)

@@ -12,16 +12,20 @@ from msgspec import Meta
 
 from loadbench.analyze.imports.part import (
     LONGEST_S,
+    WITHIN,
     Count,
     Number,
     Part,
     Seconds,
     Tool,
     histogram_metric,
+    in_order,
     is_number,
     iso_time,
     level,
     open_load,
+    rates_agree,
+    total_is_whole,
 )
 from loadbench.plan.server_url import shown_url
 from loadbench.record.recorder import METRICS
@@ -140,6 +144,7 @@ def serving(document: dict[str, Any]) -> Part:
         held = metric if metric is not None and series.get(figure) else None
         if held is not None:
             metrics[held] = histogram_metric(series[figure], failed=failed, users=users, many=figure == "itl")
+        in_order(points, figure.upper())
         if points:
             figures.append(
                 ForeignFigure(level=0, name=figure.upper(), unit="ms", points=points, meaning=meaning, metric=held)
@@ -158,6 +163,9 @@ def serving(document: dict[str, Any]) -> Part:
     ]
     output = one.output_throughput if one.output_throughput is not None else one.total_output_tokens / one.duration
     total = one.total_token_throughput if one.total_token_throughput is not None else one.total_throughput
+    rates_agree("request_throughput", one.request_throughput, one.completed, one.duration, within=WITHIN)
+    if total is not None:
+        total_is_whole("the throughput of all tokens", total, output)
     mean_ms = {figure.name: figure.points["mean"] for figure in figures if "mean" in figure.points}
     if series.get("e2el"):
         busy = math.fsum(series["e2el"]) / one.duration
