@@ -352,7 +352,10 @@ def requested(run: Run) -> Table:
     git = about.get("git")
     if isinstance(git, dict) and git.get("commit"):
         add("git commit", str(git["commit"])[:12], "with changes" if git.get("dirty") else "")
-    add("settings", f"{run.content_hash[:12]} (two runs with the same code had the same)" if run.content_hash else "")
+    add(
+        "settings",
+        f"fingerprint {run.content_hash[:12]}, that of all runs with the same settings" if run.content_hash else "",
+    )
     return Table((), rows, "ll")
 
 

@@ -171,7 +171,10 @@ def _answer_tiles(capacity: Capacity) -> list[tuple[str, str, str]]:
         if answer.think_s:
             tiles.append(("think time", duration(answer.think_s), "from a response to the next request, on average"))
         is_higher = capacity.status == "at_least" and answer.limit == "unknown"
-        tiles.append(("bottleneck", *(_NOT_REACHED if is_higher else _BOTTLENECKS[answer.limit])))
+        name, note = _NOT_REACHED if is_higher else _BOTTLENECKS[answer.limit]
+        if answer.limit == "slots" and capacity.explanation is not None and capacity.explanation.slots is not None:
+            note = f"about {capacity.explanation.slots.value:.0f} requests run at once, and others wait"
+        tiles.append(("bottleneck", name, note))
     fleet = capacity.devices
     if fleet is not None and fleet.devices is not None:
         at_most = "at most " if answer is not None and answer.range[1] is None else ""

@@ -436,6 +436,8 @@ TERMS: Final[tuple[Term, ...]] = (
          remedy="measure longer, or more often"),
 
     # Caveats that only predictions of a capacity have.
+    Term("left_out", "caveat", "Prediction: levels were not used, because they are INVALID or have think times.",
+         remedy="see the reasons of these levels"),
     Term("shared_evenly", "caveat", "Prediction: the model assumes that the server shares itself evenly among all "
          "requests in flight.", remedy="measure at the predicted number of users, with the think time"),
     Term("wide_steps", "caveat", "Prediction: two neighbouring levels are far apart.",

@@ -18,6 +18,7 @@ from tests.building import a_level
 from tests.cli.typed import typed
 
 METRICS = (Path(__file__).parents[2] / "docs" / "metrics.md").read_text(encoding="utf-8")
+PACKAGE = Path(__file__).parents[2] / "loadbench"
 
 
 def section(title: str) -> str:
@@ -72,6 +73,20 @@ def codes_of_comparisons() -> set[str]:
 def test_every_code_of_a_comparison_is_explained(code):
     """`loadbench explain` knows each caveat, and each reason why something is not compared."""
     assert find_term(code).text
+
+
+def test_every_code_of_a_reason_is_explained():
+    """Reports show it in parentheses, for `loadbench explain` to be asked about it."""
+    codes_made = {
+        node.args[0].value
+        for file in PACKAGE.rglob("*.py")
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "Reason" and node.args
+        if isinstance(node.args[0], ast.Constant)
+    }
+    assert len(codes_made) > 60
+    for code in codes_made - {"failed", "damaged"}:  # errors of a grid's cells, which are shown by their text alone
+        assert find_term(code).text
 
 
 def test_terms_are_whole():

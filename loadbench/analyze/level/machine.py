@@ -105,7 +105,7 @@ def _because_of_others(reason: Reason, load: MachineLoad) -> Reason:
         return reason
     others = "other programs" if (load.others or 0.0) >= load.stolen else "other virtual machines"
     message = f"{others} probably kept loadbench waiting: {reason.message.replace('loadbench', 'it', 1)}"
-    return Reason(reason.code, message, "end them, or measure when the machine is idle")
+    return Reason(reason.code, message, "end the other programs, or measure when the machine is idle")
 
 
 def _busy(load: MachineLoad) -> tuple[Reason | None, bool]:

@@ -90,4 +90,4 @@ def test_what_made_loadbench_late_comes_first(load, whose):
         assert reasons[0] == late
     else:
         assert reasons[0].message == f"{whose} probably kept loadbench waiting: it read events late"
-        assert reasons[0].advice.startswith("end them")
+        assert reasons[0].advice.startswith("end the other programs")
