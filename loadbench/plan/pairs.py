@@ -32,6 +32,7 @@ from loadbench.core.units import format_duration
 from loadbench.plan.extra_body import limits_of
 from loadbench.plan.scenario import leave_out, with_entries, with_not_used
 from loadbench.plan.scenario_file import ScenarioFile, read
+from loadbench.plan.server_command import chooses_port
 from loadbench.plan.server_url import ServerUrl
 from loadbench.plan.settings import DEFAULT, USUAL_REPEATS, Entry, Origin, Source, setting_of, settings
 from loadbench.plan.sources import MAX_CONCURRENCY, api_of_route, elsewhere, resolve
@@ -351,8 +352,8 @@ def _side(scenario: Scenario, name: str, text: str) -> tuple[Scenario, dict[str,
                 f"{flag}: {groups[group].setting.name} and {entry.setting.name} exclude each other", hint="give one"
             )
     shared = {key: entry for key, entry in scenario.values.entries.items() if scenario.is_set(key)}
-    left = _keys_left(own.get("target.url"), shared)
-    idle: dict[str, tuple[str, Source]] = dict.fromkeys(left, (f"{flag} names another server", Source.FLAG))
+    left = _left_to_other(own, shared)
+    idle: dict[str, tuple[str, Source]] = dict.fromkeys(left, (f"side {name.upper()} has another server", Source.FLAG))
     changes: dict[str, Entry | None] = dict.fromkeys(left)
     for setting in settings("compare"):
         if setting.key in own or (setting.section == "target" and _group(setting) in groups):
@@ -386,12 +387,17 @@ def _side(scenario: Scenario, name: str, text: str) -> tuple[Scenario, dict[str,
     return with_not_used(side), idle
 
 
-def _keys_left(url: Entry | None, shared: Mapping[str, Entry]) -> list[str]:
-    """The shared keys that are for the shared server alone, since a side names another one and no flag gives them."""
-    common = shared.get("target.url")
-    if url is None or common is None or common.origin.source is Source.FLAG or not elsewhere(url.value, common.value):
+def _left_to_other(own: Mapping[str, Entry], shared: Mapping[str, Entry]) -> list[str]:
+    """What is for the shared server alone, since a side has another one and no flag gives it: the shared keys, and the
+    address, where a command of the side has a port of its own."""
+    url, command, common = own.get("target.url"), own.get("target.server_cmd"), shared.get("target.url")
+    if common is None or common.origin.source is Source.FLAG:
         return []
-    return [key for key, one in shared.items() if one.setting.bound and one.origin.source is common.origin.source]
+    keys = [key for key, one in shared.items() if one.setting.bound and one.origin.source is common.origin.source]
+    if url is not None:
+        return keys if elsewhere(url.value, common.value) else []
+    is_weaker = command is not None and common.origin.source > command.origin.source
+    return ["target.url", *keys] if is_weaker and command is not None and chooses_port(command.value) else []
 
 
 def _group(setting: Setting) -> str:

@@ -90,6 +90,11 @@ def names_in(text: str) -> set[str]:
     return {match["name"] for match in _BRACES.finditer(text) if match["name"]}
 
 
+def chooses_port(command: Sequence[str], variables: Sequence[tuple[str, str]] = ()) -> bool:
+    """Whether the command, or one of its variables, says where the port belongs."""
+    return any("port" in names_in(text) for text in (*command, *(value for _, value in variables)))
+
+
 def fill(text: str, values: Mapping[str, str], *, rest: bool = False) -> str:
     """The text with each name in braces replaced by its value. With `rest`, other names and doubled braces stay.
 

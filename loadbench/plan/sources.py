@@ -23,6 +23,7 @@ from loadbench.plan.models import read_models
 from loadbench.plan.personas import PERSONAS
 from loadbench.plan.scenario import Scenario, Unused, with_entries, with_not_used
 from loadbench.plan.scenario_file import ScenarioFile, nearest, read, read_persona
+from loadbench.plan.server_command import chooses_port
 from loadbench.plan.server_url import PORT, ServerUrl, origin_of
 from loadbench.plan.setting_types import ALL_OBJECTIVES, URLS
 from loadbench.plan.settings import DEFAULT, SECTIONS, Entry, Origin, Source, Values, setting_of, settings
@@ -97,6 +98,7 @@ def resolve(
     is_named = {"target.url", "target.profile", "target.adapter", "target.server_cmd", "compare.a_cmd", "compare.b_cmd"}
     if not is_named & set(choice.entries):
         choice.take_endpoint(environment)
+    choice.settle_started()
     choice.settle_single()
     own_urls = {entry.origin.source: entry.value for entry in given if entry.setting.key == "target.url"}
     choice.settle_keys({Source.ENVIRONMENT: _urls_of(environment), **own_urls})
@@ -398,6 +400,19 @@ class _Choice:
             if text and self.command in setting_of("target.url").commands:
                 self.take(read(setting_of("target.url"), text, Origin(Source.ENVIRONMENT, variable)))
                 return
+
+    def settle_started(self) -> None:
+        """A command that says where its port belongs names the server: a URL of a weaker source is another's, and so
+        are the keys of that source."""
+        command, url = self.entries.get("target.server_cmd"), self.entries.get("target.url")
+        if command is None or url is None or url.origin.source <= command.origin.source:
+            return
+        variables = self.entries.get("target.server_env")
+        if chooses_port(command.value, () if variables is None else variables.value):
+            self._override(url, command)
+            for entry in list(self.entries.values()):
+                if entry.setting.bound and entry.origin.source == url.origin.source:
+                    self._override(entry, command)
 
     def settle_keys(self, own_urls: Mapping[Source, Sequence[str]]) -> None:
         """A key does not follow to another server than that of its source, if a stronger one names it; to a judge's own

@@ -32,7 +32,6 @@ if TYPE_CHECKING:
         GroupResult,
         LevelResult,
         Metric,
-        ModelStatus,
         OutputEquality,
         Reason,
         Run,
@@ -332,7 +331,7 @@ def notes(run: Run) -> tuple[list[str], list[str], list[str]]:
         conclusion += [f"{model}: {sentence}" if len(models) > 1 else sentence] if sentence else []
     for model, levels in () if is_search(run) else models.items():
         conclusion += _objective_notes(levels, whose[model])
-    conclusion += start_notes(run.server_start, run.models)
+    conclusion += start_notes(run.server_start)
 
     problems = [] if run.complete else ["the run is not complete: it was stopped or is still running"]
     problems += [f"{status.model}: {status.status}: {status.reason}" for status in run.models if status.status != "ok"]
@@ -565,16 +564,15 @@ def equality_notes(outputs: Sequence[OutputEquality]) -> list[str]:
     return lines
 
 
-def start_notes(start: ServerStart | None, models: Sequence[ModelStatus]) -> list[str]:
+def start_notes(start: ServerStart | None) -> list[str]:
     """How long a server that loadbench started took until it served, and how much memory: one line, or none."""
     if start is None or start.ready_s is None:
         return []
     parts = [f"ready {duration(start.ready_s)} after its start"]
     if start.first_response_s is not None:
         parts.append(f"first response after {duration(start.first_response_s)}")
-    cold = next((one for one in models if one.cold_ttft_s is not None and one.warm_ttft_s is not None), None)
-    if cold is not None and cold.cold_ttft_s is not None and cold.warm_ttft_s is not None:
-        parts.append(f"first token in {duration(cold.cold_ttft_s)} cold, {duration(cold.warm_ttft_s)} warm")
+    if start.cold_ttft_s is not None and start.warm_ttft_s is not None:
+        parts.append(f"first token in {duration(start.cold_ttft_s)} cold, {duration(start.warm_ttft_s)} warm")
     memory = [
         f"{memory_size(size)} {when}"
         for size, when in ((start.memory_loaded_bytes, "after loading"), (start.memory_peak_bytes, "at most"))

@@ -15,7 +15,7 @@ from loadbench.core.errors import BadInput
 from loadbench.plan.search import Purpose  # noqa: TC001 - types of fields
 from loadbench.results.folder import is_part, read_plain
 from loadbench.results.prediction import Bottleneck, BottleneckKind, FleetSize, Prediction  # noqa: TC001 - types of fields
-from loadbench.results.run import Decision, Interval  # noqa: TC001
+from loadbench.results.run import Decision, Interval, ServerStart  # noqa: TC001
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -204,6 +204,7 @@ class Capacity(msgspec.Struct, frozen=True, kw_only=True):
     started_at: str = ""
     run: str = ""
     shorter_share: float | None = None  # of the responses, those that ended before their maximum length
+    server_start: ServerStart | None = None  # where loadbench started the server
 
 
 class Capacities(msgspec.Struct, frozen=True, kw_only=True):

@@ -558,7 +558,8 @@ class CapacityWriter(RunWriter):
         self._write()
 
     def _write(self) -> None:
-        self.capacity = msgspec.structs.replace(self.capacity, run=str(self.folder.path))
+        start = self.run.server_start
+        self.capacity = msgspec.structs.replace(self.capacity, run=str(self.folder.path), server_start=start)
         self.folder.save(FILE, to_json(self.capacity))
         self.folder.save("capacity.md", render_markdown(capacity_document(self.capacity, self.run.levels)).encode())
 

@@ -149,6 +149,8 @@ class RunWriter:
     def model_prepared(self, subject: ModelUnderTest) -> None:
         """Keep what the first responses of a model showed."""
         self._tested[subject.model] = subject
+        if self._session.server is not None:
+            self._session.server.first_tokens(_ttft_s(subject.cold), _ttft_s(subject.warm))
         self._progress.responded(subject.model, subject.response_ns)
         known, level = {(decision.field, decision.to) for decision in self.run.adapted}, len(self.run.levels)
         adapted = self.run.adapted + [
@@ -194,7 +196,9 @@ class RunWriter:
         )
         level = self._session.telemetry.completed(level, recording.window)
         if self._session.server is not None:
-            self._session.server.look_at_memory()
+            gauges = {} if level.telemetry is None else level.telemetry.gauges
+            resident = gauges.get("process_rss_bytes")
+            self._session.server.look_at_memory(seen_bytes=0.0 if resident is None else resident.max)
         failures = [msgspec.structs.replace(one, advice=advice_for(one.detail)) for one in level.failures]
         level = msgspec.structs.replace(level, failures=failures)
         models = [status for status in self.run.models if status.model != model]

@@ -301,7 +301,10 @@ class Session:
 
     async def exact_lengths(self, model: str, destination: Destination = ONLY_DESTINATION) -> Sample | None:
         """Find out how responses of exact lengths are requested, if they are wanted."""
-        return await adapt.exact_lengths(self.prepared, destination.model or model, self._connect(destination))
+        trial = await adapt.exact_lengths(self.prepared, destination.model or model, self._connect(destination))
+        if self.server is not None and trial is not None:
+            self.server.responded(trial)
+        return trial
 
     async def first_response(
         self, model: str, *, prompt: Prompt, max_tokens: int, destination: Destination = ONLY_DESTINATION
@@ -311,7 +314,7 @@ class Session:
         self.doing(f"sending the first requests to {name}")
         sample = await adapt.first_response(self.prepared, name, connect, prompt, max_tokens=max_tokens)
         if self.server is not None:
-            self.server.responded()
+            self.server.responded(sample)
         return sample
 
     async def answer(self, model: str, prompt: str | Prompt, *, max_tokens: int) -> Sample:

@@ -32,7 +32,7 @@ from loadbench.core.guard import MARK, Order, kill_marked
 from loadbench.core.secrets import MASK, SHORTEST_SECRET, Secrets
 from loadbench.core.text import printable
 from loadbench.core.units import NS_PER_S, format_duration
-from loadbench.plan.server_command import DEFAULT_URL, fill, names_in, secrets_of_command, shown_command
+from loadbench.plan.server_command import DEFAULT_URL, chooses_port, fill, secrets_of_command, shown_command
 from loadbench.plan.server_url import PORT, ServerUrl, origin_of, shown_url
 from loadbench.record.outcome import Outcome
 from loadbench.results.folder import RESULTS, slug
@@ -139,11 +139,9 @@ def check_command(scenario: Scenario, environment: Mapping[str, str]) -> None:
     if url is not None and not is_local(url):
         hint = "leave out the command to measure that server, or give a URL of this machine, as http://127.0.0.1:8080"
         raise BadInput(f"{scenario.place('target.url')}: {place} starts a server here, not on another host", hint=hint)
-    if url is None or f":{PORT}" in url:
-        named = set().union(*map(names_in, [*command, *(value for _, value in variables)]))
-        if "port" not in named:
-            hint = f"write {PORT} in it where the port belongs, as in --port {PORT}; or give the URL with --url"
-            raise BadInput(f"{place}: it does not say at which port its server listens", hint=hint)
+    if (url is None or f":{PORT}" in url) and not chooses_port(command, variables):
+        hint = f"write {PORT} in it where the port belongs, as in --port {PORT}; or give the URL with --url"
+        raise BadInput(f"{place}: it does not say at which port its server listens", hint=hint)
     _program(scenario, environment)
 
 
@@ -203,8 +201,7 @@ class StartedServer:
         self._pid: int | None = None
         self._began_ns = 0
         self._from_byte = 0  # of the log, since when it is the latest start's
-        self._is_responding = False
-        self._stopping = False
+        self._is_responding = self._was_loading = self._stopping = False
         self._in_folder = False
         self._told = self._over = self._gone = asyncio.Event()
         self._failed: Mapping[str, Any] | None = None
@@ -241,9 +238,11 @@ class StartedServer:
         self._token = tokens.token_hex(8)
         self._told, self._over, self._gone = asyncio.Event(), asyncio.Event(), asyncio.Event()
         self.ended, self._failed, self._pid = None, None, None
-        self._is_responding = self._stopping = False
+        self._is_responding = self._was_loading = self._stopping = False
         self.record = msgspec.structs.replace(
-            self.record, ready_s=None, first_response_s=None, memory_loaded_bytes=None, ended=""
+            self.record,
+            **dict.fromkeys(("ready_s", "first_response_s", "cold_ttft_s", "warm_ttft_s", "memory_loaded_bytes")),
+            ended="",
         )
         own = {name: value for name, value in self._environment.items() if not name.startswith("LOADBENCH_")}
         order = Order(
@@ -334,19 +333,30 @@ class StartedServer:
         within_ns = self._scenario.target.ready_timeout
         if not (refused or sample.status in _LOADING) or (within_ns and self._seconds() * NS_PER_S > within_ns):
             return False
+        self._was_loading = True
         self._doing("waiting until the server has loaded its model")
         await self._pause()
         return True
 
-    def responded(self) -> None:
-        """The first request after a start has succeeded: the model is loaded."""
-        if not self._is_responding and self._guard is not None:
-            self._is_responding = True
-            self.record = msgspec.structs.replace(self.record, first_response_s=self._seconds())
-            self.look_at_memory(is_loaded=True)
+    def responded(self, sample: Sample) -> None:
+        """A request has succeeded: after the first one since the start, the model is loaded."""
+        if self._is_responding or self._guard is None:
+            return
+        self._is_responding = True
+        # loadbench prepares itself between the two. A server that was still loading did not wait for that.
+        took_s = (sample.end_ns - sample.due_ns) / NS_PER_S
+        first_s = self._seconds() if self._was_loading else (self.record.ready_s or 0.0) + took_s
+        self.record = msgspec.structs.replace(self.record, first_response_s=first_s)
+        self.look_at_memory(is_loaded=True)
 
-    def look_at_memory(self, *, is_loaded: bool = False) -> None:
-        """Read the resident memory of all processes of the server; where the system keeps the peak, that too."""
+    def first_tokens(self, cold_s: float | None, warm_s: float | None) -> None:
+        """The times to first token of the model that responded first since the start."""
+        if self.record.cold_ttft_s is None:
+            self.record = msgspec.structs.replace(self.record, cold_ttft_s=cold_s, warm_ttft_s=warm_s)
+
+    def look_at_memory(self, *, is_loaded: bool = False, seen_bytes: float = 0.0) -> None:
+        """Read the resident memory of all processes of the server; where the system keeps the peak, that too. Somebody
+        else may have `seen_bytes` of it meanwhile."""
         psutil, guard = library("psutil"), self._guard
         if psutil is None or guard is None or self._pid is None:
             return
@@ -360,7 +370,7 @@ class StartedServer:
                     peak += max(memory.rss, getattr(memory, "peak_wset", 0), _high_water(process.pid))
         if not resident:
             return
-        most = max(peak, self.record.memory_peak_bytes or 0)
+        most = max(peak, round(seen_bytes), self.record.memory_peak_bytes or 0)
         self.record = msgspec.structs.replace(self.record, memory_peak_bytes=most)
         if is_loaded:
             self.record = msgspec.structs.replace(self.record, memory_loaded_bytes=resident)

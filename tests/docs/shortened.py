@@ -75,12 +75,14 @@ def shortened(arguments: list[str], simulated: list[str]) -> list[str]:
 
 def main() -> int:
     """Do what the shortened command does."""
-    simulated = os.environ.pop("SIMULATED").split()
-    arguments = shortened(sys.argv[1:], simulated)
-    if arguments[:1] == ["serve"] and "--list" not in arguments:
+    simulated = os.environ.pop("SIMULATED", "").split()
+    # A server that a shortened command starts is the real one.
+    arguments = shortened(sys.argv[1:], simulated) if simulated else sys.argv[1:]
+    if simulated and arguments[:1] == ["serve"] and "--list" not in arguments:
         sys.stdout.write(f"READY {simulated[0]}\n")
         return 0
-    if arguments[0] in {"capacity", "replay", "sweep", "workshop"} and "--from" not in arguments:
+    measures = arguments[0] in {"capacity", "replay", "sweep", "workshop"}
+    if measures and not {"--from", "--server-cmd", "--yes-run"} & set(arguments):
         os.environ["LOADBENCH_URL"] = places(arguments, simulated)[0]
     for name in DEFAULTS.get(arguments[0], ()):
         os.environ[f"LOADBENCH_{name.upper().replace('-', '_')}"] = SHORT[name]

@@ -116,10 +116,11 @@ def test_no_history_is_in_the_current_folder(tmp_path, monkeypatch):
 def test_what_chooses_is_guarded():
     """Every setting that takes an address, a path or a variable is declared as one: no new one is forgotten."""
     choosing = {"URL", "FILE", "DIR", "HOST", "'K: V'", "'K: NAME'", "JSON|@FILE", "day|POINTS|FILE", "[ADDRESS:]PORT"}
+    choosing |= {"CMD", "K=V"}
     wanted = {one.key for one in settings() if one.type.metavar in choosing or one.name.endswith("_env")}
     guarded = {one.key for one in settings() if one.guarded}
     assert wanted <= guarded
     assert guarded - wanted == {"target.adapter", "target.insecure", "target.kind", "grid.vary"}
-    keys = {one.key for one in settings() if one.name.startswith("header") or one.name.endswith("_env")}
+    keys = {one.key for one in settings() if one.name.startswith("header") or one.name.endswith("key_env")}
     assert {one.key for one in settings() if one.bound} == keys | {"target.cacert", "target.insecure"}
     assert setting_of("target.yes_load").confirms
