@@ -103,6 +103,10 @@ def notes(run: Run) -> list[str]:
     about = run.environment.get("telemetry")
     if isinstance(about, dict) and about.get("server"):
         lines.append(f"server CPU and RSS: of {about['server']} only, which is one of several servers")
+    gauges = {name for level in run.levels if level.telemetry for name in level.telemetry.gauges}
+    by_process = [match for name in gauges if (match := re.fullmatch(r"((?:gpu|npu)\d+)_process_use", name))]
+    if only := sorted(match[1] for match in by_process if f"{match[1]}_use" not in gauges):
+        lines.append(f"use of {', '.join(only)}: by the server's processes only, since the system shows no other")
     energy = next((level.energy for level in run.levels if level.energy is not None), None)
     if energy is not None and energy.source == "estimate":
         lines.append("energy: estimated from --watts, not metered")

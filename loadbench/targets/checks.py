@@ -183,13 +183,15 @@ async def _acceleration(prepared: Prepared, machine: Machine) -> list[Check]:
         named = [model for model in prepared.models if model in (scenario.target.model or ())]
         dialect = prepared.service.dialect
         return foundry_checks(devices, prepared.catalogue, prepared.models, dialect=dialect, named=named)
-    async with target.http(scenario.limits) as http:
-        running = await get_json(http, f"{target.root}/api/ps")
-        tags = await get_json(http, f"{target.root}/api/tags") if running is not None else None
-    if models := from_ollama(tags, running):
-        return ollama_checks(devices, models, prepared.models)
+    if any(entry.get("owned_by") == "library" for entry in target.listing):  # Ollama's list says so
+        async with target.http(scenario.limits) as http:
+            running, tags = [await get_json(http, f"{target.root}/api/{route}") for route in ("ps", "tags")]
+        return ollama_checks(devices, from_ollama(tags, running), prepared.models)
+    libraries = machine.libraries() if any(device.kind == "GPU" for device in devices) else []
+    if not libraries:
+        return []
     program = (await server_info(target, None, scenario.limits)).program
-    return process_checks(devices, machine.libraries(), machine.read(), program=program)
+    return process_checks(devices, libraries, machine.read(), program=program)
 
 
 async def _loaded(prepared: Prepared, model: str) -> Check:

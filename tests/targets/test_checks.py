@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import sys
 import time
 from types import SimpleNamespace
 
@@ -17,6 +18,7 @@ from loadbench.plan.settings import LimitSettings, TargetSettings
 from loadbench.targets import checks, machine
 from loadbench.targets.check_result import SCHEMA, CheckReport
 from loadbench.targets.checks import run_checks
+from loadbench.telemetry.devices import Device
 from tests.building import MS
 from tests.client.server import ANSWER, ASK, CLOSE, DONE, END, FINISH, GONE, chunk, head, serving, token, usage, whole
 
@@ -26,10 +28,11 @@ TWO = whole("200 OK", b'{"data":[{"id":"m"},{"id":"n"}]}')
 
 def checked(*scripts: list, environment=None, limits: LimitSettings | None = None, **target) -> CheckReport:
     """The checkup of a server of these scripts: it is asked for its list first, for answers on further connections."""
-    scenario = Scenario(target=TargetSettings(**target), limits=limits or LimitSettings())
 
     async def main() -> CheckReport:
         async with serving(*scripts) as server:
+            settings = TargetSettings(**{"url": (server.url(),), **target})
+            scenario = Scenario(target=settings, limits=limits or LimitSettings())
             return await run_checks(scenario, environment or {}, url=server.url())
 
     return asyncio.run(main())
@@ -71,6 +74,21 @@ def test_endpoint_that_is_none_spares_the_rest(script, words):
     assert words in message(up, "endpoint")
     assert {"open files", "clock"} <= {check.name for check in up.checks}
     assert not up.healthy
+
+
+def test_board_that_the_server_does_not_use_is_warned_of(monkeypatch):
+    """Ollama is asked where its models are; of another server the loaded libraries are looked at: this process's."""
+    monkeypatch.setattr(machine, "present_devices", lambda _: [Device("GPU", "Nobody", "a board of nobody")])
+    ollama = whole("200 OK", b'{"data":[{"id":"m","owned_by":"library"}]}')
+    running = whole("200 OK", b'{"models":[{"name":"m","size":100,"size_vram":0}]}')
+    tags = whole("200 OK", b'{"models":[{"name":"m","size":90}]}')
+    answers = [ASK, ANSWER, ASK, ANSWER, GONE]
+    up = checked([ASK, ollama, GONE], answers, [ASK, running, ASK, tags, GONE])
+    assert found(up)["acceleration"] == "warn"
+    assert "a GPU is here (a board of nobody), but Ollama has m on the CPU" in message(up, "acceleration")
+    up = checked([ASK, LIST, GONE], answers)
+    if sys.platform == "linux":
+        assert "but tiny has loaded no library for it: it computes on the CPU" in message(up, "acceleration")
 
 
 def test_bad_setting_is_a_finding_too():

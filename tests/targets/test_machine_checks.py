@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from types import SimpleNamespace
 
 import pytest
@@ -115,6 +117,15 @@ def test_boards_have_the_names_of_their_libraries(monkeypatch):
         Device("GPU", "AMD", "Radeon Pro"),
     ]
     assert module.Machine("http://192.0.2.1", local=False).devices() == []
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_libraries_of_a_process_are_those_that_it_has_loaded():
+    """By name, each once; this one has loaded Python's."""
+    libraries = module.Machine("http://127.0.0.1:9", local=True, pid=os.getpid()).libraries()
+    assert libraries == sorted(set(libraries))
+    assert any(name.startswith("libc") for name in libraries)
+    assert not any("/" in name for name in libraries)
 
 
 def test_board_of_nvidia_without_its_library_names_the_extra(monkeypatch):

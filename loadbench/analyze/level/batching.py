@@ -82,10 +82,9 @@ def batching_sentence(levels: Sequence[LevelResult], *, whose: str = "this serve
     how = "as if they queued"
     if low > WORTHWHILE:
         how = f"{100 * share:.0f} % over queueing ({100 * low:.0f} to {100 * high:.0f} %)"
-    return (
-        f"{whose} does not batch: {proven.users} users take {proven.times:.1f} × as long as one "
-        f"({proven.low:.1f} to {proven.high:.1f}), {how}"
-    )
+    low_text, high_text = f"{proven.low:.1f}", f"{proven.high:.1f}"
+    between = f" ({low_text} to {high_text})" if low_text != high_text else ""
+    return f"{whose} does not batch: {proven.users} users take {proven.times:.1f} × as long as one{between}, {how}"
 
 
 def _counts(level: LevelResult) -> bool:

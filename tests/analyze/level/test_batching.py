@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import msgspec
 import pytest
 
@@ -10,6 +12,8 @@ from loadbench.plan.load import Closed
 from loadbench.report.page import conclusion
 from loadbench.report.run import notes
 from loadbench.results.run import ClosedLoad, OpenLoad, Reason, TokenCounts, Verdict
+from loadbench.sim.profile import PROFILES
+from tests.analyze.serving import sweep
 from tests.building import a_level, a_run
 
 SOUND = msgspec.structs.replace(a_level(load=Closed(1)), verdict=Verdict("VALID"))
@@ -94,3 +98,22 @@ def test_where_it_is_not_proven_nothing_is_said(levels):
     """One sentence too few is better than a wrong one."""
     assert unbatched(levels) is None
     assert batching_sentence(levels) == ""
+
+
+@pytest.mark.parametrize(
+    ("profile", "over", "batches"),
+    [
+        ("slot-server", {"slots": 1}, False),  # one at a time, the others wait
+        ("slot-server", {"slots": 64, "decode_base_s": 1e-6, "decode_per_sequence_s": 0.01}, False),  # time is divided
+        ("slot-server", {}, True),
+        ("small-gpu", {}, True),
+        ("cpu-laptop", {}, True),  # it gains little
+        ("slot-server", {"prefill_per_token_s": 0.01}, True),  # prompts fill it, so nobody can tell
+    ],
+)
+def test_whole_sweeps_of_servers_that_do_and_do_not(profile, over, batches):
+    """Served, measured and judged as any run, in virtual time: what is said is true of that server."""
+    levels = sweep(replace(PROFILES[profile], **over), (1, 2, 4), seconds=40, warm_up=10)
+    found = unbatched(levels)
+    assert (found is None) is batches
+    assert found is None or (found.users == 4 and found.low <= 4 <= found.high)
