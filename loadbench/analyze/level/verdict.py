@@ -279,7 +279,7 @@ def _late_stamps(recording: LevelRecording) -> Iterator[Reason]:
     elif recording.separate_events > MAX_LATE * recording.events:
         # In such a fast stream the last event of a late read is always recent; the loop's lag shows the lateness.
         # Events that the server sent together are not among these.
-        message = "loadbench read events late, several that the server sent apart at once"
+        message = "loadbench read events late, and several that the server sent apart came together"
         yield from _delayed(recording, health.loop_lag, code="late_reads", message=message)
     # Of the events these may be few, and make up a quantile of the times to first token all the same.
     late, answers = recording.late_first_tokens, recording.outcomes.get(Outcome.OK, 0)
