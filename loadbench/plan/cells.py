@@ -8,11 +8,14 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from loadbench.plan.settings import settings
+from loadbench.plan.scenario import with_entries
+from loadbench.plan.server_command import fill, names_in
+from loadbench.plan.settings import DEFAULT, Entry, setting_of, settings
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from loadbench.plan.scenario import Scenario
     from loadbench.plan.settings import Setting
     from loadbench.plan.vary import Varied
 
@@ -51,6 +54,26 @@ def cell_text(values: Mapping[str, str]) -> str:
 def shown_value(value: str) -> str:
     """A value as tables and sentences have it: a longer one is a path or a URL."""
     return value if len(value) <= _LONGEST else value[: _LONGEST - 1] + "…"
+
+
+def names_in_command(scenario: Scenario) -> set[str]:
+    """The names in braces of the command that starts the server, and of its variables."""
+    target = scenario.target
+    return set().union(*map(names_in, [*(target.server_cmd or ()), *(value for _, value in target.server_env)]))
+
+
+def with_command_filled(scenario: Scenario, values: Mapping[str, str]) -> Scenario:
+    """The scenario of a cell with its values in the server's command. Where the server listens is filled in later."""
+    target = scenario.target
+    if target.server_cmd is None:
+        return scenario
+    words = tuple(fill(word, values, rest=True) for word in target.server_cmd)
+    variables = tuple((name, fill(value, values, rest=True)) for name, value in target.server_env)
+    entries: dict[str, Entry | None] = {
+        f"target.{name}": Entry(setting_of(f"target.{name}"), value, scenario.origins.get(f"target.{name}", DEFAULT))
+        for name, value in (("server_cmd", words), ("server_env", variables))
+    }
+    return with_entries(scenario, entries)
 
 
 def number_of_cells(vary: Sequence[Varied]) -> int:

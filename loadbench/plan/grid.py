@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from loadbench.core.errors import BadInput
 from loadbench.core.units import NS_PER_S, format_duration
-from loadbench.plan.cells import cell_text, values_of_cell
+from loadbench.plan.cells import cell_text, values_of_cell, with_command_filled
 from loadbench.plan.conditions import conditions, content_hash
 from loadbench.plan.scenario import with_entries
 from loadbench.plan.settings import Entry, Origin, Source, setting_of
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 # What passes before a cell's first level: its server is asked for its models, and sent its first requests.
 _OPENING_NS = 2 * NS_PER_S
+# A server that loadbench starts, until a start was seen.
+START_NS = 5 * NS_PER_S
 # From one level's load to the next one's, with a usual drain.
 _BETWEEN_NS = NS_PER_S
 # Twenty batches of a shorter window have hardly a response each.
@@ -36,6 +38,12 @@ class PlannedCell:
     values: dict[str, str]
     scenario: Scenario
     content_hash: str
+
+    @property
+    def command(self) -> tuple[object, ...] | None:
+        """What starts its server; `None` if nothing does."""
+        target = self.scenario.target
+        return None if target.server_cmd is None else (target.server_cmd, target.server_env, target.url)
 
     @property
     def levels(self) -> int:
@@ -58,17 +66,24 @@ def planned_cells(scenarios: Sequence[Scenario]) -> list[PlannedCell]:
     for place, scenario in enumerate(scenarios):
         values = {one.name: value for one, value in values_of_cell(scenario.grid.vary or (), place)}
         # A cell by itself is no grid: it can be continued and reported as any other run.
-        own = with_entries(scenario, {"grid.vary": None, "grid.budget": None})
+        own = with_command_filled(with_entries(scenario, {"grid.vary": None, "grid.budget": None}), values)
         name = f"{scenario.report.name} {cell_text(values)}"
         own = dataclasses.replace(own, report=dataclasses.replace(own.report, name=name))
         loads: list[object] = [load.label for load in own.loads]
-        cells.append(PlannedCell(values, own, content_hash({**conditions(own), "loads": loads})))
-    return cells
+        cells.append(PlannedCell(values, own, content_hash({**conditions(own), "loads": loads, "values": values})))
+    # Those with one command follow each other, so that the server is started once for them.
+    commands = list(dict.fromkeys(cell.command for cell in cells))
+    return sorted(cells, key=lambda cell: commands.index(cell.command))
+
+
+def starts_of(cells: Sequence[PlannedCell]) -> int:
+    """How often a server is started for these cells."""
+    return len({cell.command for cell in cells} - {None})
 
 
 def check_grid_budget(cells: Sequence[PlannedCell], budget_ns: int | None, place: str) -> None:
     """Raise `BadInput` for a budget into which the cells do not fit, however short their levels."""
-    least_ns = sum(cell.least_ns for cell in cells)
+    least_ns = sum(cell.least_ns for cell in cells) + starts_of(cells) * START_NS
     if budget_ns is not None and least_ns > budget_ns:
         levels = sum(cell.levels for cell in cells)
         whole = f"{levels} levels in {len(cells)} cells take {format_duration(least_ns)} at least"

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from loadbench.core.errors import BadInput
 from loadbench.core.secrets import MASK
 from loadbench.core.text import some
-from loadbench.plan.cells import may_vary, values_of_cell, varied_setting
+from loadbench.plan.cells import may_vary, names_in_command, values_of_cell, varied_setting
 from loadbench.plan.extra_body import LIMIT_FIELDS, limits_of, value_of
 from loadbench.plan.models import read_models
 from loadbench.plan.personas import PERSONAS
@@ -110,6 +110,15 @@ def resolve(
     own = tuple(personas[persona.name] for persona in own)
     choice.unused += bring(choice.entries, personas, command=command)
     scenario = choice.scenario(document.question if document is not None else "")
+    filled = names_in_command(scenario)
+    for one in scenario.grid.vary or ():
+        if varied_setting(one.name) is None and one.name not in filled:
+            place = f"{scenario.place('grid.vary')}: {one.name}"
+            if scenario.target.server_cmd is not None:
+                hint = f"write {{{one.name}}} in it where the value belongs"
+                raise BadInput(f"{place}: neither a setting of a sweep nor in the server's command", hint=hint)
+            hint = nearest(one.name, [known.name for known in settings(command) if may_vary(known)])
+            raise BadInput(f"{place}: no setting of a sweep", hint=hint)
     for entry in varied:
         other = scenario.origins[entry.setting.key]
         if other != entry.origin:
@@ -272,9 +281,8 @@ def _of_cell(vary: Entry | None, command: str, cell: int) -> list[Entry]:
     for varied, text in values_of_cell(vary.value, cell):
         setting = varied_setting(varied.name)
         origin = Origin(vary.origin.source, vary.origin.where, varied.name)
-        if setting is None:
-            names = [one.name for one in settings(command) if may_vary(one)]
-            raise BadInput(f"{origin.place}: no setting of a sweep", hint=nearest(varied.name, names))
+        if setting is None:  # it is in the server's command, or nowhere
+            continue
         if not may_vary(setting):
             raise BadInput(f"{origin.place}: cannot be varied", hint="it is not about what is measured")
         twin = next((one for one in entries if one.setting is setting), None)

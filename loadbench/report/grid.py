@@ -99,52 +99,55 @@ def grid_document(grid: Grid) -> Document:
 def cell_table(grid: Grid) -> Table:
     """A row for each cell, and for each of its models."""
     several = len({one.model for cell in grid.cells for one in cell.figures}) > 1
-    columns: dict[str, list[str]] = {}
-    ranks = {"cell": "0", **{one.name: "0" for one in grid.vary}, "model": "1", "load": "1", "tok/s": "0"}
-    ranks |= {"TTFT p95": "2", "ITL p50": "4", "memory": "3", "J/token": "3", "verdict": "0", "mark": "0"}
     best = {(found.best, found.model) for found in grid.best}
-    rows: list[dict[str, str]] = []
+    names = [one.name for one in grid.vary]
+    rows: list[list[str]] = []
     for number, cell in enumerate(grid.cells, 1):
         shown: list[CellFigures | None] = [*cell.figures] or [None]
         for one in shown:
-            row = {"cell": str(number), **{name: shown_value(value) for name, value in cell.values.items()}}
-            row |= {"model": "-" if one is None else one.model} if several else {}
-            row |= _cells(cell, one)
-            row["mark"] = "" if one is None else _marks(one, is_best=(number, one.model) in best)
-            rows.append(row)
-    for name in rows[0] if rows else ():
-        cells = [row[name] for row in rows]
-        if name in {"memory", "J/token", "mark"} and not any(cell.strip("-") for cell in cells):
-            continue
-        columns[name] = cells
-    left = {*(one.name for one in grid.vary), "model", "load", "verdict", "mark"}
+            rows.append([str(number), *(shown_value(cell.values[name]) for name in names)])
+            rows[-1] += ["-" if one is None else one.model] * several
+            mark = "" if one is None else _marks(one, is_best=(number, one.model) in best)
+            rows[-1] += [*_cells(cell, one), mark]
+    heads = ["cell", *names, *["model"] * several, *_FIGURES, "mark"]
+    align = "r" + "l" * (len(names) + several) + "lrrrrrll"
+    rank = "0" * (1 + len(names)) + "1" * several + "1024330" + "0"
+    empty = {"memory", "J/token", "mark"}
+    used = [
+        at
+        for at, head in enumerate(heads)
+        if at <= len(names) or head not in empty or any(row[at].strip("-") for row in rows)
+    ]
     return Table(
-        list(columns),
-        list(zip(*columns.values(), strict=True)),
-        "".join("l" if name in left else "r" for name in columns),
-        rank="".join(ranks[name] for name in columns),
+        [heads[at] for at in used],
+        [[row[at] for at in used] for row in rows],
+        "".join(align[at] for at in used),
+        rank="".join(rank[at] for at in used),
     )
 
 
-def _cells(cell: Cell, one: CellFigures | None) -> dict[str, str]:
-    status = {"complete": "-", "planned": "not measured"}.get(cell.status, cell.status)
+_FIGURES = ("load", "tok/s", "TTFT p95", "ITL p50", "memory", "J/token", "verdict")
+
+
+def _cells(cell: Cell, one: CellFigures | None) -> list[str]:
+    """The cells of a row below `_FIGURES`."""
+    status = {"complete": "", "planned": "not measured"}.get(cell.status, cell.status)
     if one is None:
         others = ", ".join(f"{count} {name}" for name, count in cell.verdicts.items())
-        figures = dict.fromkeys(("load", "tok/s", "TTFT p95", "ITL p50", "memory", "J/token"), "-")
-        return {**figures, "verdict": others if status == "-" and others else status}
+        return ["-"] * (len(_FIGURES) - 1) + [status or others or "-"]
     verdict: str = one.verdict
     valid = cell.verdicts.get("VALID", 0)
     if valid < cell.levels:
         verdict = f"{verdict} ({valid} of {cell.levels})"
-    return {
-        "load": one.load,
-        "tok/s": _with_width(significant(one.output_tokens_per_s), one, "output_tokens_per_s"),
-        "TTFT p95": "-" if one.ttft_p95_s is None else _with_width(duration(one.ttft_p95_s), one, "ttft_p95_s"),
-        "ITL p50": "-" if one.itl_p50_s is None else duration(one.itl_p50_s),
-        "memory": "-" if one.memory_bytes is None else memory_size(one.memory_bytes),
-        "J/token": "-" if one.joules_per_output_token is None else f"{significant(one.joules_per_output_token)} J",
-        "verdict": verdict if status == "-" else status,
-    }
+    return [
+        one.load,
+        _with_width(significant(one.output_tokens_per_s), one, "output_tokens_per_s"),
+        "-" if one.ttft_p95_s is None else _with_width(duration(one.ttft_p95_s), one, "ttft_p95_s"),
+        "-" if one.itl_p50_s is None else duration(one.itl_p50_s),
+        "-" if one.memory_bytes is None else memory_size(one.memory_bytes),
+        "-" if one.joules_per_output_token is None else f"{significant(one.joules_per_output_token)} J",
+        status or verdict,
+    ]
 
 
 def _marks(one: CellFigures, *, is_best: bool) -> str:

@@ -6,11 +6,12 @@ from typing import TYPE_CHECKING
 
 from loadbench.core.units import NS_PER_S, format_duration
 from loadbench.plan.cells import shown_value
-from loadbench.plan.grid import within
+from loadbench.plan.grid import START_NS, starts_of, within
 from loadbench.report.data_set import data_set_lines
 from loadbench.report.document import Document, Table, Text
-from loadbench.report.plan import closing_blocks, length_text, saved_text, target_text, work_text
+from loadbench.report.plan import closing_blocks, length_text, target_text, work_text
 from loadbench.report.values import counted
+from loadbench.results.folder import RESULTS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -25,7 +26,7 @@ def grid_plan_document(
     """The plan of `--dry-run`; when verbose with every setting of the first cell, and its first request."""
     names = list(cells[0].values)
     budget, rows, whole_ns = base.grid.budget, [], 0
-    left_ns = budget or 0
+    left_ns = (budget or 0) - starts_of(cells) * START_NS
     is_exact = True
     for number, cell in enumerate(cells, 1):
         scenario = cell.scenario if budget is None else within(cell, left_ns, cells[number:])
@@ -45,9 +46,15 @@ def grid_plan_document(
     levels = sum(cell.levels for cell in cells)
     total = f"{counted(len(cells), 'cell')}, {counted(levels, 'level')}, {format_duration(whole_ns)} of load"
     total += "" if is_exact else " or more"
+    starts = starts_of(cells)
+    total += f", {counted(starts, 'start')} of the server" if starts else ""
     if budget is not None:
         total += f", within {format_duration(budget)} (--budget)"
-    facts = [("target", target_text(base)), ("saved in", saved_text(cells[0].scenario))]
+    folder = (base.report.out or RESULTS) / f"<time>-{base.report.name}"
+    facts = [
+        ("target", target_text(base)),
+        ("saved in", f"{folder}: grid.json, grid.md, and a run folder for each cell"),
+    ]
     facts.insert(1, ("work", f"{work_text(cells[0].scenario)} (cell 1)"))
     return Document(
         f"{base.report.name}, planned: nothing was sent",

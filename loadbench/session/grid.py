@@ -12,10 +12,12 @@ that were not begun, failed, or were interrupted, and those whose settings have 
 from __future__ import annotations
 
 import time
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
 from itertools import count
+from statistics import fmean
 from typing import TYPE_CHECKING
 
 import anyio
@@ -29,7 +31,7 @@ from loadbench.core.alongside import run_alongside
 from loadbench.core.errors import BadInput, ExitCode, Interrupted, LoadbenchError, worst_of
 from loadbench.core.units import NS_PER_S, format_duration
 from loadbench.plan.cells import cell_text, changes_work, varied_setting
-from loadbench.plan.grid import check_grid_budget, within
+from loadbench.plan.grid import START_NS, check_grid_budget, starts_of, within
 from loadbench.report.chart import svg
 from loadbench.report.grid import front_chart, grid_document, with_conclusion
 from loadbench.report.render_markdown import render_markdown
@@ -38,10 +40,12 @@ from loadbench.results.folder import RunFolder, slug
 from loadbench.results.grid import GRID_FILE, Cell, Grid, VariedName, is_grid, read_grid
 from loadbench.results.history import remember
 from loadbench.results.run import Reason, to_json
+from loadbench.session.consent import confirm_command
 from loadbench.session.resume import whole_levels
 from loadbench.session.run_writer import new_folder
 from loadbench.session.setup import check, stopping
 from loadbench.session.sweep import sweep
+from loadbench.targets.server_command import LOG, StartedServer, port_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -72,12 +76,75 @@ def check_grid(
     check_grid_budget(cells, base.grid.budget, base.place("grid.budget"))
 
 
+class Servers:
+    """The servers that loadbench starts for the cells: one for those that follow each other with one command.
+
+    `starts_s` has how long each start took. Each command has a log of its own in the grid's folder.
+    """
+
+    def __init__(self, environment: Mapping[str, str], progress: Progress, folder: RunFolder) -> None:
+        self.starts_s: list[float] = []
+        self._environment, self._progress, self._folder = environment, progress, folder
+        self._server: StartedServer | None = None
+        self._command: object = None
+        self._failed: dict[object, LoadbenchError] = {}
+
+    async def of(self, cell: PlannedCell) -> StartedServer | None:
+        """The server of this cell, which runs; `None` if nothing starts it. What ran for another command is ended.
+
+        Raises what went wrong with the start; what a command failed with once, it fails with again.
+        """
+        if cell.command != self._command:
+            await self.stop()
+            self._command = cell.command
+        if cell.command is None:
+            return None
+        if cell.command in self._failed:
+            raise self._failed[cell.command]
+        if self._server is None:
+            logs = (self._folder.path / name for name in (LOG, *(f"server-{again}.log" for again in range(2, 10_000))))
+            log = next(name for name in logs if not name.exists())
+            with suppress(OSError):
+                log.touch(mode=0o600)
+            self._server = StartedServer(
+                cell.scenario,
+                self._environment,
+                port=port_of(cell.scenario),
+                say=self._progress.say,
+                doing=self._progress.doing,
+                log=log,
+            )
+        elif self._server.ended is None:
+            return self._server
+        began_s = time.monotonic()
+        try:
+            await self._server.stop()  # one that has ended by itself leaves its guard
+            await self._server.start()
+        except LoadbenchError as error:
+            self._failed[cell.command] = error
+            raise
+        self.starts_s.append(time.monotonic() - began_s)
+        return self._server
+
+    def left_ns(self, cell: PlannedCell, later: Sequence[PlannedCell]) -> int:
+        """About how long the starts will take that come after this cell."""
+        each_ns = round(fmean(self.starts_s) * NS_PER_S) if self.starts_s else START_NS
+        return starts_of([one for one in later if one.command != cell.command]) * each_ns
+
+    async def stop(self) -> None:
+        """End the server that runs, if one does."""
+        server, self._server = self._server, None
+        if server is not None:
+            await server.stop()
+
+
 @dataclass(slots=True)
 class GridWriter:
     """A grid that is measured: its folder, and the run of each cell by its place."""
 
     grid: Grid
     folder: RunFolder
+    servers: Servers
     runs: dict[int, Run] = field(default_factory=dict)
     stopped: bool = False
 
@@ -126,13 +193,14 @@ async def _run(
     progress: Progress,
     resume: Path | None,
 ) -> GridWriter:
+    if base.target.server_cmd is not None:
+        confirm_command(base, say=progress.say)
     started_at = datetime.now(UTC)
     folder = new_folder(base, started_at, progress.say) if resume is None else RunFolder(resume)
     before = None if resume is None else read_grid(resume)
     digits = max(2, len(str(len(cells))))
     names = [slug(f"{place:0{digits}}-{cell_text(cell.values)}") for place, cell in enumerate(cells, 1)]
     effective, origins = base.effective(), base.recorded_origins()
-    # Where the results go is no choice of a file, and a resumed grid stays where it is.
     writer = GridWriter(
         Grid(
             name=base.report.name if before is None else before.name,
@@ -156,12 +224,14 @@ async def _run(
             origins=origins,
             budget_s=None if base.grid.budget is None else base.grid.budget / NS_PER_S,
             spent_s=0.0 if before is None else before.spent_s,
+            starts=0 if before is None else before.starts,
             cells=[
                 Cell(values=cell.values, folder=name, content_hash=cell.content_hash)
                 for cell, name in zip(cells, names, strict=True)
             ],
         ),
         folder,
+        Servers(environment, progress, folder),
     )
     remember(effective)
     to_continue = {} if before is None else _take_over(writer, before, cells, progress)
@@ -193,9 +263,11 @@ async def _run(
                 if writer.stopped:
                     break
     finally:
+        await writer.servers.stop()
         spent_s = writer.grid.spent_s + (time.monotonic_ns() - began_ns) / NS_PER_S
         complete = all(cell.status in {"complete", "failed"} for cell in writer.grid.cells)
-        writer.grid = msgspec.structs.replace(writer.grid, complete=complete, spent_s=spent_s)
+        starts = writer.grid.starts + len(writer.servers.starts_s)
+        writer.grid = msgspec.structs.replace(writer.grid, complete=complete, spent_s=spent_s, starts=starts)
         for place, known in enumerate(writer.grid.cells):
             if known.status == "running":  # nothing of it was begun
                 writer.cell(place, status="interrupted", exit_code=int(ExitCode.INTERRUPTED))
@@ -218,24 +290,32 @@ async def _measure(
 ) -> None:
     """Sweep one cell, and keep how it ended."""
     cells, scenario, cell_began_ns = writer.grid.cells, cell.scenario, time.monotonic_ns()
-    if base.grid.budget is not None:
-        scenario = within(cell, base.grid.budget - (cell_began_ns - began_ns), later)
     number = f"{place + 1} of {len(cells)}"
     progress.part_begins(f"cell {number.replace(' of ', '/')}", f"cell {number}: {cell_text(cell.values)}")
     writer.cell(place, status="running", error=None, exit_code=None)
     folder, error = writer.folder.inside(cells[place].folder), None
     levels_after = sum(one.levels for one in later)
     try:
+        server = await writer.servers.of(cell)
+        starts_ns = writer.servers.left_ns(cell, later)
+        if base.grid.budget is not None:
+            left_ns = base.grid.budget - (time.monotonic_ns() - began_ns) - starts_ns
+            scenario = within(cell, left_ns, later)
         of_cell = await sweep(
             scenario,
             environment,
             progress,
             folder=folder,
             before=to_continue.get(place),
-            then_ns=lambda whole_ns: whole_ns * levels_after // cell.levels,
+            then_ns=lambda whole_ns: whole_ns * levels_after // cell.levels + starts_ns,
+            server=server,
         )
         writer.runs[place], code = of_cell.run, of_cell.exit_code()
         writer.stopped = not of_cell.run.complete
+        if server is not None and server.ended is not None:
+            failure = server.end_error()
+            error, code = Reason("server_ended", failure.message, failure.hint), failure.exit_code
+            progress.say(f"cell {number} failed: {failure}")
     except Interrupted:
         writer.stopped, code = True, ExitCode.INTERRUPTED
     except LoadbenchError as failure:

@@ -330,10 +330,17 @@ class Session:
 
 @asynccontextmanager
 async def open_session(
-    scenario: Scenario, environment: Mapping[str, str], *, say: Say, doing: Say = _silent, models: Sequence[str] = ()
+    scenario: Scenario,
+    environment: Mapping[str, str],
+    *,
+    say: Say,
+    doing: Say = _silent,
+    models: Sequence[str] = (),
+    server: StartedServer | None = None,
 ) -> AsyncIterator[Session]:
     """A session with the scenario's target while the context lasts; `models` as for `server_of`. So far the server has
-    only been asked for its list of models. `doing` has a word about each thing that may take a while.
+    only been asked for its list of models. `doing` has a word about each thing that may take a while. A `server` that
+    runs already goes on after it.
 
     Raises `TargetUnavailable` or `BadInput` if there is nothing to measure.
     """
@@ -344,8 +351,9 @@ async def open_session(
         scenario, url = stack.enter_context(server_of(scenario, environment, say=say, models=models))
         addresses = await confirm_load(scenario, say=say)
         keep_addresses(addresses)
-        server = None
-        if scenario.target.server_cmd is not None:
+        if server is not None:
+            url = server.url
+        elif scenario.target.server_cmd is not None:
             confirm_command(scenario, say=say)
             server = StartedServer(scenario, environment, port=origin_of(url)[2], say=say, doing=doing)
             stack.push_async_callback(server.stop)

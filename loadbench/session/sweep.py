@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from loadbench.live.progress import Progress
     from loadbench.plan.scenario import Scenario
     from loadbench.results.run import Run
+    from loadbench.targets.server_command import StartedServer
 
 
 def run_sweep(
@@ -59,14 +60,16 @@ async def sweep(
     folder: RunFolder | None,
     before: Run | None,
     then_ns: Callable[[int], int] = lambda _: 0,
+    server: StartedServer | None = None,
 ) -> RunWriter:
     """The same, while the progress is shown; without a `folder` in a new one.
 
-    `then_ns` says, by how long this run takes, how long the command goes on after it.
+    `then_ns` says, by how long this run takes, how long the command goes on after it. A `server` that runs is measured,
+    and not ended.
     """
     # The session's scenario may have an address that changes from start to start: no condition of the run.
     terms = conditions(scenario)
-    async with open_session(scenario, environment, say=progress.say, doing=progress.doing) as session:
+    async with open_session(scenario, environment, say=progress.say, doing=progress.doing, server=server) as session:
         scenario, earlier = session.scenario, None
         most = scenario.most_in_flight if scenario.finds_levels else 0
         levels = (len(session.models) - len(session.prepared.missing)) * len(scenario.loads)

@@ -169,8 +169,9 @@ def _program(scenario: Scenario, environment: Mapping[str, str]) -> str:
 class StartedServer:
     """One server, which can be started again after it was stopped; `url` and `port` stay the same.
 
-    `log` is the file of its output, and `record` what is known of the latest start. `ended` says how the server ended
-    if it did so by itself. `say` reports to the user, `doing` has a word about what may take a while.
+    `log` is the file of its output, which moves into the first run's folder unless it is given, and `record` what is
+    known of the latest start. `ended` says how the server ended if it did so by itself. `say` reports to the user,
+    `doing` has a word about what may take a while.
     """
 
     def __init__(
@@ -182,12 +183,13 @@ class StartedServer:
         say: Callable[[str], None],
         doing: Callable[[str], None] = lambda _: None,
         grace_s: float = GRACE_S,
+        log: Path | None = None,
     ) -> None:
         target = scenario.target
         values = {"port": str(port)}
         self.port, self.url = port, url_with(scenario, port)
         self.ended: ServerEnd | None = None
-        self.log: Path | None = None
+        self.log = log
         self._scenario, self._environment = scenario, environment
         self._say, self._doing, self._grace_s = say, doing, grace_s
         self._words = [fill(word, values) for word in target.server_cmd or ()]
@@ -202,7 +204,7 @@ class StartedServer:
         self._began_ns = 0
         self._from_byte = 0  # of the log, since when it is the latest start's
         self._is_responding = self._was_loading = self._stopping = False
-        self._in_folder = False
+        self._in_folder = log is not None
         self._told = self._over = self._gone = asyncio.Event()
         self._failed: Mapping[str, Any] | None = None
         self.record = ServerStart(
