@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).parents[1]
 # What marks a run, a search or a comparison.
-RUN_FILES = ("run.json", "compare.json", "capacities.json")
+RUN_FILES = ("run.json", "compare.json", "capacities.json", "grid.json")
 # A block of code, which stays as it is; or a link to a relative path: its text, the path, and an anchor.
 LINK = re.compile(
     r"^```.*?^```|\[([^\]\n]*(?:\n[^\]\n]+)?)\]\((?![a-z]+:|#)([^)#\s]+)(#[^)\s]*)?\)", re.MULTILINE | re.DOTALL

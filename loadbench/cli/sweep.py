@@ -54,6 +54,11 @@ def command(scenario: Path | None, **options: Any) -> None:
     SCENARIO is a TOML or JSON file; `loadbench scenarios` lists some. Each setting can also be a flag or an environment
     variable (LOADBENCH_USERS for --users). Precedence: flag, environment variable, scenario file. Without --url,
     loadbench measures its simulated server.
+
+    With --vary every combination of values is a cell of a grid, which is swept by itself and kept in a folder inside
+    the grid's; a cell that fails is kept with its error, and the others go on.
+
+    Exit codes: of a grid the worst of its cells' codes; 5 if the budget was too short for some.
     """
     from loadbench.plan.cells import number_of_cells  # noqa: PLC0415 - the help needs nothing of it
     from loadbench.plan.sources import resolve  # noqa: PLC0415

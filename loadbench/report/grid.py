@@ -70,7 +70,7 @@ def _best_text(grid: Grid, found: BestCell) -> str:
     text += f"{significant(best.output_tokens_per_s)} output tokens/s at {best.load}"
     if found.ratio is not None and found.ratio_interval is not None:
         low, high = found.ratio_interval
-        text += f", {found.ratio:.3g} times the next ({low:.3g} to {high:.3g})"
+        text += f", {significant(found.ratio)} times the next ({significant(low)} to {significant(high)})"
     return text
 
 
@@ -285,24 +285,31 @@ def depth_charts(grid: Grid) -> list[Chart]:
 
 def front_chart(grid: Grid) -> Chart | None:
     """Throughput against the time to first token: a point for each cell, and the Pareto front; `None` without two."""
-    points = [
-        (one.output_tokens_per_s, one.ttft_p95_s, str(number), one)
-        for number, cell in enumerate(grid.cells, 1)
-        for one in cell.figures
-        if one.ttft_p95_s is not None
-    ]
-    if len(points) < 2:
+    work = [one.name for one in grid.vary if one.changes_work]
+    front: dict[str, list[tuple[float, float, str]]] = {}
+    others: list[tuple[float, float, str]] = []
+    hollow: list[tuple[float, float | None]] = []
+    for number, cell in enumerate(grid.cells, 1):
+        for one in cell.figures if cell.status == "complete" else ():
+            if one.ttft_p95_s is not None:
+                same = cell_text({name: cell.values[name] for name in work})
+                of_line = front.setdefault(f"Pareto front, {same}" if same else "Pareto front", [])
+                (of_line if one.on_front else others).append((one.output_tokens_per_s, one.ttft_p95_s, str(number)))
+                hollow += [] if one.counts else [(one.output_tokens_per_s, one.ttft_p95_s)]
+    if len(others) + sum(map(len, front.values())) < 2:
         return None
-    front = sorted(point[:3] for point in points if point[3].on_front)
-    others = sorted(point[:3] for point in points if not point[3].on_front)
-    series = [Series("Pareto front", [point[:2] for point in front], labels=[point[2] for point in front])] * bool(
-        front
-    )
+    series = [
+        Series(name, [point[:2] for point in sorted(line)], labels=[point[2] for point in sorted(line)])
+        for name, line in front.items()
+        if line
+    ]
     if others:
         # Each by itself: a line would say that they belong together.
-        apart = [one for point in others for one in (point[:2], (point[0], None))]
-        labels = [one for point in others for one in (point[2], "")]
-        series.append(Series("other cells" if front else "cells", apart, labels=labels))
+        apart: list[tuple[float, float | None]] = [
+            one for point in sorted(others) for one in (point[:2], (point[0], None))
+        ]
+        labels = [one for point in sorted(others) for one in (point[2], "")]
+        series.append(Series("other cells" if series else "cells", apart, labels=labels, hollow=hollow))
     return Chart(
         name="front",
         title="Throughput against latency, by cell",

@@ -5,8 +5,11 @@ from __future__ import annotations
 import csv
 import io
 import json
+import shlex
 import shutil
 import signal
+import sys
+from pathlib import Path
 
 import pytest
 
@@ -16,6 +19,8 @@ from loadbench.sim.process import SimProcess
 from tests.cli.running import started
 from tests.cli.typed import typed
 from tests.session.test_schemas import checked
+
+SERVER = Path(__file__).parents[1] / "session" / "small_server.py"
 
 QUICK = ("--users=1,2", "--requests=4", "--warm-up=0s", "--drain=5s", "--telemetry=off")
 SIX = ("--vary", "input_tokens=16,32,64", "--vary", "max_tokens=4,8")
@@ -241,3 +246,77 @@ def test_a_budget_makes_levels_as_long_as_fit(server, tmp_path):
     assert {run["origins"]["load.duration"] for run in runs} == {"--budget"}
     assert grid["budget_s"] == 17
     assert {cell["status"] for cell in grid["cells"]} == {"complete"}
+
+
+def command(*more):
+    """The command of a small server with these options, which has a name in them."""
+    return shlex.join([sys.executable, str(SERVER), "--port", "{port}", *more])
+
+
+def starts_in(folder):
+    """The starts of servers, by the log of each command."""
+    return {log.name: log.read_text().count("--- started again") + 1 for log in sorted(folder.glob("server*.log"))}
+
+
+def test_a_server_is_started_once_for_cells_with_one_command(tmp_path):
+    """The cells are ordered for it, in the plan as in the run; a name that is varied is filled in."""
+    started_by = ("--server-cmd", command("--mark", "{mark}", "--prints", "this is {mark}"))
+    arguments = (*started_by, "--vary=max_tokens=4,8", "--vary=mark=a,b", *QUICK)
+    plan = typed("sweep", *arguments, "--dry-run", cwd=tmp_path).stdout
+    assert "2 starts of the server" in plan
+    ended = typed("sweep", *arguments, cwd=tmp_path)
+    (folder,) = (tmp_path / "results").iterdir()
+    assert [*cells_of(folder)] == ["4 a", "8 a", "4 b", "8 b"], ended.stderr
+    assert {cell["status"] for cell in cells_of(folder).values()} == {"complete"}
+    assert starts_in(folder) == {"server.log": 1, "server-2.log": 1}
+    assert json.loads((folder / "grid.json").read_text())["starts"] == 2
+    assert "this is a" in (folder / "server.log").read_text()
+    assert "this is b" in (folder / "server-2.log").read_text()
+    rows = [line.split()[:3] for line in plan.splitlines()]
+    assert [row for row in rows if row[:1] == ["3"]] == [["3", "4", "b"]]
+
+
+def test_a_server_that_crashes_or_does_not_start_fails_its_cells_alone(tmp_path):
+    """One ends in a level, which is kept; it is started again for the next cell. One ends at once: its cells fail
+    without another start. The others are well, no matter in which order."""
+    started_by = ("--server-cmd", command("--prints", "up", "--after", "{after}", "exit:3", "--loads", "{loads}"))
+    arguments = ("--vary=after=6,1000", "--vary=loads=0,x", "--vary=max_tokens=4,8")
+    ended = typed("sweep", *started_by, *arguments, *QUICK, cwd=tmp_path)
+    (folder,) = (tmp_path / "results").iterdir()
+    cells = cells_of(folder)
+    well = {values for values, cell in cells.items() if cell["status"] == "complete"}
+    assert well == {"1000 0 4", "1000 0 8"}, ended.stderr
+    assert {cell["status"] for values, cell in cells.items() if values not in well} == {"failed"}
+    assert ended.returncode == ExitCode.TARGET_UNAVAILABLE
+    assert "the server ended with exit code 3" in cells["6 0 4"]["error"]["message"]
+    assert "the server ended with exit code 2 before it was ready" in cells["6 x 4"]["error"]["message"]
+    assert cells["6 0 4"]["levels"] >= 1
+    assert starts_in(folder) == {"server.log": 2, "server-2.log": 1, "server-3.log": 1, "server-4.log": 1}
+    assert "6 of 8 cells failed" in ended.stdout
+
+
+def test_a_resumed_grid_fills_the_command_again(tmp_path):
+    """Its settings are those of the grid, not of one of its cells."""
+    started_by = ("--server-cmd", command("--mark", "{mark}", "--after", "{after}", "exit:3"))
+    arguments = ("--vary=mark=a", "--vary=after=6,1000", "--max-tokens=4")
+    typed("sweep", *started_by, *arguments, *QUICK, cwd=tmp_path)
+    (folder,) = (tmp_path / "results").iterdir()
+    assert [cell["status"] for cell in cells_of(folder).values()] == ["failed", "complete"]
+    before = starts_of(folder)
+    ended = typed("sweep", "--resume", str(folder), cwd=tmp_path)
+    assert "resumed: 1 of 2 cells complete" in ended.stderr
+    assert [cell["status"] for cell in cells_of(folder).values()][1] == "complete"
+    assert starts_of(folder)["a 1000"] == before["a 1000"]
+
+
+def test_a_name_must_be_in_the_command(tmp_path):
+    """Or a setting; one in the command that nothing varies is refused as well."""
+    given = ("--server-cmd", command("--mark", "{mark}"))
+    wrong = typed("sweep", *given, "--vary=marks=a,b", "--dry-run", cwd=tmp_path)
+    assert (wrong.returncode, "marks: neither a setting of a sweep nor in the server's command" in wrong.stderr) == (
+        2,
+        True,
+    )
+    missing = typed("sweep", *given, "--vary=seed=1,2", "--dry-run", cwd=tmp_path)
+    assert missing.returncode == ExitCode.BAD_INPUT
+    assert "found {mark}" in missing.stderr
