@@ -64,7 +64,9 @@ def shortened(arguments: list[str], simulated: list[str]) -> list[str]:
             # The value is in the same word, or it is the next one.
             if flag[2] is None:
                 next(rest)
-            short.append(f"--{flag[1]}={SHORT[flag[1]]}")
+            # That of a grid is for many levels, each of which is short by itself.
+            is_grids = (arguments[0], flag[1]) == ("sweep", "budget")
+            short.append(f"--{flag[1]}={'5m' if is_grids else SHORT[flag[1]]}")
         elif argument == "--profile":
             next(rest)
             short.append(f"--url={servers[0]}")
