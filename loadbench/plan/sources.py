@@ -110,19 +110,7 @@ def resolve(
     own = tuple(personas[persona.name] for persona in own)
     choice.unused += bring(choice.entries, personas, command=command)
     scenario = choice.scenario(document.question if document is not None else "")
-    filled = names_in_command(scenario)
-    for one in scenario.grid.vary or ():
-        if varied_setting(one.name) is None and one.name not in filled:
-            place = f"{scenario.place('grid.vary')}: {one.name}"
-            if scenario.target.server_cmd is not None:
-                hint = f"write {{{one.name}}} in it where the value belongs"
-                raise BadInput(f"{place}: neither a setting of a sweep nor in the server's command", hint=hint)
-            hint = nearest(one.name, [known.name for known in settings(command) if may_vary(known)])
-            raise BadInput(f"{place}: no setting of a sweep", hint=hint)
-    for entry in varied:
-        other = scenario.origins[entry.setting.key]
-        if other != entry.origin:
-            raise BadInput(f"{entry.origin.place}: {other.place} sets it too", hint="leave one of them out")
+    _check_cell(scenario, varied)
     if file is not None and "report.name" not in choice.entries:
         name = Entry(setting_of("report.name"), file.stem, Origin(Source.COMMAND, str(file)))
         scenario = with_entries(scenario, {"report.name": name})
@@ -294,6 +282,24 @@ def _of_cell(vary: Entry | None, command: str, cell: int) -> list[Entry]:
             raise BadInput(message, hint="use a setting that names a variable, such as header_env or api_key_env")
         entries.append(entry)
     return entries
+
+
+def _check_cell(scenario: Scenario, varied: Sequence[Entry]) -> None:
+    """Raises `BadInput` for a name that is neither a setting nor in the server's command, and for a setting that is
+    varied although something else sets it."""
+    filled = names_in_command(scenario)
+    for one in scenario.grid.vary or ():
+        if varied_setting(one.name) is None and one.name not in filled:
+            place = f"{scenario.place('grid.vary')}: {one.name}"
+            if scenario.target.server_cmd is not None:
+                hint = f"write {{{one.name}}} in it where the value belongs"
+                raise BadInput(f"{place}: neither a setting of a sweep nor in the server's command", hint=hint)
+            hint = nearest(one.name, [known.name for known in settings(scenario.command) if may_vary(known)])
+            raise BadInput(f"{place}: no setting of a sweep", hint=hint)
+    for entry in varied:
+        other = scenario.origins[entry.setting.key]
+        if other != entry.origin:
+            raise BadInput(f"{entry.origin.place}: {other.place} sets it too", hint="leave one of them out")
 
 
 def _most_at_once(command: str, value: object, given: Sequence[Entry]) -> Entry:
