@@ -18,7 +18,7 @@ import anyio
 from loadbench.core.errors import LoadbenchError
 from loadbench.plan.server_url import UNVERIFIED
 from loadbench.targets.acceleration import foundry_checks, ollama_checks, process_checks
-from loadbench.targets.catalogue import from_listing, from_ollama
+from loadbench.targets.catalogue import from_listing, from_ollama, same_as_any
 from loadbench.targets.check_result import Check, CheckReport, skipped
 from loadbench.targets.discovery import NOT_FOUND_HINT, moved_to
 from loadbench.targets.foundry import Dialect
@@ -180,7 +180,7 @@ async def _acceleration(prepared: Prepared, machine: Machine) -> list[Check]:
     """The boards of the server's machine against what the server offers and uses."""
     devices, scenario, target = machine.devices(), prepared.scenario, prepared.target
     if prepared.service is not None:
-        named = [model for model in prepared.models if model in (scenario.target.model or ())]
+        named = list(filter(same_as_any(scenario.target.model or ()), prepared.models))
         dialect = prepared.service.dialect
         return foundry_checks(devices, prepared.catalogue, prepared.models, dialect=dialect, named=named)
     if any(entry.get("owned_by") == "library" for entry in target.listing):  # Ollama's list says so

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 
+from loadbench.plan.scenario import Scenario
+from loadbench.plan.settings import TargetSettings
 from loadbench.results.models import Model
+from loadbench.targets import machine
 from loadbench.targets.acceleration import foundry_checks, ollama_checks, process_checks
 from loadbench.targets.catalogue import with_names
+from loadbench.targets.checks import run_checks
 from loadbench.targets.foundry import Dialect
 from loadbench.telemetry.devices import Device
+from tests.foundry.fakes import Fake, serving
 
 RTX = Device("GPU", "NVIDIA", "NVIDIA RTX 4090")
 RADEON = Device("GPU", "AMD", "AMD Radeon 890M")
@@ -153,3 +160,27 @@ def test_what_is_hidden_is_not_judged():
     """A process of another user, a machine without a GPU."""
     assert process([RTX], []) == []
     assert process([BOOST], CPU_LIBRARIES) == []
+
+
+@pytest.mark.parametrize("dialect", ["foundry-0.x", "foundry-1.x", "foundry-2.x"])
+def test_service_of_each_dialect_is_compared_with_the_boards(monkeypatch, dialect):
+    """From the real requests of `doctor`: a model for the CPU only, and one that has a variant for the board."""
+    monkeypatch.setattr(machine, "present_devices", lambda _: [RTX])
+
+    def acceleration(model: str, **variants: list[str]) -> list[tuple[str, str]]:
+        with serving(Fake(dialect, variants=variants)) as fake:
+            scenario = Scenario(target=TargetSettings(url=(f"{fake.url}/v1",), model=(model,)))
+            report = asyncio.run(run_checks(scenario, {}, url=f"{fake.url}/v1"))
+        assert report.healthy, report
+        return [(check.status, check.message) for check in report.checks if check.name == "acceleration"]
+
+    name = "nano-generic-cpu:1"
+    ((status, message),) = acceleration(name, nano=[name])
+    assert status == "warn"
+    assert message.startswith("a GPU is here (NVIDIA RTX 4090), but the server offers CPU variants only: nano-generic-")
+    both = [name, "nano-cuda-gpu:1"]
+    ((status, message),) = acceleration(name, nano=both)
+    assert status == "ok"
+    assert message.endswith("is for the CPU, and a GPU is here (NVIDIA RTX 4090)")
+    ((status, message),) = acceleration("nano-cuda-gpu:1", nano=both[::-1])
+    assert (status, message) == ("ok", "NVIDIA RTX 4090: 1 variant for it (CUDAExecutionProvider)")
