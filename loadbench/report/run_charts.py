@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
@@ -33,6 +34,7 @@ _NINES = [(0.0, "0 %"), (math.log10(2), "50 %"), *((float(n), f"{100 - 10 ** (2 
 _STEP = 0.1
 # A logarithmic axis of a distribution begins at this part of the lowest median.
 _BELOW_MEDIAN = 20
+_BOARD_USE = re.compile(r"(gpu|npu)(\d+)_(process_)?use")
 # The captions of more knees would lie on each other.
 _MOST_MARKED = 2
 # From this ratio of the largest to the smallest value on, a linear axis hides the smaller distributions.
@@ -344,9 +346,11 @@ def _over_time(
 def _shares(inside: Mapping[str, object]) -> list[tuple[str, str]]:
     """The readings that are shares, with their names."""
     known = {"host_cpu_share": "CPU of this machine", "server_kv_use": "the server's KV cache"}
-    boards = {
-        key: f"GPU {key.removeprefix('gpu').removesuffix('_use')}" for key in sorted(inside) if key.startswith("gpu")
-    }
+    boards = {}
+    for key in sorted(inside):
+        if match := _BOARD_USE.fullmatch(key):
+            by = ", by the server" if match[3] else ""
+            boards[key] = f"{match[1].upper()} {match[2]}{by}"
     return [(key, name) for key, name in {**known, **boards}.items() if key in inside]
 
 
@@ -360,9 +364,8 @@ def _inside(
         at = (reading["at_ns"] - opened) / 1e9
         if time.edges_s[0] <= at <= time.edges_s[-1]:
             for key, value in reading.items():
-                if key in {"host_cpu_share", "server_kv_use", "server_running", "server_queued"} or (
-                    key.startswith("gpu") and key.endswith("_use")
-                ):
+                of_server = {"server_kv_use", "server_running", "server_queued"}
+                if key in {"host_cpu_share", *of_server} or _BOARD_USE.fullmatch(key):
                     found.setdefault(key, []).append((at, value))
     return found
 

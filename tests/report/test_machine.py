@@ -108,6 +108,12 @@ def test_boards_stand_in_the_order_of_their_numbers():
     assert shown(seen(gpu10_use=0.1, gpu2_use=0.02, gpu0_use=0.5))["GPU"] == ["50 %, 2 %, 10 %"]
 
 
+def test_use_by_the_server_stands_in_for_that_of_the_board():
+    """As of Intel's boards; where both are known it is the board's, and NPUs have a column of their own."""
+    columns = shown(seen(gpu0_use=0.5, gpu0_process_use=0.4, gpu1_process_use=0.3, npu0_use=0.7))
+    assert (columns["GPU"], columns["NPU"]) == (["50 %, 30 %"], ["70 %"])
+
+
 def test_rest_below_zero_is_shown_as_it_is():
     """Where the server tells more than was seen, the table does not hide it."""
     told = FirstTokenBreakdown(source="timings", count=9, client_s=0.1, queue_s=None, prefill_s=0.12, rest_s=-0.02)

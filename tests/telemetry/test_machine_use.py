@@ -10,6 +10,7 @@ import pytest
 
 from loadbench.telemetry import machine_use
 from loadbench.telemetry.machine_use import MachineReader, MachineUse, load_between
+from loadbench.telemetry.power import PowerState
 
 psutil = pytest.importorskip("psutil")
 BURN = "import sys, time\nend = time.monotonic() + float(sys.argv[1])\nwhile time.monotonic() < end: pass"
@@ -118,3 +119,18 @@ def test_server_that_the_sampler_found_is_not_looked_for_again(monkeypatch):
         child.kill()
     assert reader.read().ours_s is None
     assert looked
+
+
+def test_power_is_that_of_both_ends():
+    """A laptop that was unplugged, or set to save power, at either end."""
+    idle = use(0.0)
+    before = idle._replace(power=PowerState(True, 0.5, ("Low Power Mode is on",)))
+    after = idle._replace(
+        total_s=20.0, power=PowerState(False, 0.5, ("Low Power Mode is on", "platform profile quiet"))
+    )
+    load = load_between(before, after)
+    assert load is not None
+    assert (load.on_battery, load.power_saving) == (True, ["Low Power Mode is on", "platform profile quiet"])
+    plain = load_between(idle, use(20.0))
+    assert plain is not None
+    assert (plain.on_battery, plain.power_saving) == (False, [])

@@ -91,3 +91,30 @@ def test_what_made_loadbench_late_comes_first(load, whose):
     else:
         assert reasons[0].message == f"{whose} probably kept loadbench waiting: it read events late"
         assert reasons[0].advice.startswith("end the other programs")
+
+
+@pytest.mark.parametrize(
+    ("on_battery", "saving", "expected"),
+    [
+        (False, [], []),
+        (True, [], [("on_battery", "this machine ran on its battery")]),
+        (
+            True,
+            ["platform profile low-power", "clock limited to 1.2 of 4.8 GHz"],
+            [
+                ("on_battery", "this machine ran on its battery"),
+                (
+                    "power_saving",
+                    "this machine saves power: platform profile low-power, clock limited to 1.2 of 4.8 GHz",
+                ),
+            ],
+        ),
+    ],
+)
+def test_battery_and_saved_power_are_caveats(on_battery, saving, expected):
+    """The level stays VALID: its figures are those of the machine as it was."""
+    load = MachineLoad(cores=4, busy=0.5, others=0.0, stolen=0.0, on_battery=on_battery, power_saving=saving)
+    sound = msgspec.structs.replace(a_level(), verdict=Verdict("VALID"), caveats=[])
+    level = with_machine(sound, None, idle={}, prices=CostSettings(), load=load)
+    assert [(caveat.code, caveat.message) for caveat in level.caveats] == expected
+    assert level.verdict.status == "VALID"

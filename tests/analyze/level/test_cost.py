@@ -253,3 +253,22 @@ def test_level_without_telemetry_keeps_what_the_user_gave():
     bare = with_machine(level(), None, idle={}, prices=CostSettings())
     assert bare.telemetry is bare.energy is bare.cost is None
     assert bare == level()
+
+
+def with_meters(**watts: float):
+    """A level over which these meters showed so many watts."""
+    gauges = {
+        f"{name}_power_w": Gauge(mean=value, min=value, max=value, last=value, readings=9)
+        for name, value in watts.items()
+    }
+    return with_machine(a_level(), Telemetry(gauges=gauges), idle={"battery0": 6.0}, prices=CostSettings())
+
+
+def test_battery_is_the_meter_of_the_whole_machine():
+    """Where there is no other: it feeds what the others show, so it is not added to them."""
+    used = with_meters(battery0=17.5).energy
+    assert used is not None
+    assert (used.source, used.meters, used.watts, used.idle_watts) == ("machine", ["battery0"], 17.5, 6.0)
+    both = with_meters(battery0=17.5, gpu0=9.0).energy
+    assert both is not None
+    assert (both.source, both.meters, both.watts) == ("board", ["gpu0"], 9.0)
