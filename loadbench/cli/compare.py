@@ -57,7 +57,9 @@ _REPORT = (
 _KEYS = re.compile(r"\b(?:api_key_env=|header_env=[^,]*?)(\w+)\s*(?:,|$)")
 # The settings of a search that a comparison has only with --capacity: the others have the same flag in both.
 _OF_SEARCH = frozenset({"by", "at_most", "require", "curve", "precision"})
-_WHICH = "name two URLs or two runs, or two models with --a-model and --b-model"
+_WHICH = "name two URLs or two runs, two models with --a-model and --b-model, or two commands with --a-cmd and --b-cmd"
+# The settings that name the sides without A and B.
+_NAMING = {"a_model", "b_model", "a_cmd", "b_cmd", "same"}
 
 
 def _of_search(setting: Setting) -> bool:
@@ -70,6 +72,7 @@ def _of_search(setting: Setting) -> bool:
     examples=(
         "loadbench compare http://127.0.0.1:8080/v1 http://127.0.0.1:8081/v1 --users 1,4",
         "loadbench compare --url http://127.0.0.1:8080/v1 --a-model small --b-model large --budget 20m",
+        "loadbench compare --a-cmd 'llama-server -m m -ngl 0 --port {port}' --b-cmd './gpu.sh {port}' --users 1,4",
         "loadbench compare results/*-before results/*-after --fail-on 'ttft_p95>5%'",
         "loadbench compare http://127.0.0.1:8080/v1 http://127.0.0.1:8081/v1 --capacity --slo 'ttft_p95<1s'",
     ),
@@ -116,8 +119,9 @@ def command(sides: tuple[str, ...], *, scenario: Path | None, **options: Any) ->
     A and B are URLs (measured now, alternately), saved runs (a run folder, `last`, `last~1`, a run's name, or a folder
     of run folders), or baselines written by --save-baseline. A server can also be written as settings:
     url=URL,model=ID or profile=NAME. For two models at one server, use --url, --a-model and --b-model instead of A and
-    B. With --capacity, the users that each side serves are compared. With the folder of an earlier comparison alone,
-    its analysis is repeated without measuring.
+    B; for servers that loadbench starts itself, one at a time, use --a-cmd and --b-cmd. With --capacity, the users that
+    each side serves are compared. With the folder of an earlier comparison alone, its analysis is repeated without
+    measuring.
     """
     # ruff: noqa: PLC0415 - the help needs nothing of what is imported in functions
     from loadbench.plan.sources import refuse_rules_without_level, resolve
@@ -146,7 +150,7 @@ def command(sides: tuple[str, ...], *, scenario: Path | None, **options: Any) ->
     keys = _KEYS.findall(",".join([*a, *b]))
     resume, both = options["resume"], None
     settings_of_resumed(resume, "compare", file=scenario)
-    if resume is not None and scenario is None and not (a or b or {"a_model", "b_model", "same"} & flags.keys()):
+    if resume is not None and scenario is None and not (a or b or _NAMING & flags.keys()):
         both = resumed_sides(resume, flags=flags, environment=os.environ)
         resolved = both[0]
     else:
@@ -158,7 +162,7 @@ def command(sides: tuple[str, ...], *, scenario: Path | None, **options: Any) ->
             key_variables=keys,
         )
     settings = resolved.compare
-    named = a or b or any(resolved.is_set(f"compare.{key}") for key in ("a_model", "b_model", "same"))
+    named = a or b or any(resolved.is_set(f"compare.{key}") for key in _NAMING)
     if both is None and not named:
         raise BadInput("no two sides are named", hint=_WHICH)
     if not measures:

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import anyio
 
-from loadbench.core.errors import TargetUnavailable
+from loadbench.core.errors import TargetEnded, TargetUnavailable
 from loadbench.engine.level import LevelSpec
 from loadbench.engine.level_runner import LevelRunner
 from loadbench.engine.sweep import LastLevel, level_duration
@@ -52,7 +52,7 @@ class SideSwitch(Protocol):
         """Take the other side down, start this one afresh, and wait until it is ready; returns how many ns that took.
         A side that is up and was not used yet stays as it is.
 
-        Raises `TargetUnavailable` where it does not become ready. Cancelled, it leaves nothing half started behind.
+        Raises `TargetUnavailable` where it does not become ready. Cancelled, it leaves no process behind.
         """
         ...
 
@@ -210,7 +210,10 @@ class Paired:
                 )
             key = f"pair/{level}" + ("/again" if self._same and which else "")
             spec = LevelSpec(load=load, key=key, calibration=subject.calibration, duration=durations[level])
-            recording = await self._runners[which].run(subject, spec, number=level)
+            try:
+                recording = await self._runners[which].run(subject, spec, number=level)
+            except TargetEnded as error:
+                raise _of_side(which, error) from None
             self._last[which][level] = self._last[which][level].then(load, recording)
             if self.stopped:
                 return True
@@ -251,5 +254,6 @@ class Paired:
 
 def _of_side(which: int, error: TargetUnavailable) -> TargetUnavailable:
     """The error with the name of its side."""
-    hint = error.hint.replace("--model", f"--{SIDES[which]}-model")
-    return TargetUnavailable(f"{SIDES[which].upper()}: {error.message}", hint=hint)
+    error.message = f"{SIDES[which].upper()}: {error.message}"
+    error.hint = error.hint.replace("--model", f"--{SIDES[which]}-model")
+    return error

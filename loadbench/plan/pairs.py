@@ -132,11 +132,15 @@ def order_text(repeats: int, level: int, *, seed: int, one_up: bool = False) -> 
 
 
 def one_up(a: Scenario, b: Scenario) -> bool | None:
-    """Whether only one side is up at a time: both are models of one service that loads them on request. `None` where it
-    takes the server's answer to know whether it is one."""
-    if a.compare.keep_up or not a.target.load or a.simulated or b.simulated or a.target.kind == "openai":
+    """Whether only one side is up at a time: loadbench starts a side's server, or both are models of one service that
+    loads them on request. `None` where it takes the server's answer to know whether it is one."""
+    if a.compare.keep_up or b.compare.keep_up:
         return False
-    if (a.url and one_address(a.url)) != (b.url and one_address(b.url)) or a.target.server_cmd or b.target.server_cmd:
+    if a.target.server_cmd is not None or b.target.server_cmd is not None:
+        return True
+    if not a.target.load or a.simulated or b.simulated or a.target.kind == "openai":
+        return False
+    if (a.url and one_address(a.url)) != (b.url and one_address(b.url)):
         return False
     return True if a.target.kind == "foundry" else None
 

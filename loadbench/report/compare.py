@@ -171,7 +171,8 @@ def _side_line(name: str, side: ComparedSide) -> str:
         least, most = (duration(end) for end in (min(side.starts_s), max(side.starts_s)))
         starts = f", started before each in {duration(median(side.starts_s))}"
         starts += f" ({least} to {most})" if least != most else ""
-    return f"{name}:{label} {side.model} at {where}{device}, {counted(len(side.runs), 'run')}{starts}{unverified}"
+    by = f", by `{side.command}`" if side.command else ""
+    return f"{name}:{label} {side.model} at {where}{device}, {counted(len(side.runs), 'run')}{starts}{by}{unverified}"
 
 
 def _is_dull(row: ComparedFigure) -> bool:

@@ -13,11 +13,19 @@ from loadbench.analyze.compare.effect import Effect, plan_repeats
 from loadbench.core.units import format_duration
 from loadbench.plan.objective import FAILURES
 from loadbench.plan.pairs import one_up, order_text, planned_ns
-from loadbench.plan.server_url import shown_url
 from loadbench.plan.settings import FEWEST_DECIDING, USUAL_REPEATS
 from loadbench.report.data_set import data_set_lines
 from loadbench.report.document import Document, Notes, Table, Text
-from loadbench.report.plan import closing_blocks, level_cells, setting_text, trace_facts, traffic_facts, work_text
+from loadbench.report.plan import (
+    closing_blocks,
+    level_cells,
+    setting_text,
+    target_text,
+    trace_facts,
+    traffic_facts,
+    work_text,
+)
+from loadbench.report.values import counted
 from loadbench.results.folder import RESULTS
 
 if TYPE_CHECKING:
@@ -80,7 +88,7 @@ def compare_plan_document(
 
     notes = only_b(a, b)
     if not pairing.one_up and one_up(a, b) is None:
-        notes.append(f"if the server is Foundry Local or Ollama, {starts_text(pairing)}")
+        notes.append(f"if the server is Foundry Local or Ollama, {starts_text(sides)}")
     notes += repeats_notes(gates, [load.label for load in a.loads], confidence=confidence)
     first = [
         f"{name}: {line}" if not number else line
@@ -101,7 +109,7 @@ def compare_plan_document(
             Table((), facts, "ll"),
             Table((), trace_facts(a), "ll"),
             Table(headers, rows, "rlllll"),
-            Text([time, starts_text(pairing)] if pairing.one_up else [time]),
+            Text([time, starts_text(sides)] if pairing.one_up else [time]),
             Text(data_set_lines(a)),
             Notes(notes),
             *closing_blocks(a, first, verbose=verbose, warnings=warnings),
@@ -125,15 +133,21 @@ def _side_text(scenario: Scenario) -> str:
     if scenario.simulated:
         return f"the simulated server {scenario.target.profile}"
     (model,) = scenario.target.model or ("",)
-    return f"{shown_url(scenario.url or '')}, {f'model {model}' if model else 'the model that the server lists'}"
+    return f"{target_text(scenario)}, {f'model {model}' if model else 'the model that the server lists'}"
 
 
-def starts_text(pairing: Pairing) -> str:
+def starts_text(sides: Sequence[Scenario]) -> str:
     """That only one side is up at a time, and what this adds to the time."""
+    started = sum(side.target.server_cmd is not None for side in sides)
+    what = "a side's server is started" if started else "a side's model is loaded"
+    times = f"The {counted(started or 2, 'start')} of each repeat"
+    limits = [side.target.ready_timeout for side in sides if side.target.server_cmd is not None]
+    longest = max((limit for limit in limits if limit is not None), default=None)
+    within = "" if longest is None or None in limits else f", at most {format_duration(longest)} each,"
     return (
-        "only one side is up at a time: in each repeat a side is started, gets its first requests, which are not "
-        f"measured, and has all its levels; then the other. The 2 starts of a repeat, {2 * pairing.most + 1} in all at "
-        "most, come on top: how long they take is known before the first level, and counts towards the budget"
+        f"only one side is up at a time: in each repeat {what}, gets first requests that are not measured, and has all "
+        f"levels; then it is the other side's turn. {times}{within} come on top, and count towards --budget: how long "
+        "they take is known before the first level"
     )
 
 

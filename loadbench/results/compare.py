@@ -76,7 +76,8 @@ class ComparedSide(msgspec.Struct, frozen=True, kw_only=True):
     """One of the two sides: what was measured, in which runs, and on what device, if that is known. `targets` are
     several servers that shared the load. `sessions` is the number of sessions that the runs are from: runs of one side
     that followed each other on one machine within half an hour are one. `starts_s` are the seconds that each start of
-    its server, or each loading of its model, took before the levels of a run, where only one side was up at a time."""
+    its server, or each loading of its model, took before the levels of a run, where only one side was up at a time.
+    `command` is the one by which loadbench started its server, without secrets."""
 
     name: str
     target: str
@@ -91,6 +92,7 @@ class ComparedSide(msgspec.Struct, frozen=True, kw_only=True):
     memory: Memory | None = None
     cold_start: ColdStart | None = None
     objectives: MetObjectives | None = None
+    command: str = ""
 
 
 class ComparedFigure(msgspec.Struct, frozen=True, kw_only=True):

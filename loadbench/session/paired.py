@@ -25,10 +25,12 @@ from loadbench.analyze.compare.first_responses import length_caveats
 from loadbench.core import event_loop
 from loadbench.core.alongside import run_alongside
 from loadbench.core.errors import BadInput, ExitCode, LoadbenchError
+from loadbench.core.units import NS_PER_S
 from loadbench.engine.paired import Paired, PairedSide
 from loadbench.live.time_left import PlannedLevel, RunTime
 from loadbench.plan.conditions import conditions
 from loadbench.plan.pairs import SIDES, at_repeat, blocks, check_budget, one_address, one_up
+from loadbench.plan.server_url import PORT, shown_url
 from loadbench.plan.settings import USUAL_REPEATS
 from loadbench.report.compare_chart import compare_chart
 from loadbench.report.formats import render_comparison
@@ -102,10 +104,16 @@ def check_paired(sides: tuple[Scenario, Scenario], pairing: Pairing, environment
         if unused.key == "target.adapter" and (a.simulated or b.simulated):
             raise BadInput(f"{unused.origin.place}: {unused.reason}", hint="leave it out")
     check_budget(a, pairing)
-    if a.compare.keep_up and a.target.url != b.target.url:
+    started = [side for side in sides if side.target.server_cmd is not None]
+    if a.compare.keep_up and not started and a.target.url != b.target.url:
         raise BadInput(
             f"{a.place('compare.keep_up')}: has no effect: each side has a server of its own, which is up already",
             hint="leave it out",
+        )
+    if a.compare.keep_up and len(started) == 2 and a.url is not None and PORT not in a.url and a.url == b.url:
+        raise BadInput(
+            f"{a.place('compare.keep_up')}: both servers would listen at {shown_url(a.url)}",
+            hint=f"leave it out, or write {PORT} in the URL and in both commands",
         )
     if a.telemetry.server_pid is not None and a.target.url != b.target.url:
         raise BadInput(
@@ -147,8 +155,13 @@ async def _measure(
 ) -> PairedRuns:
     repeats = len(earlier[0])
     async with AsyncExitStack() as stack:
-        sessions = []
-        for name, scenario in zip(SIDES, sides, strict=True):
+        # Where only one side is up at a time, the one that is measured first is opened first, and goes down again: the
+        # other one is then up, and is prepared first.
+        takes_turns = one_up(*sides) is True
+        first = next(blocks(repeats, 1, seed=sides[0].work.seed)).side if takes_turns else 0
+        opened: dict[int, Session] = {}
+        for which in (first, 1 - first):
+            name = SIDES[which]
 
             def say(text: str, side: str = name.upper()) -> None:
                 progress.say(f"{side}: {text}")
@@ -157,13 +170,16 @@ async def _measure(
                 progress.doing(f"{side}: {text}")
 
             try:
-                opened = open_session(scenario, environment, say=say, doing=doing)
-                sessions.append(await stack.enter_async_context(opened))
+                opening = open_session(sides[which], environment, say=say, doing=doing)
+                opened[which] = await stack.enter_async_context(opening)
             except LoadbenchError as error:
                 error.message = f"{name.upper()}: {error.message}"
                 error.hint = error.hint.replace("--model", f"--{name}-model")
                 raise
-        a, b = sessions
+            server = opened[which].server
+            if takes_turns and which == first and server is not None:
+                await server.stop()
+        a, b = opened[0], opened[1]
         folder = None if resume is None else RunFolder(resume)
         if resume is not None:
             set_aside(resume, repeats)
@@ -171,7 +187,12 @@ async def _measure(
                 # What was left out of the requests until now still is, whatever the server accepts now.
                 adapt(session.prepared, of_side[-1].adapted if of_side else ())
             progress.say(f"resumed after {counted(repeats, 'whole repeat')}")
-        switch = await _switch_of((a, b))
+        switch: SideSwitch | None = None
+        if a.server is not None or b.server is not None:
+            switch = ServerSwitch((a, b), up=1 - first) if takes_turns else None
+        elif one_up(a.scenario, b.scenario) is not False:
+            loader = await model_loader(a.prepared)
+            switch = None if loader is None else ModelSwitch(loader, (a, b))
         pairing = replace(pairing, one_up=switch is not None)
         loads, seed = sides[0].loads, sides[0].work.seed
         planned = [
@@ -237,13 +258,30 @@ async def _measure(
     return runs
 
 
-async def _switch_of(sessions: tuple[Session, Session]) -> SideSwitch | None:
-    """What has only one side up at a time; `None` where both are up all the time."""
-    a, b = sessions
-    if one_up(a.scenario, b.scenario) is False:
-        return None
-    loader = await model_loader(a.prepared)
-    return None if loader is None else ModelSwitch(loader, sessions)
+class ServerSwitch:
+    """`loadbench.engine.paired.SideSwitch`: loadbench starts the server of a side, or of both. One that it does not
+    start is up all the time. The side `up` was started and has not been used."""
+
+    def __init__(self, sessions: tuple[Session, Session], *, up: int) -> None:
+        self._sessions = sessions
+        self._fresh: int | None = up
+
+    async def bring_up(self, side: int) -> int:
+        """Stop the other side's server, and start this side's again."""
+        session, other = self._sessions[side], self._sessions[1 - side]
+        began_ns, server = session.clock.now_ns(), session.server
+        fresh, self._fresh = self._fresh == side, None
+        if fresh:
+            return 0 if server is None else round((server.record.ready_s or 0.0) * NS_PER_S)
+        if other.server is not None:
+            await other.server.stop()
+        if server is not None:
+            await server.stop()
+            ready_s = (await server.start()).ready_s or 0.0
+            session.prepared.say(f"the server was ready after {ready_s:.2f} s")
+            # Its readings are those of the new process from here on.
+            await session.telemetry.caught_up(session.clock.now_ns())
+        return session.clock.now_ns() - began_ns
 
 
 class ModelSwitch:
@@ -380,6 +418,14 @@ class _SideWriter(RunWriter):
             message = f"{self.where}: {load.label} was aborted ({recording.aborted})"
             advice = "this load and those after it are not compared; change --abort-on or the loads"
             self.caveats.append(Reason("aborted", message, advice))
+
+    def model_prepared(self, subject: ModelUnderTest) -> None:
+        """Keep what the first responses showed, and which process the telemetry is of by now."""
+        super().model_prepared(subject)
+        server, about = self._session.server, self.run.environment.get("telemetry")
+        if server is not None and isinstance(about, dict) and isinstance(process := about.get("process"), dict):
+            of_start = {**about, "process": {**process, "pid": server.pid}}
+            self.run = structs.replace(self.run, environment={**self.run.environment, "telemetry": of_start})
 
     def level_begins(self, level: RunningLevel, model: str, number: int) -> None:  # noqa: ARG002 - in its own run
         """Show the level in the progress line."""

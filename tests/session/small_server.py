@@ -13,6 +13,7 @@ import sys
 import threading
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 
 def main() -> None:
@@ -29,7 +30,16 @@ def main() -> None:
     parser.add_argument("--shows", default="", help="print this variable")
     parser.add_argument("--fork", choices=("stubborn", "detached", "background"), help="leave another process")
     parser.add_argument("--stubborn", action="store_true", help="ignore SIGTERM")
+    parser.add_argument("--alone", metavar="FILE", help="end with 9 while another one with this file is up")
+    parser.add_argument("--from-start", nargs=2, metavar=("FILE", "N"), help="end as told only from the Nth start on")
     options = parser.parse_args()
+    if options.alone:
+        be_alone(options.alone)
+    if options.from_start:
+        with Path(options.from_start[0]).open("ab+") as starts:
+            starts.write(b".")
+            if starts.tell() < int(options.from_start[1]):
+                options.ends = options.after = options.never = None
     if options.prints:
         sys.stdout.buffer.write(options.prints.encode("latin-1", "replace").decode("unicode_escape").encode("latin-1"))
         sys.stdout.buffer.write(b"\n")
@@ -52,6 +62,17 @@ def main() -> None:
     if options.never:
         time.sleep(3600)
     serve(options)
+
+
+def be_alone(path: str) -> None:
+    """Hold a lock for as long as this process lives."""
+    import fcntl  # noqa: PLC0415 - where it is asked for
+
+    lock = os.open(path, os.O_CREAT | os.O_RDWR)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os._exit(9)
 
 
 def leave(how: str) -> None:

@@ -380,11 +380,18 @@ def _side(runs: Sequence[Run], name: str, in_sessions: int) -> ComparedSide:
         device=device(runs),
         simulated=any(run.simulated for run in runs),
         insecure=any(run.scenario.get("target", {}).get("insecure") for run in runs),
-        starts_s=[status.load_s for run in runs if run.one_up for status in run.models if status.load_s is not None],
+        starts_s=[start for run in runs if run.one_up for start in _start_s(run)],
+        command=next((run.server_start.command for run in runs if run.server_start is not None), ""),
         memory=memory(runs),
         cold_start=cold_start(runs),
         objectives=met_objectives(runs),
     )
+
+
+def _start_s(run: Run) -> list[float]:
+    """How long it took until the server was ready, or the model loaded; nothing where it is not known."""
+    starts = [status.load_s for status in run.models] if run.server_start is None else [run.server_start.ready_s]
+    return [start for start in starts if start is not None]
 
 
 def _drift_caveats(
