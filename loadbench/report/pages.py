@@ -234,7 +234,7 @@ def _searched_sides_page(folder: Path) -> Document:
         for side in (comparison.a, comparison.b)
         if side.plan is not None
     ]
-    if comparison.ratio is not None:
+    if comparison.ratio is not None and comparison.confidence is not None:
         ends = range_text(*(None if end is None else float(f"{end:.3g}") for end in comparison.interval))
         tiles.append(("B/A", f"{comparison.ratio:.3g}x", ends))
     options: list[tuple[str, Sequence[Block]]] = []
@@ -267,7 +267,7 @@ def comparison_page(comparison: Comparison, a: Sequence[Run], b: Sequence[Run]) 
     head = f"loadbench compare · {counted(len(a), 'run')} of A, {len(b)} of B"
     head += f" · {when(a[0].started_at)}" if a and a[0].started_at else ""
     outcome = document.title.partition(": ")[2]
-    _, gates, who, *rest = document.blocks
+    _, gates, who, at_a_glance, needs, *rest = document.blocks
     tiles = []
     if outcome:
         tiles.append(("gates", outcome, counted(len(comparison.gates), "rule")))
@@ -287,7 +287,14 @@ def comparison_page(comparison: Comparison, a: Sequence[Run], b: Sequence[Run]) 
         blocks.insert(2, Text(["A side is the simulated server of loadbench, not a real one."]))
     if isinstance(gates, Table) and gates.rows:
         blocks += [Heading("Gates"), gates]
-    blocks += [Heading("Both sides"), *comparison_charts(comparison), Heading("Every figure"), *rest]
+    blocks += [
+        Heading("Both sides"),
+        at_a_glance,
+        needs,
+        *comparison_charts(comparison),
+        Heading("Every figure"),
+        *rest,
+    ]
     if a and b:
         blocks += [Heading("What was requested"), _both(requested(a[0]), requested(b[0]))]
         runs = [

@@ -47,8 +47,9 @@ class SearchedSide(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class CapacityComparison(msgspec.Struct, frozen=True, kw_only=True):
-    """Two sides searched one after the other. `ratio` is b over a of the best estimates, and `interval` contains the
-    true one where both ranges contain theirs, which holds with at least `confidence`; an end not known is null.
+    """Two sides searched one after the other. `ratio` is b over a of the best estimates of two answers, and `interval`
+    contains the true one where both ranges contain theirs, which holds with at least `confidence`; an end that is not
+    known is null.
 
     `decision` speaks of b: "more" or "fewer" where the interval excludes 1. `unit` is what is counted.
     """

@@ -8,8 +8,11 @@ from typing import TYPE_CHECKING
 import pytest
 
 from loadbench.results.compare_capacity import read_capacity_comparison
-from tests.cli.running import loadbench
+from tests.cli.running import interrupted, loadbench, started
 from tests.cli.typed import typed
+from tests.core.test_guard import linux_only, until, with_mark
+from tests.pitfalls.test_c_transport import free_port
+from tests.session.test_server_command import command
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -107,3 +110,51 @@ def test_a_comparison_is_continued_by_its_folder(tmp_path):
         whole = before[side]["capacity"]["status"] in {"found", "at_least"}
         assert (f"{side.upper()}: was searched before" in again.stderr) == whole
         assert len(after[side]["capacity"]["probes"]) >= len(before[side]["capacity"]["probes"])
+
+
+@pytest.mark.slow
+@linux_only
+def test_only_one_sides_server_is_up_at_a_time(tmp_path):
+    """Both commands listen at one port, which is free again before the second begins; nothing is left."""
+    a, b = f"mark-a-{tmp_path.name}", f"mark-b-{tmp_path.name}"
+    url = f"--url=http://127.0.0.1:{free_port()}/v1"
+    commands = (f"--a-cmd={command(a)}", f"--b-cmd={command(b)}")
+    done = loadbench("compare", *commands, url, *SEARCH[:4], "--warm-up=0s", "--budget=8s", "--json", cwd=tmp_path)
+    assert "Traceback" not in done.stderr
+    result = json.loads(done.stdout)
+    assert [result[side]["capacity"]["model"] for side in "ab"] == ["small", "small"]
+    for side in "ab":
+        assert (kept(tmp_path) / side / "server.log").is_file()
+        run = json.loads((kept(tmp_path) / side / "run.json").read_text(encoding="utf-8"))
+        assert f"mark-{side}-" in run["server_start"]["command"]
+    until(lambda: not with_mark(a) and not with_mark(b))
+
+
+@pytest.mark.slow
+def test_a_server_that_cannot_be_reached_is_named_and_the_other_kept(tmp_path):
+    """B is not there: A's answer is kept and shown, and the exit code is that of a server that is gone."""
+    nowhere = f"url=http://127.0.0.1:{free_port()}/v1"
+    done = loadbench("compare", SIDES[1], nowhere, *SEARCH, "--budget=8s", "--json", cwd=tmp_path)
+    assert done.returncode == 6, done.stderr
+    result = json.loads(done.stdout)
+    assert result["a"]["capacity"] is not None
+    assert result["b"]["problem"].startswith("B: ")
+    assert result["complete"] is False
+    report = typed("report", str(kept(tmp_path)), "--format", "junit", cwd=tmp_path)
+    assert report.stdout.count("<error ") >= 1
+
+
+@pytest.mark.slow
+def test_an_interruption_keeps_what_there_is_and_searches_no_other(tmp_path):
+    """Ctrl-C in A's search."""
+    search = [one for one in SEARCH if not one.startswith("--at-most")]
+    process = started("compare", *SIDES, *search, "--budget=10m", "--at-most=200", "--require=proven", cwd=tmp_path)
+    interrupted(process)
+    assert process.returncode == 130
+    folder = kept(tmp_path)
+    comparison = read_capacity_comparison(folder)
+    assert comparison.a.capacity is not None
+    assert comparison.b.capacity is None
+    assert "how many users B can serve is not known: it was not searched" in comparison.conclusion
+    again = typed("compare", "--capacity", "--resume", str(folder), cwd=tmp_path)
+    assert (again.returncode, "side B was not begun" in again.stderr) == (2, True), again.stderr

@@ -78,7 +78,8 @@ def compare_searches(a: SearchedSide, b: SearchedSide, *, currency: str | None, 
         None if high_b is None or not low_a else high_b / low_a,
     )
     amounts = [
-        None if search is None or search.answer is None else search.answer.amount for search in (a.capacity, b.capacity)
+        None if not side.plan or side.capacity is None or side.capacity.answer is None else side.capacity.answer.amount
+        for side in (a, b)
     ]
     ratio = amounts[1] / amounts[0] if amounts[0] and amounts[1] else None
     decision: Literal["more", "fewer", "~"] = "~"
@@ -119,7 +120,11 @@ def _sentence(comparison: CapacityComparison) -> str:
         if side.plan == 0:
             parts.append(f"no load meets the objectives on {side.name.upper()}")
         elif side.plan is None:
-            why = side.problem or ("its search gave no answer" if side.capacity is not None else "it was not searched")
+            why = side.problem or "it was not searched"
+            if not side.problem and side.capacity is not None:
+                answer = side.capacity.answer
+                estimate = "" if answer is None else f", only an estimate of {answer.amount:g}"
+                why = f"its search gave no answer{estimate}"
             parts.append(f"how many {unit} {side.name.upper()} can serve is not known: {why}")
     low, high = comparison.interval
     if comparison.confidence is not None and all(side.plan for side in sides):
