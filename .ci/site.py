@@ -2,7 +2,7 @@
 
 A Markdown file in the root becomes a page in project/, a saved run the page of charts that `loadbench report` makes of
 it, in runs/, and any other file a copy in files/. The README is the start page. A folder has no page: a link to it
-becomes its text.
+becomes its text. The search works on the disk too, with a script of ours.
 """
 
 from __future__ import annotations
@@ -28,6 +28,8 @@ RUN_FILES = ("run.json", "compare.json", "capacities.json", "grid.json")
 LINK = re.compile(
     r"^```.*?^```|\[([^\]\n]*(?:\n[^\]\n]+)?)\]\((?![a-z]+:|#)([^)#\s]+)(#[^)\s]*)?\)", re.MULTILINE | re.DOTALL
 )
+# What the theme adds for a search on the disk.
+FOREIGN = re.compile(r'<script src="https://unpkg\.com/[^"]*"></script>')
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
@@ -35,6 +37,17 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     for path in sorted(set(ROOT.glob("*.md")) - {ROOT / "README.md"}):
         files.append(File.generated(config, f"project/{path.name}", abs_src_path=str(path)))
     return files
+
+
+def on_post_page(output: str, page: Page, **_: object) -> str:
+    """The script that a search on the disk needs is ours: nothing comes from other hosts."""
+    place = posixpath.relpath("search-from-disk.js", posixpath.dirname(page.file.dest_uri) or ".")
+    return FOREIGN.sub(f'<script src="{place}"></script>', output)
+
+
+def on_post_template(output: str, **_: object) -> str:
+    """The page of what is not there, which only a server shows, has none."""
+    return FOREIGN.sub("", output)
 
 
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
