@@ -248,7 +248,10 @@ class RunTime:
             since_ns, done = now_ns - self._first_done[0], level.done - self._first_done[1]
             if done >= max(_FEW, running.load.users if isinstance(running.load, Closed) else 0):
                 return round(max(now_ns, level.phases.opens_ns) + since_ns * left / done)
-        return max(level.begin_ns + self._length_ns(running) + duration.cool_down_ns, now_ns)
+        length_ns = self._length_ns(running)
+        if duration.most_ns is not None:  # its share of the time for all levels, which it is given as it begins
+            length_ns = min(length_ns, duration.most_ns)
+        return max(level.begin_ns + length_ns + duration.cool_down_ns, now_ns)
 
     def _coming(self) -> list[list[PlannedLevel]]:
         """The levels to come, at least and at most: a sweep that finds its levels itself needs fewer or more."""
