@@ -139,6 +139,10 @@ def check_command(scenario: Scenario, environment: Mapping[str, str]) -> None:
     if url is not None and not is_local(url):
         hint = "leave out the command to measure that server, or give a URL of this machine, as http://127.0.0.1:8080"
         raise BadInput(f"{scenario.place('target.url')}: {place} starts a server here, not on another host", hint=hint)
+    ready_url = scenario.target.ready_url
+    if ready_url is not None and not is_local(ready_url):
+        ready_place, hint = scenario.place("target.ready_url"), "give a URL of the server that is started"
+        raise BadInput(f"{ready_place}: {shown_url(ready_url)} is not on this machine", hint=hint)
     if (url is None or f":{PORT}" in url) and not chooses_port(command, variables):
         hint = f"write {PORT} in it where the port belongs, as in --port {PORT}; or give the URL with --url"
         raise BadInput(f"{place}: it does not say at which port its server listens", hint=hint)

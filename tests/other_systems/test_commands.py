@@ -16,6 +16,7 @@ import time
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
+from uuid import uuid4
 
 import jsonschema
 import pytest
@@ -26,6 +27,7 @@ from loadbench.report.formats import schema_text
 from tests.cli.judge import judging
 from tests.cli.running import COMMAND, LIMIT_S, environment
 from tests.cli.test_score import rate
+from tests.core.test_guard import until, with_mark
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -35,6 +37,7 @@ pytestmark = [
     pytest.mark.slow,
 ]
 HERE = Path(__file__).parent
+SMALL = HERE.parent / "session" / "small_server.py"
 # A number of requests: in a second of a busy machine none may become due.
 SHORT = ("--requests=6", "--warm-up=200ms", "--max-tokens=8")
 # A measurement of a second on a busy machine may be invalid, or prove too little.
@@ -401,3 +404,22 @@ def test_run_that_is_going_on_is_not_continued(there):
         process.communicate()
     assert second.returncode == 2, (out, err)
     assert b"another loadbench is" in err
+
+
+def test_a_server_is_started_and_ended(there):
+    """Its log is in the run folder, and neither the end of a run, nor Ctrl-C or Ctrl-Break, nor a kill leaves it."""
+    mark = f"mark-{uuid4().hex}"
+    command = f"--server-cmd={sys.executable} {SMALL} --mark {mark} --prints hello --port {{port}}"
+    folder, run = there.measured("sweep", command, "--users=1,2", *SHORT)
+    check_run(folder, run, levels=2)
+    assert (folder / "server.log").read_text(encoding="utf-8").startswith("hello")
+    assert run["server_start"]["ready_s"] > 0
+    assert with_mark(mark) == []
+    for end in (CTRL_BREAK[there.system], signal.SIGKILL):
+        with there.started("sweep", command, "--users=1", "--duration=300s", "--no-live") as process:
+            assert process.stderr is not None
+            until(lambda lines=process.stderr: b"begins" in lines.readline())
+            assert len(with_mark(mark)) > 1
+            process.send_signal(end)
+            process.communicate(None, LIMIT_S)
+        until(lambda: with_mark(mark) == [])

@@ -18,6 +18,7 @@ import anyio
 import pytest
 
 from loadbench.core.errors import BadInput, TargetEnded
+from loadbench.plan.pairs import sides
 from loadbench.plan.sources import resolve
 from loadbench.session.consent import confirm_command
 from loadbench.session.setup import check
@@ -146,6 +147,22 @@ def test_a_crash_in_a_level_is_named_and_the_level_is_kept(tmp_path, mark, end, 
     assert run["server_start"]["ended"] == f"the server ended {words}"
     assert f"the server ended {words}" in result.stdout
     assert "Traceback" not in result.stderr
+
+
+@linux_only
+def test_a_run_goes_on_after_a_crash(tmp_path, mark):
+    """With the command of its record; the level of the crash is measured again, and the new output is kept as well."""
+    options = ("--users=1,2", "--requests=20", "--warm-up=0s", "--drain=2s", "--max-tokens=3", "--telemetry=off")
+    crashing = command(mark, "--after", "40", "exit:3")
+    assert typed("sweep", f"--server-cmd={crashing}", *options, cwd=tmp_path).returncode == 6
+    (folder,) = (tmp_path / "results").iterdir()
+    result = typed("sweep", f"--resume={folder}", cwd=tmp_path)
+    assert result.returncode in {0, 4, 5}, result.stderr
+    run = run_in(tmp_path)
+    assert [level["outcomes"] for level in run["levels"]] == [{"ok": 20}, {"ok": 20}]
+    assert run["server_start"]["ended"] == ""
+    assert [status["status"] for status in run["models"]] == ["ok"]
+    assert sorted(path.name for path in folder.glob("*.log")) == ["server-2.log", "server.log"]
 
 
 @linux_only
@@ -342,6 +359,7 @@ async def _started_and_ended(one: StartedServer) -> Any:
         (["--server-cmd=python3 serve.py --port {port} --json {"], "found {"),
         (["--server-cmd=python3 serve.py", "--url=http://192.0.2.1:8080"], "not on another host"),
         (["--url=http://127.0.0.1:{port}/v1"], "is for a server that loadbench starts"),
+        (["--server-cmd=python3 a.py {port}", "--ready-url=http://192.0.2.1/health"], "not on this machine"),
         (["--server-env=A=1"], "loadbench starts no server"),
         (["--server-cmd=python3 a.py {port}", "--server-env=A"], "want a variable and its value"),
         (["--server-cmd=python3 a.py {port}", "--server-env=A=1", "--server-env=A=2"], "A is given twice"),
@@ -421,6 +439,38 @@ def test_no_file_can_confirm(tmp_path):
     (tmp_path / "s.toml").write_text('[target]\nserver_cmd = "a {port}"\nyes_run = true\n')
     with pytest.raises(BadInput, match="only you can confirm this"):
         resolve(flags={}, environment={}, file=tmp_path / "s.toml")
+
+
+# Whose server it is.
+
+
+def test_a_command_with_a_port_of_its_own_replaces_the_server_of_a_weaker_source():
+    """The address, and the key that is for it; a command that needs the address takes it."""
+    variables = {"LOADBENCH_URL": "http://127.0.0.1:9/v1", "LOADBENCH_API_KEY_ENV": "WALK_KEY", "WALK_KEY": "abcdefgh"}
+    scenario = resolve(flags={"server_cmd": "python3 serve.py {port}"}, environment=variables)
+    assert scenario.url is None
+    assert scenario.target.api_key_env == "LOADBENCH_API_KEY"
+    assert {value.reason for value in scenario.unused} == {"overridden by --server-cmd"}
+    scenario = resolve(flags={"server_cmd": "python3 serve.py"}, environment=variables)
+    assert scenario.url == "http://127.0.0.1:9/v1"
+
+
+def test_each_side_of_a_comparison_has_its_command():
+    """By --a-cmd and --b-cmd, by the settings of a side, or the same for both with --same."""
+    a, b = "serve --threads 1 {port}", "serve --threads 2 {port}"
+    for given, texts in (
+        ({"a_cmd": a, "b_cmd": b}, {}),
+        ({"server_cmd": a, "b_cmd": b}, {}),
+        ({}, {"a": f"server_cmd={a}", "b": f"server_cmd={b}"}),
+    ):
+        of_a, of_b = sides(resolve(flags=given, environment={}, command="compare"), **texts)
+        assert of_a.target.server_cmd == tuple(a.split())
+        assert of_b.target.server_cmd == tuple(b.split())
+        assert not of_a.simulated
+    with pytest.raises(BadInput, match="both sides are the same"):
+        sides(resolve(flags={"server_cmd": a}, environment={}, command="compare"))
+    with pytest.raises(BadInput, match="names a command already"):
+        sides(resolve(flags={"a_cmd": a, "b_cmd": b}, environment={}, command="compare"), a=f"server_cmd={a}")
 
 
 # How it ended, in words.
