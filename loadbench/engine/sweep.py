@@ -165,8 +165,9 @@ class Sweep:
                         await self._test(model, contacts)
                     tested += 1
                 except TargetEnded as error:
-                    # What it was measured with is kept, and nothing else can be measured.
-                    self._observer.model_failed(model, str(error))
+                    # What was measured is kept, and nothing else can be.
+                    for rest in self._models[self._models.index(model) :]:
+                        self._observer.model_failed(rest, str(error))
                     if tested or self._number:
                         return
                     raise

@@ -313,7 +313,6 @@ async def search_models(
                         searches.writers.remove(writer)
                         raise
                     searches.failed[model], searches.is_gone = str(error), True
-                    progress.say(str(error))
                 writer.conclude()
 
         async def search_all() -> None:

@@ -217,9 +217,12 @@ class RunWriter:
         return [level for level in self.run.levels if level.model == model]
 
     def model_failed(self, model: str, reason: str) -> None:
-        """Record that a model cannot be tested. If it is the only one, the error of the run says so."""
+        """Record that a model cannot be tested. If it is the only one, the error of the run says so,
+        unless it has levels, whose report comes then."""
         if len(self._session.prepared.models) > 1:
             self._progress.say(f"{model}: cannot be tested: {reason}")
+        elif self.run.levels:
+            self._progress.say(reason)
         self._progress.model_failed(model)
         # A run that was resumed may know it already.
         models = [status for status in self.run.models if status.model != model]

@@ -70,6 +70,7 @@ def refusal(*arguments: str, cwd: Path) -> str:
 # The whole way.
 
 
+@pytest.mark.slow
 @linux_only
 def test_a_started_server_is_measured_and_ended(tmp_path, mark):
     """Its log is in the run folder, the run says how it started, and no process is left."""
@@ -90,6 +91,7 @@ def test_a_started_server_is_measured_and_ended(tmp_path, mark):
     assert "started by loadbench: ready" in result.stdout
 
 
+@pytest.mark.slow
 @linux_only
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_nothing_is_left_after_a_signal(tmp_path, mark, number):
@@ -105,6 +107,7 @@ def test_nothing_is_left_after_a_signal(tmp_path, mark, number):
     assert run_in(tmp_path)["complete"] is False
 
 
+@pytest.mark.slow
 @linux_only
 @pytest.mark.parametrize("fork", [(), ("--fork=detached",)])
 def test_nothing_is_left_after_loadbench_is_killed(tmp_path, mark, fork):
@@ -119,6 +122,7 @@ def test_nothing_is_left_after_loadbench_is_killed(tmp_path, mark, fork):
     until(lambda: not with_mark(mark))
 
 
+@pytest.mark.slow
 @linux_only
 def test_nothing_is_left_after_an_interruption_of_the_start(tmp_path, mark):
     """Ctrl-C while the server is waited for."""
@@ -130,6 +134,7 @@ def test_nothing_is_left_after_an_interruption_of_the_start(tmp_path, mark):
     assert with_mark(mark) == []
 
 
+@pytest.mark.slow
 @linux_only
 @pytest.mark.parametrize(("end", "words"), [("exit:3", "with exit code 3"), ("signal:SIGSEGV", "by SIGSEGV")])
 def test_a_crash_in_a_level_is_named_and_the_level_is_kept(tmp_path, mark, end, words):
@@ -165,6 +170,7 @@ def test_a_run_goes_on_after_a_crash(tmp_path, mark):
     assert sorted(path.name for path in folder.glob("*.log")) == ["server-2.log", "server.log"]
 
 
+@pytest.mark.slow
 @linux_only
 def test_a_search_keeps_what_it_had_when_the_server_crashes(tmp_path, mark):
     """It says what it knows, and exits as where the target is gone."""
@@ -495,6 +501,7 @@ def test_the_end_of_a_server_in_words(end, words):
 # Ctrl-C with the whole command line is above; here the words around it.
 
 
+@pytest.mark.slow
 @linux_only
 def test_an_interrupted_sweep_still_has_its_report(tmp_path, mark):
     """As with any other server."""

@@ -212,7 +212,7 @@ def _stopped(recording: LevelRecording) -> Iterator[Reason]:
             + (f": {words}" if words else "")
             + (f", and {others} others" if others else "")
         )
-    if texts:
+    if texts and not recording.server_ended:
         yield Reason(
             "server_stopped",
             some(texts, most=3, separator="; "),
