@@ -71,8 +71,7 @@ def _of_search(setting: Setting) -> bool:
     cls=ScenarioCommand,
     examples=(
         "loadbench compare http://127.0.0.1:8080/v1 http://127.0.0.1:8081/v1 --users 1,4",
-        "loadbench compare --url http://127.0.0.1:8080/v1 --a-model small --b-model large --budget 20m",
-        "loadbench compare --a-cmd 'llama-server -m m -ngl 0 --port {port}' --b-cmd './gpu.sh {port}' --users 1,4",
+        "loadbench compare --a-cmd './cpu.sh {port}' --b-cmd './gpu.sh {port}' --users 1,4 --budget 20m",
         "loadbench compare results/*-before results/*-after --fail-on 'ttft_p95>5%'",
         "loadbench compare http://127.0.0.1:8080/v1 http://127.0.0.1:8081/v1 --capacity --slo 'ttft_p95<1s'",
     ),

@@ -58,6 +58,9 @@ def folder(server, tmp_path_factory):
         done = typed("sweep", "--url", server, "--model", "small", *short, "--name", name, cwd=cwd)
         assert done.returncode in {0, 4, 5}, done.stderr
     typed("scenarios", "copy", "--all", cwd=cwd)
+    for name in ("cpu.sh", "gpu.sh"):
+        (cwd / name).write_text("#!/bin/sh\n", encoding="utf-8")
+        (cwd / name).chmod(0o700)
     stub = ("score", "stub", "--url", server, "--model", "small", "--prompt", "Say hello.", "--to", "scores.json")
     assert typed(*stub, cwd=cwd).returncode == 0
     text = (cwd / "scores.json").read_text(encoding="utf-8")
