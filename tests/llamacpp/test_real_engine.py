@@ -6,6 +6,7 @@ asserted of them are ratios within one run, far from where they lie. Counts are 
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 import urllib.request
@@ -19,6 +20,11 @@ import pytest
 from loadbench.client.fast_transport import FastTransport
 from loadbench.client.transport import HttpRequest
 from loadbench.plan.prompts import calibration_texts
+from loadbench.plan.scenario import Scenario
+from loadbench.plan.settings import TargetSettings
+from loadbench.targets import machine
+from loadbench.targets.checks import run_checks
+from loadbench.telemetry.devices import Device
 from tests.cli.running import loadbench
 
 if TYPE_CHECKING:
@@ -39,7 +45,7 @@ SMALL = ("--users=1", "--requests=3", "--warm-up=0s", "--telemetry=off", f"--max
 # What a shared machine may do to the client: these say that it was the limit, which is true, and no fault.
 CLIENT_LIMITS = {"late_start", "late_reads", "loop_lag", "late_first_tokens"}
 # Checks of the machine that runs the test, which may be busy.
-OF_MACHINE = {"gpu", "cpu", "governor", "power"}
+OF_MACHINE = {"gpu", "acceleration", "cpu", "governor", "power", "power saving"}
 
 
 # The server, asked directly.
@@ -400,4 +406,17 @@ def test_doctor_finds_all_well(llamacpp: Callable[..., str], tmp_path: Path) -> 
     assert {check["status"] for name, check in checks.items() if name not in OF_MACHINE} == {"ok"}
     assert checks["endpoint"]["message"] == f"{url}/v1, server llama.cpp"
     assert checks["models"]["message"] == "1 listed: tiny"
-    assert checks["probe tiny"]["message"].startswith("16 tokens")
+    assert checks["response tiny"]["message"].startswith("16 tokens")
+
+
+def test_doctor_says_that_a_build_for_the_cpu_does_not_use_a_gpu(llamacpp: Callable[..., str], monkeypatch) -> None:
+    """By the libraries that its process has loaded; with a GPU in the machine, which few of those that test have."""
+    url = llamacpp(parallel=SLOTS)
+    monkeypatch.setattr(machine, "present_devices", lambda _: [Device("GPU", "NVIDIA", "NVIDIA RTX 4090")])
+    scenario = Scenario(target=TargetSettings(url=(f"{url}/v1",)))
+    report = asyncio.run(run_checks(scenario, {}, url=f"{url}/v1"))
+    (check,) = (check for check in report.checks if check.name == "acceleration")
+    server = re.fullmatch(r"a GPU is here \(NVIDIA RTX 4090\), but (.+) has loaded no library for it.*", check.message)
+    assert server is not None
+    assert server[1].startswith("llama.cpp ")
+    assert "--n-gpu-layers" in check.advice
