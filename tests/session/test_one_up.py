@@ -118,6 +118,10 @@ def test_server_that_crashes_in_a_turn_is_named_and_the_rest_is_compared(tmp_pat
     assert "only the repeats before this are compared" in done.stderr
     comparison = json.loads(done.stdout)
     assert len(comparison["a"]["runs"]) == len(comparison["b"]["runs"]) >= 1
+    assert "B: the server ended with exit code 3" in comparison["ended_early"]
+    (folder,) = (tmp_path / "results").iterdir()
+    junit = loadbench("report", str(folder), "--format=junit", cwd=tmp_path).stdout
+    assert '<error message="ended early: B: the server ended with exit code 3' in junit
     crashed = runs_of(tmp_path)["b"][len(comparison["b"]["runs"])]
     assert crashed["complete"] is False
     assert "exit code 3" in crashed["server_start"]["ended"]

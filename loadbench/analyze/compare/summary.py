@@ -40,6 +40,8 @@ _OPEN_QUESTIONS = {
     "two_models": "how much text a token is on either side, and which responses are better",
     "two_variants": "which responses are better",
     "energy_sources": "the energy of parts that only one side has a meter for",
+    "overloaded": "how much larger the ratio is where a side was beyond its limit",
+    "failures": "how fast the requests that failed would have been",
 }
 
 

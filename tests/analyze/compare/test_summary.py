@@ -111,6 +111,14 @@ def test_loads_that_are_not_compared_are_named():
     assert "what happens at 16 users (INVALID)" in found.summary.sentence
 
 
+def test_a_side_beyond_its_limit_makes_the_ratio_a_lower_bound():
+    """The load was more than A can serve."""
+    beyond = Verdict("OVERLOADED", [Reason("refused", "the server refused requests", "send less")])
+    a = a_side(*([figures(8, tokens=20 * luck, verdict=beyond)] for luck in LUCK))
+    b = a_side(*([figures(8, tokens=60 * luck)] for luck in LUCK))
+    assert "how much larger the ratio is where a side was beyond its limit" in paired(a, b).summary.unknown
+
+
 def test_nothing_that_can_be_compared_is_said_as_such():
     """Every level is INVALID."""
     bad = Verdict("INVALID", [Reason("late", "the client was late", "use another")])
