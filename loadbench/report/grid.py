@@ -213,9 +213,9 @@ def grid_notes(grid: Grid) -> list[str]:
         str(number) for number, cell in enumerate(grid.cells, 1) if any(not one.counts for one in cell.figures)
     ]
     if uncounted:
-        lines.append(
-            f"cells {', '.join(uncounted)}: no level counts, so they are not compared; see each cell's own report"
-        )
+        one = len(uncounted) == 1
+        which = f"cell {uncounted[0]}" if one else f"cells {some(uncounted, most=8)}"
+        lines.append(f"{which}: no level counts, so {'it is' if one else 'they are'} not compared; see its own report")
     for number, cell in enumerate(grid.cells, 1):
         unknown = [one.unknown for one in cell.figures if one.unknown]
         if unknown:
@@ -312,7 +312,7 @@ def front_chart(grid: Grid) -> Chart | None:
         series.append(Series("other cells" if series else "cells", apart, labels=labels, hollow=hollow))
     return Chart(
         name="front",
-        title="Throughput against latency, by cell",
+        title="Cells: throughput against latency",
         series=series,
         x="output tokens/s",
         y="TTFT p95",

@@ -218,8 +218,8 @@ def _grid_page(folder: Path) -> Document:
     if grid.simulated:
         blocks.insert(1, Text(["This is the simulated server of loadbench, not a real one."]))
     chart = front_chart(grid)
-    blocks += [Heading("Throughput against latency"), chart] if chart is not None else []
-    blocks += [*depth_charts(grid), *levels_of_runs(named)]
+    blocks += [Heading("Throughput and latency")] + ([chart] if chart is not None else [])
+    blocks += [*depth_charts(grid), *(levels_of_runs(named) if len(named) <= MOST_RUNS else [])]
     options = [(name, [*summary(run), level_table(run.levels), Notes(notes(run)[1])]) for name, run in named]
     blocks += [Heading("Each cell"), Choice("Cell", options)] if options else []
     return Document(document.title, [*blocks, *words()])

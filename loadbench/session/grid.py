@@ -28,7 +28,7 @@ from loadbench.analyze.grid.cells import concluded
 from loadbench.analyze.level.rebuild import run_in
 from loadbench.core import event_loop
 from loadbench.core.alongside import run_alongside
-from loadbench.core.errors import BadInput, ExitCode, Interrupted, LoadbenchError, worst_of
+from loadbench.core.errors import BadInput, ExitCode, Interrupted, LoadbenchError, TargetUnavailable, worst_of
 from loadbench.core.units import NS_PER_S, format_duration
 from loadbench.plan.cells import cell_text, changes_work, varied_setting
 from loadbench.plan.grid import START_NS, check_grid_budget, starts_of, within
@@ -40,7 +40,7 @@ from loadbench.results.folder import RunFolder, slug
 from loadbench.results.grid import GRID_FILE, Cell, Grid, VariedName, is_grid, read_grid
 from loadbench.results.history import remember
 from loadbench.results.run import Reason, to_json
-from loadbench.session.consent import confirm_command
+from loadbench.session.consent import confirm_command, confirm_load
 from loadbench.session.resume import whole_levels
 from loadbench.session.run_writer import new_folder
 from loadbench.session.setup import check, stopping
@@ -140,13 +140,21 @@ class Servers:
 
 @dataclass(slots=True)
 class GridWriter:
-    """A grid that is measured: its folder, and the run of each cell by its place."""
+    """A grid that is measured: its folder, and the run of each cell by its place. `addresses` are those of the hosts
+    that the user has let be loaded."""
 
     grid: Grid
     folder: RunFolder
     servers: Servers
+    addresses: Mapping[str, Sequence[str]]
     runs: dict[int, Run] = field(default_factory=dict)
     stopped: bool = False
+    began_ns: int = field(default_factory=time.monotonic_ns)
+
+    @property
+    def spent_ns(self) -> int:
+        """How long this command has measured."""
+        return time.monotonic_ns() - self.began_ns
 
     def cell(self, place: int, **changes: object) -> None:
         """Change what is known of a cell, conclude, and save."""
@@ -195,6 +203,10 @@ async def _run(
 ) -> GridWriter:
     if base.target.server_cmd is not None:
         confirm_command(base, say=progress.say)
+    addresses: dict[str, tuple[str, ...]] = {}  # of every host, which the user confirms once for all cells
+    for scenario in {cell.scenario.target.url: cell.scenario for cell in cells}.values():
+        with suppress(TargetUnavailable):  # there is no such host: its cells fail
+            addresses |= await confirm_load(scenario, say=progress.say)
     started_at = datetime.now(UTC)
     folder = new_folder(base, started_at, progress.say) if resume is None else RunFolder(resume)
     before = None if resume is None else read_grid(resume)
@@ -232,6 +244,7 @@ async def _run(
         ),
         folder,
         Servers(environment, progress, folder),
+        addresses,
     )
     remember(effective)
     to_continue = {} if before is None else _take_over(writer, before, cells, progress)
@@ -241,7 +254,6 @@ async def _run(
         writer.stopped = True
         scope.cancel()
 
-    began_ns = time.monotonic_ns()
     try:
         with scope, stopping(stop):
             for place, cell in enumerate(cells):
@@ -252,19 +264,19 @@ async def _run(
                     for one, known in zip(cells[place + 1 :], writer.grid.cells[place + 1 :], strict=True)
                     if known.status != "complete"
                 ]
-                spent_ns = time.monotonic_ns() - began_ns
-                if base.grid.budget is not None and base.grid.budget - spent_ns < cell.least_ns:
-                    left = format_duration(max(0, base.grid.budget - spent_ns) // NS_PER_S * NS_PER_S)
+                budget_ns = None if base.grid.budget is None else base.grid.budget - writer.spent_ns
+                if budget_ns is not None and budget_ns < cell.least_ns:
+                    left = format_duration(max(0, budget_ns) // NS_PER_S * NS_PER_S)
                     progress.say(
                         f"{counted(len(later) + 1, 'cell')} not measured: {left} of --budget left is too short"
                     )
                     break
-                await _measure(writer, place, cell, later, base, environment, progress, began_ns, to_continue)
+                await _measure(writer, place, cell, later, environment, progress, budget_ns, to_continue.get(place))
                 if writer.stopped:
                     break
     finally:
         await writer.servers.stop()
-        spent_s = writer.grid.spent_s + (time.monotonic_ns() - began_ns) / NS_PER_S
+        spent_s = writer.grid.spent_s + writer.spent_ns / NS_PER_S
         complete = all(cell.status in {"complete", "failed"} for cell in writer.grid.cells)
         starts = writer.grid.starts + len(writer.servers.starts_s)
         writer.grid = msgspec.structs.replace(writer.grid, complete=complete, spent_s=spent_s, starts=starts)
@@ -282,13 +294,12 @@ async def _measure(
     place: int,
     cell: PlannedCell,
     later: Sequence[PlannedCell],
-    base: Scenario,
     environment: Mapping[str, str],
     progress: Progress,
-    began_ns: int,
-    to_continue: Mapping[int, Run],
+    budget_ns: int | None,
+    before: Run | None,
 ) -> None:
-    """Sweep one cell, and keep how it ended."""
+    """Sweep one cell, and keep how it ended; `budget_ns` is left for it and those that come `later`."""
     cells, scenario, cell_began_ns = writer.grid.cells, cell.scenario, time.monotonic_ns()
     number = f"{place + 1} of {len(cells)}"
     progress.part_begins(f"cell {number.replace(' of ', '/')}", f"cell {number}: {cell_text(cell.values)}")
@@ -298,17 +309,17 @@ async def _measure(
     try:
         server = await writer.servers.of(cell)
         starts_ns = writer.servers.left_ns(cell, later)
-        if base.grid.budget is not None:
-            left_ns = base.grid.budget - (time.monotonic_ns() - began_ns) - starts_ns
-            scenario = within(cell, left_ns, later)
+        if budget_ns is not None:
+            scenario = within(cell, budget_ns - (time.monotonic_ns() - cell_began_ns) - starts_ns, later)
         of_cell = await sweep(
             scenario,
             environment,
             progress,
             folder=folder,
-            before=to_continue.get(place),
+            before=before,
             then_ns=lambda whole_ns: whole_ns * levels_after // cell.levels + starts_ns,
             server=server,
+            addresses=writer.addresses,
         )
         writer.runs[place], code = of_cell.run, of_cell.exit_code()
         writer.stopped = not of_cell.run.complete

@@ -337,10 +337,11 @@ async def open_session(
     doing: Say = _silent,
     models: Sequence[str] = (),
     server: StartedServer | None = None,
+    addresses: Mapping[str, Sequence[str]] | None = None,
 ) -> AsyncIterator[Session]:
     """A session with the scenario's target while the context lasts; `models` as for `server_of`. So far the server has
     only been asked for its list of models. `doing` has a word about each thing that may take a while. A `server` that
-    runs already goes on after it.
+    runs already goes on after it. `addresses` of hosts are those that the user has let be loaded already.
 
     Raises `TargetUnavailable` or `BadInput` if there is nothing to measure.
     """
@@ -349,7 +350,8 @@ async def open_session(
         collector.after_imports()
         doing("starting the simulated server" if scenario.simulated else "finding the server")
         scenario, url = stack.enter_context(server_of(scenario, environment, say=say, models=models))
-        addresses = await confirm_load(scenario, say=say)
+        if addresses is None or not {origin_of(one)[1] for one in scenario.target.url or ()} <= addresses.keys():
+            addresses = await confirm_load(scenario, say=say)
         keep_addresses(addresses)
         if server is not None:
             url = server.url

@@ -20,7 +20,7 @@ from loadbench.session.setup import open_session, run_observed, stopping
 from loadbench.targets.adapt import adapt
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
     from loadbench.live.progress import Progress
@@ -61,15 +61,19 @@ async def sweep(
     before: Run | None,
     then_ns: Callable[[int], int] = lambda _: 0,
     server: StartedServer | None = None,
+    addresses: Mapping[str, Sequence[str]] | None = None,
 ) -> RunWriter:
     """The same, while the progress is shown; without a `folder` in a new one.
 
     `then_ns` says, by how long this run takes, how long the command goes on after it. A `server` that runs is measured,
-    and not ended.
+    and not ended. `addresses` of hosts are those that the user has let be loaded already.
     """
     # The session's scenario may have an address that changes from start to start: no condition of the run.
     terms = conditions(scenario)
-    async with open_session(scenario, environment, say=progress.say, doing=progress.doing, server=server) as session:
+    opened = open_session(
+        scenario, environment, say=progress.say, doing=progress.doing, server=server, addresses=addresses
+    )
+    async with opened as session:
         scenario, earlier = session.scenario, None
         most = scenario.most_in_flight if scenario.finds_levels else 0
         levels = (len(session.models) - len(session.prepared.missing)) * len(scenario.loads)

@@ -1,4 +1,4 @@
-"""What a user can rely on: 25 features, each with the tests that show it on the command line.
+"""What a user can rely on: 26 features, each with the tests that show it on the command line.
 
 A test that stands elsewhere is named by its id; that it is there is checked here, and the suite runs it.
 """
@@ -184,12 +184,23 @@ FEATURES = (
         "At a rate, latencies count from the schedule too: without coordinated omission, and the output says so.",
         ("test_a_rate_is_free_of_coordinated_omission_and_says_so",),
     ),
+    Feature(
+        "A grid sweeps every combination of settings, keeps cells that fail, goes on where it was stopped, and names "
+        "the best cell only where it is sure.",
+        (
+            "tests/cli/test_grid.py::test_six_cells_are_swept_unattended",
+            "tests/cli/test_grid.py::test_a_cell_that_fails_is_kept_and_the_others_go_on",
+            "tests/cli/test_grid.py::test_a_resumed_grid_measures_what_is_missing",
+            "tests/cli/test_grid.py::test_a_server_that_crashes_or_does_not_start_fails_its_cells_alone",
+            "tests/analyze/grid/test_cells.py::test_equal_cells_rarely_have_a_best",
+        ),
+    ),
 )
 
 
-def test_there_are_25_features():
+def test_there_are_26_features():
     """Each is said once."""
-    assert len({feature.promise for feature in FEATURES}) == len(FEATURES) == 25
+    assert len({feature.promise for feature in FEATURES}) == len(FEATURES) == 26
 
 
 @pytest.mark.parametrize("feature", FEATURES, ids=lambda feature: feature.promise[:40])

@@ -21,6 +21,7 @@ import msgspec
 import orjson
 
 from loadbench.analyze.compare.compare import compare
+from loadbench.analyze.grid.in_folder import grid_in
 from loadbench.analyze.imports.read import imported_run
 from loadbench.analyze.level.by_prompt import by_prompt
 from loadbench.analyze.level.fairness import fairness
@@ -43,12 +44,14 @@ from loadbench.report.by_prompt import by_prompt_document
 from loadbench.report.by_user import by_user_document
 from loadbench.report.capacities import capacities_document
 from loadbench.report.capacity import capacity_document
-from loadbench.report.formats import render, render_comparison
+from loadbench.report.formats import render, render_comparison, render_grid
+from loadbench.report.grid import with_conclusion
 from loadbench.report.hgrm import hgrm
 from loadbench.report.render_text import render_text
 from loadbench.report.tool_comparison import tool_comparison_document
 from loadbench.results.capacity import FILE, SEVERAL_FILE, read_capacities, read_capacity
 from loadbench.results.folder import contradictions_in, read_run
+from loadbench.results.grid import GRID_FILE
 from loadbench.results.hlog import hlog
 from loadbench.results.quality import read_annotation, read_quality
 from loadbench.results.requests import line, read_requests
@@ -65,6 +68,7 @@ from loadbench.targets.refusals import refusals
 from loadbench.targets.scrape import parse_gauges, parse_histograms, parse_metrics, rise
 from loadbench.wire.openai import Api, clean, error_text, quoted
 from tests.building import a_level, a_run, a_sample
+from tests.coverage.grids import a_grid
 from tests.foreign_results import aiperf, aiperf_records, guidellm, serving
 
 if TYPE_CHECKING:
@@ -240,7 +244,7 @@ def _output(data: bytes) -> None:
 # Files.
 
 # What is computed from these may show that they are no results of ours.
-RESULTS = frozenset({"run.json", "baseline.json", "requests.jsonl", "quality.json", FILE, SEVERAL_FILE})
+RESULTS = frozenset({"run.json", "baseline.json", "requests.jsonl", "quality.json", FILE, SEVERAL_FILE, GRID_FILE})
 _SUFFIXES = ("jsonl", "json", "csv", "txt")
 
 
@@ -329,6 +333,12 @@ def _capacities(path: Path) -> None:
     render_text(capacities_document(read_capacities(path.parent)))
 
 
+def _grid(path: Path) -> None:
+    grid, runs = grid_in(path.parent)
+    for form in ("text", "markdown", "line", "junit"):
+        render_grid(with_conclusion(grid), runs, form)
+
+
 def _quality(path: Path) -> None:
     render(_trial(), "text", quality=read_quality(path.parent))
 
@@ -375,6 +385,7 @@ READERS: Mapping[str, Reader] = {
     "import": Reader(partial(_file, "result.json", _import), _foreign_results),
     "capacity-json": Reader(partial(_file, FILE, _capacity)),
     "capacities-json": Reader(partial(_file, SEVERAL_FILE, _capacities)),
+    "grid-json": Reader(partial(_file, GRID_FILE, _grid), lambda: [to_json(a_grid(["1", "2"]))]),
     "annotation-json": Reader(partial(_file, "annotation.json", read_annotation)),
     "quality-json": Reader(partial(_file, "quality.json", _quality)),
 }

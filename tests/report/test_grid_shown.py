@@ -1,0 +1,120 @@
+"""The report of a grid: what fits a terminal of any width, the chart, the page, and names that mean to do harm."""
+
+from __future__ import annotations
+
+import msgspec
+import pytest
+
+from loadbench.analyze.grid.cells import concluded
+from loadbench.core.text import display_width
+from loadbench.report.chart import svg
+from loadbench.report.formats import render_grid
+from loadbench.report.grid import depth_charts, front_chart, grid_document, with_conclusion
+from loadbench.report.html import render_html
+from loadbench.report.pages import page_of
+from loadbench.report.render_text import render_text
+from loadbench.results.grid import GRID_FILE, VariedName
+from loadbench.results.run import Reason, to_json
+from tests.coverage.grids import a_cell_run, a_grid
+from tests.report.golden import HOSTILE
+
+RATES = ((30, 40, 41), (50, 60, 61), (31, 90, 100), (52, 140, 180), (30, 90, 104), (1, 2, 3))
+
+
+def slots_and_threads(**more):
+    """Six cells, of which the last has failed, and their runs."""
+    vary = [
+        VariedName(name="slots", key=None, values=["1", "4", "8"]),
+        VariedName(name="threads", key=None, values=["1", "2"]),
+    ]
+    grid = a_grid(list("abcdef"), vary=vary, **more)
+    values = [{"slots": slots, "threads": threads} for slots in ("1", "4", "8") for threads in ("1", "2")]
+    cells = [msgspec.structs.replace(cell, values=of) for cell, of in zip(grid.cells, values, strict=True)]
+    error = Reason("server_ended", "the server ended by SIGKILL", "its output is in server-6.log")
+    cells[5] = msgspec.structs.replace(cells[5], status="failed", error=error)
+    runs = {place: a_cell_run(rates, [0.02 * rate for rate in rates]) for place, rates in enumerate(RATES)}
+    return with_conclusion(concluded(msgspec.structs.replace(grid, cells=cells), runs)), runs
+
+
+def by_depth():
+    """Four cells whose prompts differ in length, and in which of two temperatures they have."""
+    vary = [
+        VariedName(name="input_tokens", key="work.input_tokens", values=["64", "1024"], changes_work=True),
+        VariedName(name="slots", key=None, values=["1", "4"]),
+    ]
+    grid = a_grid(list("abcd"), vary=vary)
+    values = [{"input_tokens": depth, "slots": slots} for depth in ("64", "1024") for slots in ("1", "4")]
+    cells = [msgspec.structs.replace(cell, values=of) for cell, of in zip(grid.cells, values, strict=True)]
+    runs = {place: a_cell_run(rates, [0.02 * rate for rate in rates]) for place, rates in enumerate(RATES[:4])}
+    return with_conclusion(concluded(msgspec.structs.replace(grid, cells=cells), runs)), runs
+
+
+@pytest.mark.parametrize("width", [60, 80, 120, 200])
+def test_a_report_fits_any_width_and_keeps_what_matters(width):
+    """Values, throughput, verdict and marks are there at 60 columns; nothing is wider than the terminal."""
+    grid, _ = slots_and_threads()
+    text = render_text(grid_document(grid), width=width)
+    assert max(map(display_width, text.splitlines())) <= width
+    head = next(line.split() for line in text.splitlines() if line.startswith("cell "))
+    assert {"cell", "slots", "threads", "tok/s", "verdict", "mark"} <= {*head}
+    row = next(line.split() for line in text.splitlines() if line.startswith("   4 "))
+    assert row[:3] == ["4", "4", "2"]
+    assert row[-1] == "★◆"
+    words = " ".join(text.split())
+    assert "The best is cell 4, slots=4 threads=2: 180 output tokens/s at users=16" in words
+    assert "cell 6 (slots=8 threads=2) failed: the server ended by SIGKILL → its output is in server-6.log" in words
+    assert "a drift of 5 % between cells is assumed" in words
+
+
+def test_each_depth_has_its_prefill_and_decode_and_its_best():
+    """In a table, and in charts with a line for each other value; the best is of the cells with the same prompts."""
+    grid, _ = by_depth()
+    text = render_text(grid_document(grid), width=200)
+    assert "With input_tokens=64: the best is cell 2, slots=4" in text
+    assert "with input_tokens=1024: the best is cell 4, slots=4" in text
+    assert "prefill tok/s" in text
+    prefill, decode = depth_charts(grid)
+    assert [line.name for line in prefill.series] == [line.name for line in decode.series] == ["slots=1", "slots=4"]
+    assert all(len(line.points) == 2 for line in prefill.series)
+
+
+def test_the_front_is_a_line_and_other_cells_are_points():
+    """With the number of each cell; cells that failed are not there."""
+    grid, _ = slots_and_threads()
+    chart = front_chart(grid)
+    front, *others = chart.series
+    assert front.name == "Pareto front"
+    assert "4" in front.labels
+    labels = {label for line in (front, *others) for label in line.labels} - {""}
+    assert labels == {"1", "2", "3", "4", "5"}
+    assert "Pareto front" in svg(chart)
+
+
+def test_hostile_names_and_values_are_inert_everywhere():
+    """In text, Markdown, lines, JUnit and charts: no escape sequence, no markup."""
+    grid, runs = slots_and_threads(name=HOSTILE)
+    cells = [msgspec.structs.replace(cell, values={"slots": HOSTILE, "threads": "1"}) for cell in grid.cells]
+    failed = msgspec.structs.replace(cells[5], error=Reason("failed", HOSTILE, HOSTILE))
+    grid = with_conclusion(msgspec.structs.replace(grid, cells=[*cells[:5], failed]))
+    for form in ("text", "markdown", "line", "junit"):
+        shown = render_grid(grid, runs, form)
+        assert "\x1b" not in shown, form
+        if form in {"markdown", "junit"}:
+            assert "<script>" not in shown, form
+    assert "<script>alert" not in render_html(grid_document(grid))
+    assert "<script>" not in svg(front_chart(grid))
+
+
+def test_a_page_has_the_table_the_charts_and_each_cell(tmp_path):
+    """From a folder; a cell without a run is in the table alone."""
+    grid, runs = slots_and_threads()
+    (tmp_path / GRID_FILE).write_bytes(to_json(grid))
+    for place in (0, 3):
+        inner = tmp_path / grid.cells[place].folder
+        inner.mkdir()
+        (inner / "run.json").write_bytes(to_json(runs[place]))
+    page = render_html(page_of([tmp_path]))
+    assert "Each cell" in page
+    assert "4: slots=4 threads=2" in page
+    assert "2: slots=1 threads=2" not in page
+    assert "Cells: throughput against latency" in page
