@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from loadbench.report.capacity import claim_texts, kind_of, trust_lines
+from loadbench.report.capacity import amount_text, claim_texts, kind_of, trust_lines
 from loadbench.report.document import Document, Notes, Table, Text
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ def capacities_document(capacities: Capacities, levels: Mapping[str, Sequence[Le
         )
         strength: str = answer.strength if answer is not None and capacity.status == "found" else capacity.status
         strength = strength if capacity.conclusion else "not finished"
-        amount = "none" if capacity.status == "none" else "-" if answer is None else f"{answer.amount:g}"
+        amount = amount_text(capacity)
         rows.append([model, amount, likely, proven, checked, strength.replace("_", " ")])
         said = [capacity.conclusion or "The search is under way, or was killed."]
         lines.append(f"{model}: {' '.join([*said, *trust_lines(capacity, (levels or {}).get(model, ()))])}")

@@ -215,9 +215,9 @@ def _verification(capacity: Capacity, verified: Verification, fit: PredictedCapa
     """The capacity, and the shares at the verified load: predicted, estimated and measured."""
     answer = capacity.answer
     predicted = "-" if fit is None else f"{_users(fit)} ({range_text(fit.low, fit.high)})"
-    estimated = "-" if answer is None else f"{answer.amount:g} ({range_text(*answer.range)})"
-    if answer is not None and capacity.status == "at_least":
-        estimated = f"{answer.amount:g} or more"
+    estimated = amount_text(capacity)
+    if answer is not None and capacity.status != "at_least":
+        estimated += f" ({range_text(*answer.range)})"
     kind = kind_of(capacity)
     rows = [[f"capacity ({kind})", predicted, estimated, ""]]
     for rule, measured in verified.measured.items():
@@ -314,6 +314,13 @@ def kind_of(capacity: Capacity) -> str:
 
 def _users(fit: PredictedCapacity) -> str:
     return f"{fit.users} or more" if fit.at_least else str(fit.users)
+
+
+def amount_text(capacity: Capacity) -> str:
+    """The best estimate for a table; what it is at least where the limit was not reached."""
+    if capacity.answer is None:
+        return "none" if capacity.status == "none" else "-"
+    return f"{capacity.answer.amount:g}" + " or more" * (capacity.status == "at_least")
 
 
 def claim_texts(capacity: Capacity) -> tuple[str, str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from loadbench.core.units import format_duration
-from loadbench.report.capacity import claim_texts, range_text
+from loadbench.report.capacity import amount_text, claim_texts, range_text
 from loadbench.report.capacity_plan import capacity_plan_document
 from loadbench.report.compare_plan import only_b
 from loadbench.report.document import Document, Notes, Table, Text
@@ -44,7 +44,7 @@ def capacity_comparison_document(comparison: CapacityComparison) -> Document:
             [
                 side.name.upper(),
                 "-" if side.plan is None else f"{side.plan:g}",
-                "-" if answer is None else f"{answer.amount:g}",
+                "-" if search is None or answer is None else amount_text(search),
                 likely,
                 proven,
                 strength.replace("_", " "),

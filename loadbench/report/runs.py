@@ -32,7 +32,8 @@ def result_of(run: RunSummary) -> str:
             texts.append(f"{who}{search.status}")
         else:
             amount = f"{search.users:g} users" if search.users is not None else f"{search.rate_per_s:g} requests/s"
-            texts.append(f"{who}{amount} ({search.strength})")
+            is_limit = search.status != "at_least"
+            texts.append(f"{who}{amount} ({search.strength})" if is_limit else f"{who}at least {amount}")
     if run.conclusion:
         texts.append(run.conclusion)
     if run.peak is not None:
@@ -92,12 +93,13 @@ def trend_document(trend: Trend) -> Document:
     for point in trend.points:
         ends = point.interval or (None, None)
         shown = [show(end) if end is not None else "?" for end in ends]
+        span = f"{shown[0]} or more" if ends[1] is None and ends[0] is not None else f"{shown[0]} to {shown[1]}"
         ratio = f"{100 * (point.value / before - 1):+.1f} %" if before else "-"
         rows.append(
             [
                 point.run,
                 show(point.value),
-                f"{shown[0]} to {shown[1]}" if point.interval else "-",
+                span if point.interval else "-",
                 ratio,
                 point.change or "-",
                 point.verdict or "-",

@@ -265,8 +265,8 @@ def _found(search: _Search) -> CapacityFound:
     if answer is None:
         return CapacityFound(model=search.model, status=search.status)
     # Where nothing bounds it from above, what is proven says more than the curve.
-    reached = answer.likely_high is None and answer.low is not None and answer.low >= (answer.likely_low or 0)
-    proven = answer.strength == "proven" or answer.likely_low is None or reached
+    is_open = answer.likely_high is None and answer.low is not None and answer.low >= (answer.likely_low or 0)
+    proven = answer.strength == "proven" or answer.likely_low is None or is_open or search.status == "at_least"
     return CapacityFound(
         model=search.model,
         status=search.status,

@@ -15,7 +15,7 @@ from loadbench.results.folder import RunFolder, read_run
 from loadbench.results.requests import RequestLog
 from loadbench.results.run import ModelStatus, to_json
 from loadbench.results.run_list import find_run, names_of_runs, runs_in
-from loadbench.results.run_summary import Peak, RunSummary
+from loadbench.results.run_summary import CapacityFound, Peak, RunSummary
 from tests.building import a_level, a_run
 from tests.cli.typed import typed
 
@@ -114,6 +114,14 @@ def test_list_says_that_a_higher_load_is_invalid():
     peak = Peak(output_tokens_per_s=773.0, load="users=8", model="m", invalid_above=["users=16"])
     run = RunSummary(run="r", path="r", name="r", started_at="", state="complete", models=["m"], peak=peak)
     assert result_of(run) == "773 tok/s at users=8, users=16 INVALID"
+
+
+def test_list_says_where_a_search_did_not_reach_the_limit():
+    """Its number is a lower bound then."""
+    run = RunSummary(run="r", path="r", name="r", started_at="", state="complete", models=["m"])
+    for status, shown in (("found", "200 users (likely)"), ("at_least", "at least 200 users")):
+        found = CapacityFound(model="m", status=status, users=200, strength="likely")
+        assert result_of(msgspec.structs.replace(run, capacity=[found])) == shown
 
 
 @pytest.mark.parametrize(
