@@ -14,7 +14,7 @@ from loadbench.plan.search import Purpose
 from loadbench.plan.server_url import UNVERIFIED
 from loadbench.record.figures import MANY_A_REQUEST
 from loadbench.report.document import Block, Document, Notes, Table, Text
-from loadbench.report.run import BY_OBJECTIVES, start_notes
+from loadbench.report.run import BY_OBJECTIVES, start_text
 from loadbench.report.values import counted, duration, percent, reason_text
 
 if TYPE_CHECKING:
@@ -110,7 +110,8 @@ def _answer_lines(capacity: Capacity, fit: PredictedCapacity | None) -> list[str
         lines.append(f"Servers for {fleet.people} users: unknown, because {fleet.note}.")
     elif fleet is not None and answer is not None:
         lines.append(_fleet_line(fleet, answer, is_at_least=capacity.status == "at_least"))
-    return [*lines, *(f"{text[0].upper()}{text[1:]}." for text in start_notes(capacity.server_start))]
+    started = start_text(capacity.server_start)
+    return [*lines, f"Started by loadbench: {started}."] if started else lines
 
 
 def _fleet_line(fleet: FleetSize, answer: CapacityAnswer, *, is_at_least: bool) -> str:

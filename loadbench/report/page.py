@@ -14,6 +14,7 @@ from loadbench.analyze.level.by_prompt import by_prompt
 from loadbench.analyze.level.knee import knee, knee_sentence, shows_throughput
 from loadbench.analyze.level.over_time import over_time
 from loadbench.core.errors import BadInput
+from loadbench.core.secrets import MASK
 from loadbench.core.text import some
 from loadbench.record.outcome import failed_of
 from loadbench.report import machine
@@ -29,6 +30,7 @@ from loadbench.report.run import (
     notes,
     reasons_of,
     server_programs,
+    start_text,
 )
 from loadbench.report.run_charts import (
     distribution_charts,
@@ -289,6 +291,10 @@ def requested(run: Run) -> Table:
     )
     add("profile", target.get("profile") if run.simulated else None)
     add("server software", server_programs(run))
+    start = run.server_start
+    if start is not None:
+        add("started with", " ".join([*(f"{name}={MASK}" for name in start.variables), start.command]))
+    add("cold start", start_text(start))
     add("API", target.get("api"))
     for status in run.models:
         add("model", status.model, *_about_model(status))

@@ -331,7 +331,8 @@ def notes(run: Run) -> tuple[list[str], list[str], list[str]]:
         conclusion += [f"{model}: {sentence}" if len(models) > 1 else sentence] if sentence else []
     for model, levels in () if is_search(run) else models.items():
         conclusion += _objective_notes(levels, whose[model])
-    conclusion += start_notes(run.server_start)
+    started = start_text(run.server_start)
+    conclusion += [f"started by loadbench: {started}"] if started else []
 
     problems = [] if run.complete else ["the run is not complete: it was stopped or is still running"]
     problems += [f"{status.model}: {status.status}: {status.reason}" for status in run.models if status.status != "ok"]
@@ -564,10 +565,10 @@ def equality_notes(outputs: Sequence[OutputEquality]) -> list[str]:
     return lines
 
 
-def start_notes(start: ServerStart | None) -> list[str]:
-    """How long a server that loadbench started took until it served, and how much memory: one line, or none."""
+def start_text(start: ServerStart | None) -> str:
+    """How long a server that loadbench started took until it served, and how much memory; empty for another one."""
     if start is None or start.ready_s is None:
-        return []
+        return ""
     parts = [f"ready {duration(start.ready_s)} after its start"]
     if start.first_response_s is not None:
         parts.append(f"first response after {duration(start.first_response_s)}")
@@ -579,7 +580,7 @@ def start_notes(start: ServerStart | None) -> list[str]:
         if size is not None
     ]
     parts += [f"memory {', '.join(memory)}"] if memory else []
-    return [f"started by loadbench: {'; '.join(parts)}"]
+    return "; ".join(parts)
 
 
 def _model_notes(run: Run) -> list[str]:

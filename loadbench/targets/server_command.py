@@ -63,6 +63,8 @@ _GUARD_WITHIN_S = 20.0
 _REPORTED_WITHIN_S = 1.0
 # A server that loads is asked after each 2 % of the time that it has taken so far: its start is known that exactly.
 _ASK_AGAIN, _SOONEST_S, _LATEST_S = 0.02, 0.01, 0.5
+# A request with a prompt is more work than a list.
+_REPEATED_S = 0.05
 # A server that does not answer such a small request has not got to it yet.
 _PROBE_WITHIN_S = 10.0
 # It says that it is there, and not yet able to.
@@ -339,9 +341,10 @@ class StartedServer:
         within_ns = self._scenario.target.ready_timeout
         if not (refused or sample.status in _LOADING) or (within_ns and self._seconds() * NS_PER_S > within_ns):
             return False
+        if not self._was_loading:
+            self._doing("waiting until the server has loaded its model")
         self._was_loading = True
-        self._doing("waiting until the server has loaded its model")
-        await self._pause()
+        await self._pause(least_s=_REPEATED_S)
         return True
 
     def responded(self, sample: Sample) -> None:
@@ -424,8 +427,8 @@ class StartedServer:
         """Since the command was started."""
         return (time.perf_counter_ns() - self._began_ns) / NS_PER_S
 
-    async def _pause(self) -> None:
-        await anyio.sleep(min(_LATEST_S, max(_SOONEST_S, _ASK_AGAIN * self._seconds())))
+    async def _pause(self, least_s: float = _SOONEST_S) -> None:
+        await anyio.sleep(min(_LATEST_S, max(least_s, _ASK_AGAIN * self._seconds())))
 
     def _refuse_taken_port(self) -> None:
         """Raises `TargetUnavailable` if something listens at the port already: it would be measured instead."""
