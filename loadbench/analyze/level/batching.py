@@ -6,10 +6,11 @@ times as long. A server that batches gives more, and takes less than n times as 
 the others wait, or all advance slowly, is the same here.
 
 It is said only where the figures prove it. The ratio of the median response times has an interval from those of both
-medians, both ends against it. Its lower end must exclude that more users gain more than 5 %, and no level may show such
-a gain. More than half of the time of one user must be decoding: prompts fill a device by themselves, so that their time
-grows with the users on every server. Levels must have responses of one length, and nothing that makes the machine slow
-for a while.
+medians, both ends against it. Its lower end must exclude that more users gain more than 5 %. A machine that was slower
+for a while makes the times of some levels longer, and looks the same: so no level may show such a gain over any level
+below it, and medians that are not known to 10 % say nothing. More than half of the time of one user must be decoding:
+prompts fill a device by themselves, so that their time grows with the users on every server. Levels must have responses
+of one length, and nothing that is known to make the machine slow.
 """
 
 from __future__ import annotations
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 
 # Of one user's response time: with less decoding a server that batches would hardly gain more than 5 %.
 _LEAST_DECODING = 0.5
+# Half the interval of a median over it: above this, reports mark a percentile as vague.
+_KNOWN_WITHIN = 0.1
 # Output tokens per response of two levels that are of one length.
 _LENGTHS_WITHIN = 0.05
 # What slowed the machine, and so may have slowed one level and not the other.
@@ -56,19 +59,19 @@ def unbatched(levels: Sequence[LevelResult]) -> Unbatched | None:
     first, whole = one.metrics.get("ttft_s"), one.metrics["e2e_s"]
     if first is None or whole is None or first.mean > (1 - _LEAST_DECODING) * whole.mean:
         return None
+    if any(abs(_length(level) / _length(one) - 1) > _LENGTHS_WITHIN for level in sound):
+        return None
     found = None
-    for level in sound:
-        users, metric = int(level.load.amount), level.metrics["e2e_s"]
-        if users == 1 or metric is None:
-            continue
-        if abs(_length(level) / _length(one) - 1) > _LENGTHS_WITHIN:
+    below: list[_Time] = []
+    alone_time = _time_of(one)
+    for time in map(_time_of, sound):
+        if any(time.median / lower.median < time.users / lower.users / (1 + WORTHWHILE) for lower in below):
             return None
-        (low, high), (one_low, one_high) = _ends(level), _ends(one)
-        as_queued = users / (1 + WORTHWHILE)
-        if high / one_low < as_queued:
-            return None
-        if low / one_high >= as_queued:
-            found = Unbatched(users, metric.p50 / whole.p50, low / one_high, high / one_low)
+        below.append(time)
+        if time.users > 1 and time.is_known and alone_time.is_known:
+            low, high = time.low / alone_time.high, time.high / alone_time.low
+            if low >= time.users / (1 + WORTHWHILE):
+                found = Unbatched(time.users, time.median / alone_time.median, low, high)
     return found
 
 
@@ -100,16 +103,27 @@ def _counts(level: LevelResult) -> bool:
         and not _DISTURBED & {caveat.code for caveat in level.caveats}
         and metric is not None
         and metric.p50 > 0
-        and None not in (metric.interval.get("p50") or (None,))
         and level.tokens.output > 0
     )
 
 
-def _ends(level: LevelResult) -> tuple[float, float]:
-    metric = level.metrics["e2e_s"]
-    low, high = (metric and metric.interval.get("p50")) or (None, None)
-    assert low is not None and high is not None  # noqa: S101, PT018 - `_counts` has looked
-    return low, high
+class _Time(NamedTuple):
+    """The median response time of a level, and its 95 % interval, if it is known well enough for a proof."""
+
+    users: int
+    median: float
+    low: float
+    high: float
+    is_known: bool
+
+
+def _time_of(level: LevelResult) -> _Time:
+    metric, users = level.metrics["e2e_s"], int(level.load.amount)
+    assert metric is not None  # noqa: S101 - `_counts` has looked
+    low, high = metric.interval.get("p50") or (None, None)
+    if low is None or high is None:
+        return _Time(users, metric.p50, metric.p50, metric.p50, is_known=False)
+    return _Time(users, metric.p50, low, high, is_known=high - low <= 2 * _KNOWN_WITHIN * metric.p50)
 
 
 def _length(level: LevelResult) -> float:
