@@ -13,7 +13,7 @@ from loadbench.plan.server_command import fill, names_in
 from loadbench.plan.settings import DEFAULT, Entry, setting_of, settings
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Collection, Mapping, Sequence
 
     from loadbench.plan.scenario import Scenario
     from loadbench.plan.settings import Setting
@@ -27,8 +27,11 @@ _LONGEST = 28
 _LEVELS = frozenset({"load.users", "load.rate"})
 
 
-def varied_setting(name: str) -> Setting | None:
-    """The setting of a sweep that a name means: its key, its name where no other has it, or its flag."""
+def varied_setting(name: str, in_command: Collection[str] = ()) -> Setting | None:
+    """The setting of a sweep that a name means: its key, its name where no other has it, or its flag. A name that is
+    `in_command` in braces is filled in there, and means no setting."""
+    if name in in_command:
+        return None
     taken = settings("sweep")
     named = [one for one in taken if one.key == name] or [one for one in taken if one.name == name]
     flags = [one for one in taken if one.flag_name == name or f"--{name.replace('_', '-')}" in one.aliases]
@@ -40,9 +43,9 @@ def may_vary(setting: Setting) -> bool:
     return setting.section not in {"grid", "report"} and not setting.confirms
 
 
-def changes_work(name: str) -> bool:
+def changes_work(name: str, in_command: Collection[str] = ()) -> bool:
     """Whether cells with other values of this name did other work, so that none of them is better than another."""
-    setting = varied_setting(name)
+    setting = varied_setting(name, in_command)
     return setting is not None and setting.section in _WORK and setting.key not in _LEVELS
 
 
@@ -59,7 +62,8 @@ def shown_value(value: str) -> str:
 def names_in_command(scenario: Scenario) -> set[str]:
     """The names in braces of the command that starts the server, and of its variables."""
     target = scenario.target
-    return set().union(*map(names_in, [*(target.server_cmd or ()), *(value for _, value in target.server_env)]))
+    texts = [*(target.server_cmd or ()), *(value for _, value in target.server_env)]
+    return set().union(*map(names_in, texts)) if target.server_cmd is not None else set()
 
 
 def with_command_filled(scenario: Scenario, values: Mapping[str, str]) -> Scenario:

@@ -23,7 +23,7 @@ from loadbench.plan.models import read_models
 from loadbench.plan.personas import PERSONAS
 from loadbench.plan.scenario import Scenario, Unused, with_entries, with_not_used
 from loadbench.plan.scenario_file import ScenarioFile, nearest, read, read_persona
-from loadbench.plan.server_command import chooses_port
+from loadbench.plan.server_command import chooses_port, names_in
 from loadbench.plan.server_url import PORT, ServerUrl, origin_of
 from loadbench.plan.setting_types import ALL_OBJECTIVES, URLS
 from loadbench.plan.settings import DEFAULT, SECTIONS, Entry, Origin, Source, Values, setting_of, settings
@@ -82,7 +82,7 @@ def resolve(
     ]
     if concurrency is not None:
         given.insert(0, _most_at_once(command, concurrency, given))
-    varied = _of_cell(next((entry for entry in given if entry.setting.key == "grid.vary"), None), command, cell)
+    varied = _of_cell(given, command, cell)
     of_cell = {entry.setting.key for entry in varied}
     # A grid's record has the values of one of its cells. What else its source gives would be the same setting twice,
     # which is refused below.
@@ -261,13 +261,20 @@ def _from_flags(command: str, flags: Mapping[str, object]) -> Iterator[Entry]:
         yield read(setting, value, Origin(Source.FLAG, place))
 
 
-def _of_cell(vary: Entry | None, command: str, cell: int) -> list[Entry]:
+def _of_cell(given: Sequence[Entry], command: str, cell: int) -> list[Entry]:
     """The settings that a grid varies, with the values of one of its cells; raises `BadInput` for what is none."""
+    by_key = {entry.setting.key: entry for entry in reversed(given)}
+    vary = by_key.get("grid.vary")
     if vary is None or command not in vary.setting.commands:
         return []
+    texts = list(by_key["target.server_cmd"].value) if "target.server_cmd" in by_key else []
+    texts += (
+        [value for _, value in by_key["target.server_env"].value] if texts and "target.server_env" in by_key else []
+    )
+    in_command = set().union(*map(names_in, texts))
     entries: list[Entry] = []
     for varied, text in values_of_cell(vary.value, cell):
-        setting = varied_setting(varied.name)
+        setting = varied_setting(varied.name, in_command)
         origin = Origin(vary.origin.source, vary.origin.where, varied.name)
         if setting is None:  # it is in the server's command, or nowhere
             continue

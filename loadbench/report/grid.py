@@ -57,7 +57,7 @@ def _sentences(grid: Grid) -> list[str]:
 
 def _best_text(grid: Grid, found: BestCell) -> str:
     def figures(number: int) -> CellFigures:
-        return next(one for one in grid.cells[number - 1].figures if one.model == found.model)
+        return next(one for one in grid.cells[number - 1].figures if found.model in {"", one.model})
 
     if found.best is None:
         names = [f"{number} ({cell_text(_choice(grid, number))})" for number in found.candidates]
@@ -107,7 +107,7 @@ def cell_table(grid: Grid) -> Table:
         for one in shown:
             rows.append([str(number), *(shown_value(cell.values[name]) for name in names)])
             rows[-1] += ["-" if one is None else one.model] * several
-            mark = "" if one is None else _marks(one, is_best=(number, one.model) in best)
+            mark = "" if one is None else _marks(one, is_best=bool(best & {(number, one.model), (number, "")}))
             rows[-1] += [*_cells(cell, one), mark]
     heads = ["cell", *names, *["model"] * several, *_FIGURES, "mark"]
     align = "r" + "l" * (len(names) + several) + "lrrrrrll"
@@ -215,7 +215,8 @@ def grid_notes(grid: Grid) -> list[str]:
     if uncounted:
         one = len(uncounted) == 1
         which = f"cell {uncounted[0]}" if one else f"cells {some(uncounted, most=8)}"
-        lines.append(f"{which}: no level counts, so {'it is' if one else 'they are'} not compared; see its own report")
+        what = "it is not compared; see its own report" if one else "they are not compared; see their own reports"
+        lines.append(f"{which}: no level counts, so {what}")
     for number, cell in enumerate(grid.cells, 1):
         unknown = [one.unknown for one in cell.figures if one.unknown]
         if unknown:

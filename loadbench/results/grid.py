@@ -100,8 +100,9 @@ class Cell(msgspec.Struct, frozen=True, kw_only=True):
 
 class BestCell(msgspec.Struct, frozen=True, kw_only=True):
     """The best of the cells that did the same `work`: the number of the cell that surely has the most output tokens per
-    second, from 1; else null, and `candidates` cannot be told apart. `ratio` is its throughput over that of the next,
-    with its interval, all such intervals together at the grid's confidence."""
+    second, from 1; else null, and `candidates` cannot be told apart. `model` is empty where each cell has one. `ratio`
+    is its throughput over that of the next, with its interval, all such intervals together at the grid's confidence.
+    """
 
     model: str
     work: dict[str, str] = {}

@@ -30,7 +30,7 @@ from loadbench.core import event_loop
 from loadbench.core.alongside import run_alongside
 from loadbench.core.errors import BadInput, ExitCode, Interrupted, LoadbenchError, TargetUnavailable, worst_of
 from loadbench.core.units import NS_PER_S, format_duration
-from loadbench.plan.cells import cell_text, changes_work, varied_setting
+from loadbench.plan.cells import cell_text, changes_work, names_in_command, varied_setting
 from loadbench.plan.grid import START_NS, check_grid_budget, starts_of, within
 from loadbench.report.chart import svg
 from loadbench.report.grid import front_chart, grid_document, with_conclusion
@@ -212,7 +212,7 @@ async def _run(
     before = None if resume is None else read_grid(resume)
     digits = max(2, len(str(len(cells))))
     names = [slug(f"{place:0{digits}}-{cell_text(cell.values)}") for place, cell in enumerate(cells, 1)]
-    effective, origins = base.effective(), base.recorded_origins()
+    effective, origins, in_command = base.effective(), base.recorded_origins(), names_in_command(base)
     writer = GridWriter(
         Grid(
             name=base.report.name if before is None else before.name,
@@ -226,9 +226,9 @@ async def _run(
             vary=[
                 VariedName(
                     name=one.name,
-                    key=None if (setting := varied_setting(one.name)) is None else setting.key,
+                    key=None if (setting := varied_setting(one.name, in_command)) is None else setting.key,
                     values=list(one.values),
-                    changes_work=changes_work(one.name),
+                    changes_work=changes_work(one.name, in_command),
                 )
                 for one in base.grid.vary or ()
             ],

@@ -309,6 +309,20 @@ def test_a_resumed_grid_fills_the_command_again(tmp_path):
     assert starts_of(folder)["a 1000"] == before["a 1000"]
 
 
+def test_a_name_in_the_command_is_no_setting(tmp_path):
+    """It is filled in there alone, whatever settings are called."""
+    arguments = ("--server-cmd", command("--mark", "{model}"), "--vary=model=a,b", "--max-tokens=4", *QUICK)
+    typed("sweep", *arguments, cwd=tmp_path)
+    (folder,) = (tmp_path / "results").iterdir()
+    grid = json.loads((folder / "grid.json").read_text())
+    assert [(one["name"], one["key"]) for one in grid["vary"]] == [("model", None)]
+    assert {cell["status"] for cell in grid["cells"]} == {"complete"}
+    commands = [
+        json.loads((folder / cell["folder"] / "run.json").read_text())["server_start"] for cell in grid["cells"]
+    ]
+    assert [one["command"].rpartition(" ")[2] for one in commands] == ["a", "b"]
+
+
 def test_a_name_must_be_in_the_command(tmp_path):
     """Or a setting; one in the command that nothing varies is refused as well."""
     given = ("--server-cmd", command("--mark", "{mark}"))

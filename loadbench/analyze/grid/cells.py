@@ -59,6 +59,8 @@ def concluded(grid: Grid, runs: Mapping[int, Run]) -> Grid:
     complete are not compared."""
     candidates: dict[str, list[_Candidate]] = {}
     cells = list(grid.cells)
+    # Where each cell has one model, that may be what is varied.
+    several = any(len({level.model for level in run.levels}) > 1 for run in runs.values())
     for place, run in runs.items():
         by_model: dict[str, list[LevelResult]] = {}
         for level in run.levels:
@@ -66,7 +68,7 @@ def concluded(grid: Grid, runs: Mapping[int, Run]) -> Grid:
         for model, levels in by_model.items():
             candidate = _candidate(place, model, levels)
             if candidate is not None:
-                candidates.setdefault(model, []).append(candidate)
+                candidates.setdefault(model if several else "", []).append(candidate)
         cells[place] = msgspec.structs.replace(
             cells[place],
             levels=len(run.levels),

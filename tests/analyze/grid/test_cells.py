@@ -133,3 +133,23 @@ def test_prefill_and_decode_are_of_the_lowest_load():
     low, high = level.metrics["tpot_s"].interval["p50"]
     assert depth.decode_interval == (None if high is None else 1 / high, None if low is None else 1 / low)
     assert math.isclose(depth.input_tokens, tokens)
+
+
+def test_cells_with_a_model_each_are_compared_and_several_models_are_kept_apart():
+    """Which model is served may be what is varied; with two models in every cell, each has its own best."""
+
+    def of(model, rates):
+        run = a_cell_run(rates, (0.1,) * 3)
+        return [msgspec.structs.replace(level, model=model) for level in run.levels]
+
+    one = a_cell_run((1, 1, 1), (0.1,) * 3)
+    runs = {at: msgspec.structs.replace(one, levels=of(f"m{at}", (n, n, n))) for at, n in enumerate((10, 30))}
+    (best,) = concluded(a_grid(["a", "b"]), runs).best
+    assert (best.model, best.best) == ("", 2)
+    both = {
+        0: msgspec.structs.replace(one, levels=[*of("x", (10, 10, 10)), *of("y", (90, 90, 90))]),
+        1: msgspec.structs.replace(one, levels=[*of("x", (30, 30, 30)), *of("y", (20, 20, 20))]),
+    }
+    grid = with_conclusion(concluded(a_grid(["a", "b"]), both))
+    assert [(best.model, best.best) for best in grid.best] == [("x", 2), ("y", 1)]
+    assert grid.conclusion.startswith("x: the best is cell 2, slots=b: 30.0 output tokens/s")
