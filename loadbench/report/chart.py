@@ -31,6 +31,8 @@ _NARROW = 20 / 13
 _NAME, _GAP = 26, 8
 _MOST_LETTERS, _MOST_TITLE = 60, 74
 _MOST_TICKS = 12
+# So many fit a narrow screen too, where of more every other one is left out.
+_FEW_TICKS = 3
 _HEADROOM = 1.05
 # Contrast of 3 or more with the background, and distinct in most kinds of colour blindness (Okabe and Ito, 2008).
 LIGHT = ("#0072b2", "#c04a00", "#007a5a", "#9c4a7c", "#806400", "#555555")
@@ -280,9 +282,13 @@ class _Room:
         """How wide a caption is, about."""
         return _LETTER * len(text) * self._scale
 
-    def place(self, text: str, spots: Iterable[tuple[float, float, str]]) -> tuple[float, float, str] | None:
-        """The first of these spots (x, y, anchor) that crosses the fewest lines; `None` where there is no free one."""
-        wide, high, deep = self.width(text), 10 * self._scale, 3 * self._scale
+    def place(
+        self, text: str, spots: Iterable[tuple[float, float, str]], *, narrow: bool = True
+    ) -> tuple[float, float, str] | None:
+        """The first of these spots (x, y, anchor) that crosses the fewest lines; `None` where none is free, also in the
+        letters of a `narrow` screen."""
+        scale = self._scale if narrow else 1.0
+        wide, high, deep = _LETTER * len(text) * scale, 10 * scale, 3 * scale
         best = None
         for x, y, anchor in spots:
             begin = x - {"start": 0.0, "middle": wide / 2, "end": wide}[anchor]
@@ -346,8 +352,9 @@ def _grid(chart: Chart, plot: _Plot) -> Iterator[str]:
     for number, (tick, name) in enumerate(ticks):
         at = plot.x(tick)
         yield f'<path class="lb-axis" d="M{at:.1f} {plot.y.begin}v5"/>'
+        is_odd = number % 2 == 1 and len(ticks) > _FEW_TICKS
         is_last = at + _DIGIT * _NARROW * len(name) / 2 > plot.frame.width
-        yield _text(at, plot.y.begin + 20, name, "middle", "lb-x" + " lb-odd" * (number % 2) + " lb-end" * is_last)
+        yield _text(at, plot.y.begin + 20, name, "middle", "lb-x" + " lb-odd" * is_odd + " lb-end" * is_last)
     yield f'<path class="lb-axis" d="M{left} {plot.y.begin}H{right}"/>'
     yield _text((left + right) / 2, plot.frame.height - 12, chart.x, "middle")
     yield _name(chart.y, plot.y)
@@ -376,9 +383,10 @@ def _marks(chart: Chart, plot: _Plot, room: _Room) -> Iterator[str]:
     for mark in chart.across:
         at, text = plot.y(mark.at), _clipped(mark.text)
         yield f'<path class="lb-mark" d="M{left} {at:.1f}H{right}"/>'
-        sides = ((right - 4, "end"), (left + 4, "start"), ((left + right) / 2, "middle"))
+        between = ((left + part * (right - left), "middle") for part in (0.5, 0.35, 0.65, 0.2, 0.8))
+        sides = ((right - 4, "end"), (left + 4, "start"), *between)
         spots = [(x, at + away, anchor) for away in (-5, 16) for x, anchor in sides]
-        x, y, anchor = room.place(text, spots) or spots[0]
+        x, y, anchor = room.place(text, spots) or room.place(text, spots, narrow=False) or spots[0]
         yield _text(x, y, text, anchor)
 
 

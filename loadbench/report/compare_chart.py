@@ -90,8 +90,10 @@ def comparison_charts(comparison: Comparison) -> list[Chart]:
 
 def _left_out(comparison: Comparison) -> str:
     """The levels that are in no chart since they are INVALID, which other charts draw hollow."""
-    levels = dict.fromkeys(one.level for one in comparison.left_out if one.code == "invalid" and not one.metric)
-    return f" INVALID, and so in no chart: {some([*levels])}." if levels else ""
+    shown = {row.level for row in comparison.comparisons}
+    invalid = dict.fromkeys(one.level for one in comparison.left_out if one.code == "invalid")
+    levels = [level for level in invalid if level not in shown]
+    return f" INVALID, and so in no chart: {some(levels)}." if levels else ""
 
 
 def _is_first(metric: str) -> bool:

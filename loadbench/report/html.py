@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 # A table of a chart with more rows helps nobody.
 _MOST_ROWS = 200
 # Text of more letters has a column that is wide enough to be read, and one of fewer stays in its line.
-_LONG, _SHORT = 40, 20
+_LONG, _SHORT = 40, 26
 # A sheet of paper has this many letters side by side, at the size of a table in print; a text takes so many lines.
 _PAPER, _WRAPPED = 118, 34
 

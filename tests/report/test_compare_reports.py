@@ -13,7 +13,7 @@ import pytest
 
 from loadbench.analyze.compare.compare import compare
 from loadbench.plan.gate import parse_gate
-from loadbench.report.compare_chart import compare_chart
+from loadbench.report.compare_chart import compare_chart, comparison_charts
 from loadbench.report.formats import render_comparison
 from loadbench.report.junit import compare_junit, run_junit
 from loadbench.report.render_text import PLAIN_WIDTH
@@ -236,6 +236,19 @@ def test_side_whose_certificate_was_not_verified_says_so():
     comparison = msgspec.structs.replace(comparison, b=msgspec.structs.replace(comparison.b, insecure=True))
     lines = [line for line in render_comparison(comparison, "text").splitlines() if "(--insecure)" in line]
     assert [line.lstrip("- ")[:2] for line in lines] == ["B:"]
+
+
+def test_charts_name_the_levels_that_they_leave_out():
+    """An INVALID level is in none; one that is INVALID in some of several runs is in all, by the others."""
+    assert all("INVALID, and so in no chart: users=2." in chart.note for chart in comparison_charts(alone()))
+    a, b = lucky({1: 30, 2: 58}, name="before"), lucky({1: 31, 2: 57}, name="after")
+    invalid = Verdict("INVALID", [Reason("late", "the client was late", "")])
+    a[0] = msgspec.structs.replace(
+        a[0], levels=[msgspec.structs.replace(level, verdict=invalid) for level in a[0].levels]
+    )
+    compared = compare(a, b)
+    assert any(left.code == "invalid" for left in compared.left_out)
+    assert not any("INVALID" in chart.note for chart in comparison_charts(compared))
 
 
 def test_the_picture_shows_both_sides_and_where_they_cross():
