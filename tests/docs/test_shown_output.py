@@ -5,8 +5,10 @@ A block of `text` belongs to the last command before it. A line `…` stands for
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
+import sys
 from pathlib import Path
 
 import pytest
@@ -42,7 +44,9 @@ def printed():
 
     def of(command: str) -> str:
         if command not in known:
-            ended = typed(*shlex.split(command)[1:], cwd=ROOT, COLUMNS=str(PLAIN_WIDTH))
+            # A command may start `loadbench serve`.
+            path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+            ended = typed(*shlex.split(command)[1:], cwd=ROOT, COLUMNS=str(PLAIN_WIDTH), PATH=path)
             known[command] = "\n".join(line.rstrip() for line in ended.stdout.splitlines())
         return known[command]
 
