@@ -72,6 +72,28 @@ def test_a_side_that_is_wrong_is_named(tmp_path):
     assert (done.returncode, "both sides are the same server" in done.stderr) == (2, True)
 
 
+def test_a_scenario_names_both_models(tmp_path):
+    """In its section for comparisons; a flag names another one."""
+    scenario = tmp_path / "s.toml"
+    scenario.write_text('[target]\nurl = "http://127.0.0.1:1"\n[compare]\na_model = "one"\nb_model = "two"\n')
+    search = ("--capacity", "--slo=ttft_p95<1s", "--dry-run", f"--scenario={scenario}")
+    done = typed("compare", *search, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "only B has target.model two" in done.stdout
+    done = typed("compare", *search, "--b-model=three", cwd=tmp_path)
+    assert "three" in done.stdout.partition("only B has")[2]
+
+
+def test_the_command_of_a_scenario_is_not_run_without_a_yes(tmp_path):
+    """One for a side, that only a flag could give without a question, is refused; nothing is started."""
+    scenario = tmp_path / "s.toml"
+    scenario.write_text('[compare]\na_cmd = "touch a"\nb_cmd = "touch b"\n')
+    done = typed("compare", "--capacity", "--slo=ttft_p95<1s", f"--scenario={scenario}", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "compare.a_cmd of the scenario is not taken with --capacity" in done.stderr
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["s.toml"]
+
+
 @pytest.mark.slow
 def test_both_sides_are_searched_and_kept(tmp_path):
     """Each has a folder like that of `loadbench capacity`; the report reads it again, and a page shows both."""
@@ -80,9 +102,7 @@ def test_both_sides_are_searched_and_kept(tmp_path):
     assert "Traceback" not in done.stderr
     result, folder = json.loads(done.stdout), kept(tmp_path)
     assert result["schema"] == "loadbench.compare-capacity/1"
-    assert [result[side]["capacity"]["model"] for side in "ab"] == ["sim-laptop-7b", "sim-gpu-7b"] or all(
-        result[side]["capacity"]["model"] for side in "ab"
-    )
+    assert all(result[side]["capacity"]["model"] for side in "ab")
     assert [result[side]["capacity"]["budget_s"] for side in "ab"] == [8.0, 8.0]
     assert read_capacity_comparison(folder).conclusion == result["conclusion"]
     assert (folder / "a" / "capacity.json").is_file()

@@ -275,7 +275,9 @@ def test_a_run_that_is_too_short_says_how_long_it_must_be(tmp_path):
     short = a_run(a_level([a_sample(number, due_ns=number * 1000 * MS) for number in range(5)]))
     (tmp_path / "run.json").write_bytes(to_json(short))
     said = " ".join(typed("report", "run.json", cwd=tmp_path).stdout.split())
-    assert re.search(r"there are only 5 responses: too few to judge by; use --requests 20 or more", said)
+    assert re.search(
+        r"there are only 5 responses: too few to judge by \(too_few_answers\); use --requests 20 or more", said
+    )
 
 
 def test_a_warm_up_is_stated_and_not_measured(tmp_path):

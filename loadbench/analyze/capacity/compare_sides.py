@@ -127,7 +127,7 @@ def _sentence(comparison: CapacityComparison) -> str:
                 why = f"its search gave no answer{estimate}"
             parts.append(f"how many {unit} {side.name.upper()} can serve is not known: {why}")
     low, high = comparison.interval
-    if comparison.confidence is not None and all(side.plan for side in sides):
+    if comparison.confidence is not None and (comparison.decision != "~" or all(side.plan for side in sides)):
         sure = f"(at least {100 * comparison.confidence:.3g} % confidence)"
         ends = [f"{low:.3g}" if low is not None else "", f"{high:.3g}" if high is not None else ""]
         span = f"{ends[0]} to {ends[1]}" if all(ends) else f"at least {ends[0]}" if ends[0] else f"at most {ends[1]}"

@@ -91,6 +91,16 @@ def test_a_search_without_an_answer_leaves_its_side_unknown():
     )
 
 
+def test_an_end_that_is_proven_decides_without_an_answer():
+    """B is proven to serve 9 at most, and A 13 or more: fewer, by how much is open."""
+    proven = search(5, 3, 6, status="inconclusive")
+    proven = msgspec.structs.replace(proven, answer=msgspec.structs.replace(proven.answer, high=9))
+    found = sides(search(16, 13, 19), proven)
+    assert found.interval == (None, pytest.approx(9 / 13))
+    assert found.decision == "fewer"
+    assert found.conclusion.endswith("; B serves at most 0.692 times as many (at least 90 % confidence).")
+
+
 def test_a_side_that_could_not_be_searched_says_why():
     """Its server was gone."""
     a, b = searched_side("a", search(24, 21, 28), None), searched_side("b", None, None, "B: no server")
