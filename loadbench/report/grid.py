@@ -138,7 +138,7 @@ def _cells(cell: Cell, one: CellFigures | None) -> list[str]:
     verdict: str = one.verdict
     valid = cell.verdicts.get("VALID", 0)
     if valid < cell.levels:
-        verdict = f"{verdict} ({valid} of {cell.levels})"
+        verdict = f"{verdict} {valid}/{cell.levels}"
     return [
         one.load,
         _with_width(significant(one.output_tokens_per_s), one, "output_tokens_per_s"),
@@ -241,6 +241,8 @@ def grid_notes(grid: Grid) -> list[str]:
     if figures:
         lines.append("load: the one with the most output tokens/s of those that count; the other figures are of it")
         lines.append("± half the width of the 95 % interval within the run; ~ where there is none")
+    if any(cell.figures and cell.verdicts.get("VALID", 0) < cell.levels for cell in grid.cells):
+        lines.append("verdict: of that load; n/m: so many of the cell's levels are VALID")
     if any(cell.depth for cell in grid.cells) and any(one.key == _INPUT_TOKENS for one in grid.vary):
         lines.append(
             "prefill: prompt tokens by the median TTFT, with the network and the server's queue in it; decode: one by "

@@ -169,7 +169,7 @@ ROWS: dict[str, Row] = {
     "compare.confidence": Row("80%", shows="confidence"),
     "compare.fail_on": Row(("ttft_p95>5%",), shows="changes"),
     "grid.vary": Row(("temperature=0.5",), shows="temperature"),
-    "grid.budget": Row("1m", {"vary": ("temperature=0.5",)}, drop=("requests",), shows="plan.most_ns"),
+    "grid.budget": Row("8s", {"vary": ("temperature=0.5",)}, drop=("requests",), shows="plan.duration"),
     "workshop.rounds": Row("2", shows="plan.duration"),
     "workshop.shape": Row("stable", shows="stdout"),
     "judge.model": Row("other", shows="model"),
