@@ -24,7 +24,7 @@ from loadbench.report.shown import levels_of_searches
 from loadbench.report.values import counted, duration, significant
 from loadbench.results.capacity import FILE, SEVERAL_FILE, read_capacities, read_capacity
 from loadbench.results.compare_capacity import FILE as COMPARED_FILE
-from loadbench.results.compare_capacity import read_capacity_comparison
+from loadbench.results.compare_capacity import read_capacity_comparison, searches_in
 from loadbench.results.folder import read_run
 from loadbench.results.grid import is_grid
 from loadbench.results.saved import FILES, has_pairs, read_pairs
@@ -242,7 +242,7 @@ def _searched_sides_page(folder: Path) -> Document:
         search, inner = side.capacity, folder / side.name
         if search is None:
             continue
-        run = run_in(inner) if (inner / "run.json").is_file() else None
+        run = run_in(inner) if inner in searches_in(folder) else None
         first, *rest = capacity_document(search, () if run is None else run.levels).blocks
         facts = [] if run is None else [requested(run)]
         shown = [first, Tiles(_answer_tiles(search)), *capacity_charts(search, run), *rest, *facts]

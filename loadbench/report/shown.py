@@ -15,7 +15,7 @@ from loadbench.report.hgrm import hgrm
 from loadbench.report.llmd import llmd
 from loadbench.results.capacity import SEVERAL_FILE, read_capacities
 from loadbench.results.compare_capacity import FILE as COMPARED_FILE
-from loadbench.results.compare_capacity import FOLDERS
+from loadbench.results.compare_capacity import searches_in
 from loadbench.results.folder import read_run
 from loadbench.results.grid import is_grid, read_grid
 from loadbench.results.hlog import LoggedRun, hlog_of
@@ -60,8 +60,7 @@ def runs_at(path: Path) -> list[Shown]:
             for repeat, run in repeats_of(folder, side).items()
         ]
     if (folder / COMPARED_FILE).is_file():
-        searches = [folder / name for name in FOLDERS if (folder / name / "run.json").is_file()]
-        return [Shown(run_in(search), search, {"side": search.name}) for search in searches]
+        return [Shown(run_in(search), search, {"side": search.name}) for search in searches_in(folder)]
     if (folder / SEVERAL_FILE).is_file():
         names = read_capacities(folder).folders.values()
         searches = [folder / name for name in names if (folder / name / "run.json").is_file()]

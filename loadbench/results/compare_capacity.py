@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 SCHEMA: Final = "loadbench.compare-capacity/1"
 FILE: Final = "compare-capacity.json"
 # The folder of each side's search, inside that of the comparison.
-FOLDERS: Final = ("a", "b")
+_FOLDERS: Final = ("a", "b")
 
 
 class SearchedSide(msgspec.Struct, frozen=True, kw_only=True):
@@ -66,6 +66,12 @@ class CapacityComparison(msgspec.Struct, frozen=True, kw_only=True):
     currency: str | None = None
     conclusion: str
     complete: bool = False
+
+
+def searches_in(folder: Path) -> list[Path]:
+    """The folders of the searches in that of a comparison. A link leads to what is no part of it."""
+    parts = [folder / name for name in _FOLDERS]
+    return [part for part in parts if not part.is_symlink() and (part / "run.json").is_file()]
 
 
 def read_capacity_comparison(folder: Path) -> CapacityComparison:

@@ -15,7 +15,7 @@ from loadbench.core.errors import BadInput
 from loadbench.results.append_log import is_run_being_written
 from loadbench.results.capacity import FILE, SEVERAL_FILE
 from loadbench.results.compare_capacity import FILE as COMPARED_FILE
-from loadbench.results.compare_capacity import FOLDERS
+from loadbench.results.compare_capacity import searches_in
 from loadbench.results.folder import UNREADABLE, RunFolder, read_plain
 from loadbench.results.grid import is_grid, read_grid
 from loadbench.results.run import ClosedLoad, OpenInterval, OpenLoad, to_json
@@ -189,7 +189,7 @@ def summary_of(found: FoundRun) -> RunSummary:
             compared = _read(path / COMPARED_FILE, _ComparedSearches)
             command, complete = "compare", compared.complete
             searches = [side.capacity for side in (compared.a, compared.b) if side.capacity is not None]
-            parts = [path / name for name in FOLDERS]
+            parts = searches_in(path)
             fields["conclusion"] = compared.conclusion
         elif has_pairs(path):
             command = "compare"

@@ -18,7 +18,7 @@ import msgspec
 from loadbench.core.errors import BadInput
 from loadbench.results.capacity import FILE, SEVERAL_FILE, read_capacities
 from loadbench.results.compare_capacity import FILE as COMPARED_FILE
-from loadbench.results.compare_capacity import FOLDERS
+from loadbench.results.compare_capacity import searches_in
 from loadbench.results.folder import UNREADABLE, SchemaName, read_plain, read_run
 from loadbench.results.grid import GRID_FILE, is_grid, read_grid
 from loadbench.results.run import Run, to_json
@@ -106,7 +106,7 @@ def runs_of(path: Path) -> list[Run]:
             for run in side
         ]
     if (folder / COMPARED_FILE).is_file():
-        return [read_run(folder / name) for name in FOLDERS if (folder / name / "run.json").is_file()]
+        return [read_run(search) for search in searches_in(folder)]
     if (folder / SEVERAL_FILE).is_file():
         return [
             read_run(folder / name) for name in read_capacities(folder).folders.values() if (folder / name).exists()
