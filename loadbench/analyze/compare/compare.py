@@ -266,7 +266,8 @@ def _usable_level(run: Run, load: ClosedLoad | OpenLoad) -> tuple[LevelResult | 
         if level.load != load:
             continue
         if level.verdict.status == "INVALID":
-            why = ("invalid", f"INVALID: {', '.join(reason.message for reason in level.verdict.reasons)}")
+            reasons = ", ".join(f"{reason.message} ({reason.code})" for reason in level.verdict.reasons)
+            why = ("invalid", f"INVALID: {reasons}")
         elif level.interrupted:
             why = ("interrupted", "it was interrupted")
         elif not failed_of(level.outcomes, level.missed)[1]:

@@ -253,7 +253,7 @@ def _candidate(
     several = any(sum(other.status == "ok" for other in run.models) > 1 for run, _, _ in repeats)
     coverage = next((one for _, quality, _ in repeats if (one := facet_coverage(quality).get(model))), None)
     doubts = {
-        level.verdict.status: f"{level.verdict.status}: {level.verdict.reasons[0].message}"
+        level.verdict.status: f"{level.verdict.status}: {(why := level.verdict.reasons[0]).message} ({why.code})"
         for level in levels
         if level.verdict.status != "VALID"
     }

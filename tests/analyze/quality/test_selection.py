@@ -206,9 +206,10 @@ def test_a_measurement_at_fault_is_not_ranked():
     selection = select(candidates([(run, Quality())]), WEIGHTS)
     assert {one.candidate.name: one.candidate.caveat for one in selection.ranked} == {
         "sound": "",
-        "short": "INCONCLUSIVE: 3 responses are too few",
+        "short": "INCONCLUSIVE: 3 responses are too few (too_few_answers)",
     }
-    assert [(one.name, one.excluded) for one in selection.excluded] == [("invalid", "INVALID: requests were sent late")]
+    (excluded,) = selection.excluded
+    assert (excluded.name, excluded.excluded) == ("invalid", "INVALID: requests were sent late (late_start)")
     assert [(one.name, one.failed) for one in selection.failed] == [("silent", "no request succeeded")]
 
 
