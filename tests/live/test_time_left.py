@@ -200,3 +200,14 @@ def test_while_nothing_has_responded_nothing_is_said():
     """No time left is better than a wrong one."""
     scenario = plan(**RUNS["fixed"][0])
     assert RunTime(scenario, [PlannedLevel("a", scenario.loads[0])], now_ns=lambda: 0).left(None) is None
+
+
+def test_what_the_command_does_after_the_run_is_added():
+    """By how long the whole run takes: of a grid's cell, the cells that come after it."""
+    scenario = plan(users=(1, 2), duration=10 * S, warm_up=2 * S)
+    levels = [PlannedLevel("a", load) for load in scenario.loads]
+    alone, of_grid = (RunTime(scenario, levels, now_ns=lambda: 0) for _ in range(2))
+    of_grid.then_ns = lambda whole_ns: 3 * whole_ns + 7 * S
+    for time in (alone, of_grid):
+        time.responded("a", S)
+    assert of_grid.left(None).ns == 4 * alone.left(None).ns + 7 * S
