@@ -140,9 +140,9 @@ def test_server_that_does_not_become_ready_again_is_named(tmp_path, mark):
 
 
 @linux_only
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
+@pytest.mark.parametrize("name", ["SIGINT", "SIGKILL"])
 @pytest.mark.parametrize("moment", ["in a level", "in a restart"])
-def test_nothing_is_left_after_an_end_in_the_middle(tmp_path, mark, number, moment):
+def test_nothing_is_left_after_an_end_in_the_middle(tmp_path, mark, name, moment):
     """Ctrl-C and a kill of loadbench, in a level and while a server is started again."""
     slow = ("--never", "--from-start", str(tmp_path / "starts"), "3") if moment == "in a restart" else ()
     options = SHORT if slow else ENDLESS
@@ -152,10 +152,10 @@ def test_nothing_is_left_after_an_end_in_the_middle(tmp_path, mark, number, mome
             until(lambda: (tmp_path / "starts").exists() and (tmp_path / "starts").stat().st_size >= 3)
         else:
             until(lambda: "begins" in process.stderr.readline())
-        process.send_signal(number)
+        process.send_signal(getattr(signal, name))
         _, errors = process.communicate(timeout=90)
     assert "Traceback" not in errors
-    assert process.returncode == (130 if number == signal.SIGINT else -number)
+    assert process.returncode == (130 if name == "SIGINT" else -signal.SIGKILL)
     until(lambda: not with_mark(mark))
 
 

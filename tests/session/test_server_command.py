@@ -93,14 +93,14 @@ def test_a_started_server_is_measured_and_ended(tmp_path, mark):
 
 @pytest.mark.slow
 @linux_only
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-def test_nothing_is_left_after_a_signal(tmp_path, mark, number):
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP"])
+def test_nothing_is_left_after_a_signal(tmp_path, mark, name):
     """What was measured is kept, and the server ended in order."""
     options = ("--users=1", "--duration=300s", "--warm-up=0s", "--telemetry=off", "--no-live")
     with started("sweep", f"--server-cmd={command(mark, '--fork=detached')}", *options, cwd=tmp_path) as process:
         assert process.stderr is not None
         until(lambda: "begins" in process.stderr.readline())
-        process.send_signal(number)
+        process.send_signal(getattr(signal, name))
         process.communicate(timeout=60)
     assert process.returncode == 130
     assert with_mark(mark) == []
