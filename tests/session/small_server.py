@@ -26,6 +26,7 @@ def main() -> None:
     parser.add_argument("--ends", default="", help="how it ends at once: exit:3, signal:SIGSEGV")
     parser.add_argument("--after", nargs=2, metavar=("REQUESTS", "END"), help="how it ends after so many requests")
     parser.add_argument("--never", action="store_true", help="never listen")
+    parser.add_argument("--refuses", type=int, default=0, help="so many chats get 503 first")
     parser.add_argument("--loads", type=float, default=0, help="seconds in which chats get 503")
     parser.add_argument("--shows", default="", help="print this variable")
     parser.add_argument("--fork", choices=("stubborn", "detached", "background"), help="leave another process")
@@ -119,7 +120,7 @@ def serve(options: argparse.Namespace) -> None:
                 count += 1
                 if options.after and count > int(options.after[0]):
                     end(options.after[1])
-            if time.monotonic() - began < options.loads:
+            if time.monotonic() - began < options.loads or count <= options.refuses:
                 self.reply(503, {"error": {"message": "Loading model"}})
                 return
             self.send_response(200)

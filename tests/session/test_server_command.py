@@ -22,7 +22,7 @@ from loadbench.plan.pairs import sides
 from loadbench.plan.sources import resolve
 from loadbench.session.consent import confirm_command
 from loadbench.session.setup import check
-from loadbench.targets.server_command import ServerEnd, StartedServer
+from loadbench.targets.server_command import _REPEATED_S, ServerEnd, StartedServer
 from tests.cli.running import interrupted, loadbench, started
 from tests.cli.typed import typed
 from tests.core.test_guard import linux_only, until, with_mark
@@ -234,11 +234,13 @@ def test_a_server_that_goes_to_the_background_is_followed(tmp_path, mark):
 
 @linux_only
 def test_the_first_request_waits_until_the_model_is_loaded(tmp_path, mark):
-    """A list of models comes before the model is loaded; chats get 503 until then."""
-    result = typed("sweep", f"--server-cmd={command(mark, '--loads=0.7')}", *SHORT, cwd=tmp_path)
+    """A list of models comes before the model is loaded; chats get 503 until then, and are sent again."""
+    result = typed("sweep", f"--server-cmd={command(mark, '--refuses=4')}", *SHORT, cwd=tmp_path)
     assert result.returncode in {0, 4, 5}, result.stderr
-    begun = run_in(tmp_path)["server_start"]
-    assert begun["ready_s"] < 0.7 < begun["first_response_s"]
+    run = run_in(tmp_path)
+    assert [level["outcomes"] for level in run["levels"]] == [{"ok": 4}, {"ok": 4}]
+    # Four requests were repeated, each after a pause.
+    assert run["server_start"]["first_response_s"] - run["server_start"]["ready_s"] > 4 * _REPEATED_S
 
 
 @linux_only
