@@ -83,3 +83,18 @@ def test_search_finds_a_term(address):
         view.goto(address)
         view.fill("input[data-md-component=search-query]", "steady state")
         view.wait_for_selector(".md-search-result__link[href*=metrics]")
+
+
+@pytest.mark.slow
+@pytest.mark.browser
+def test_search_works_from_the_disk(site):
+    """Without a server, from a page in a folder, and without another host."""
+    with browser() as opened:
+        view = opened.new_page()
+        requests = []
+        view.on("request", lambda request: requests.append(request.url))
+        view.goto((site / "tutorials" / "first-sweep.html").as_uri())
+        view.click("input[data-md-component=search-query]")
+        view.keyboard.type("steady state")
+        view.wait_for_selector(".md-search-result__link[href*=metrics]")
+        assert [url for url in requests if not url.startswith("file:")] == []
