@@ -48,6 +48,9 @@ _LISTS_EVERY_S = 0.5
 _SET_PDEATHSIG, _SET_CHILD_SUBREAPER = 1, 36
 # Of a job object: its class of information, and the flag by which it ends its processes when it is closed.
 _EXTENDED_LIMITS, _KILL_ON_JOB_CLOSE = 9, 0x2000
+# A log of more bytes than the first loses its middle: so many at its beginning and at its end stay.
+_MOST_LOG, _LOG_PART = 64 << 20, 8 << 20
+_LOG_EVERY_S = 0.25
 _OWN_GROUP: int = getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0)
 
 
@@ -84,6 +87,8 @@ def main() -> None:
     say(event="started", pid=server.pid, at_ns=at_ns)
     threading.Thread(target=read_orders, args=(events,), daemon=True).start()
     threading.Thread(target=await_end, args=(server, events), daemon=True).start()
+    if sys.platform != "win32":
+        threading.Thread(target=watch_log, args=(order["log"],), daemon=True).start()
 
     ends_at: float | None = None  # when what is left is killed
     while True:
@@ -148,6 +153,28 @@ def read_orders(events: queue.SimpleQueue[str | int]) -> None:
         if b"kill" in received:
             events.put("kill")
     events.put("end")
+
+
+def watch_log(path: str) -> None:
+    """Keep the log short, wherever it is moved: a server that prints without end fills no disk."""
+    with suppress(OSError):  # it is gone, or cannot be read
+        log, left_out = os.open(path, os.O_RDWR | os.O_APPEND), 0
+        while True:
+            left_out = cut_log(log, left_out)
+            time.sleep(_LOG_EVERY_S)
+
+
+def cut_log(log: int, left_out: int, *, most: int = _MOST_LOG, part: int = _LOG_PART) -> int:
+    """Cut the middle out of a log of more than `most` bytes. Takes and returns how many bytes it has lost so far."""
+    size = os.fstat(log).st_size
+    if size <= most:
+        return left_out
+    os.lseek(log, size - part, os.SEEK_SET)
+    end = os.read(log, part)
+    left_out += size - part - len(end)
+    os.ftruncate(log, part)
+    os.write(log, b"\n--- loadbench has left out %d bytes here ---\n" % left_out + end)
+    return left_out
 
 
 def await_end(server: subprocess.Popen[bytes], events: queue.SimpleQueue[str | int]) -> None:

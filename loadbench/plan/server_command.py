@@ -11,10 +11,9 @@ import re
 import shlex
 import sys
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
 
 from loadbench.core.secrets import MASK, is_secret
-from loadbench.plan.server_url import PORT, shown_url
+from loadbench.plan.server_url import PORT
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -26,6 +25,14 @@ _BRACES = re.compile(r"\{\{|\}\}|\{(?P<name>[A-Za-z_]\w*)\}|[{}]")
 # What a shell would take as it is. Braces stay: they are ours.
 _PLAIN = re.compile(r"[\w@%+=:,./{}-]+", re.ASCII)
 _OPTION = re.compile(r"-{1,2}[A-Za-z][\w-]*")
+# Within a word: what looks like the key of a well-known service, the user and password of a URL, and a name before its
+# value, as in `bash -c 'serve --api-key X'`, `--env=HF_TOKEN=X`, `{"api_key": "X"}` and `Authorization: Bearer X`.
+_IN_WORD = re.compile(
+    r"(?<![\w-])(?P<key>(?:sk-|hf_|gsk_|gh[ps]_|github_pat_|glpat-|nvapi-|xai-)(?=[\w-]{0,200}\d)[\w-]{12,200})"
+    r"|://(?P<user>[^/\s@]{1,500})@"
+    r"""|(?<![\w-])(?P<name>-{0,2}[A-Za-z][\w-]{0,80})(?=["']?\s{0,9}[=:]|(?P<space>\s))"""
+)
+_VALUE = re.compile(r"""["']?\s*[=:]?\s*["']?(?:(?:Bearer|Basic|Token)\s+)?(?P<value>[^\s"'&;,}]+)""", re.IGNORECASE)
 
 
 def split_words(text: str) -> tuple[str, ...]:
@@ -47,42 +54,49 @@ def join_words(words: Sequence[str]) -> str:
 
 
 def shown_command(words: Sequence[str]) -> str:
-    """The command line without the secrets in it: values of options, variables and URLs that are named like secrets."""
-    shown, hides = [], False
-    for word in words:
-        name, equals, value = word.partition("=")
-        if hides and _may_be_secret(word):
-            word = MASK  # noqa: PLW2901 - what is shown of it
-        elif equals and is_secret(name) and _may_be_secret(value):
-            word = f"{name}={MASK}"  # noqa: PLW2901
-        elif "://" in word and "@" in word:
-            word = _without_user(word)  # noqa: PLW2901
-        hides = not equals and _OPTION.fullmatch(name) is not None and is_secret(name)
-        shown.append(word if MASK in word else join_words([word]))
+    """The command line without the secrets in it: values of options, variables, headers and parts of URLs that are
+    named like secrets, also within a word, and what looks like a key."""
+    shown = []
+    for before, word in zip(("", *words), words, strict=False):
+        parts, done = [], 0
+        for begin, end in _secret_spans(before, word):
+            parts += [word[done:begin], MASK]
+            done = end
+        text = "".join([*parts, word[done:]])
+        shown.append(text if parts and not re.search(r"\s", text) else join_words([text]))
     return " ".join(shown)
 
 
 def secrets_of_command(words: Sequence[str]) -> Iterator[str]:
-    """The texts that `shown_command` hides behind names of secrets."""
+    """The texts that `shown_command` hides."""
     for before, word in zip(("", *words), words, strict=False):
-        name, equals, value = word.partition("=")
-        if "=" not in before and _OPTION.fullmatch(before) and is_secret(before) and _may_be_secret(word):
-            yield word
-        elif equals and is_secret(name) and _may_be_secret(value):
-            yield value
+        for begin, end in _secret_spans(before, word):
+            yield word[begin:end]
+
+
+def _secret_spans(before: str, word: str) -> list[tuple[int, int]]:
+    """Where in this word of a command, which follows another one, secrets begin and end."""
+    if "=" not in before and _OPTION.fullmatch(before) and is_secret(before) and _may_be_secret(word):
+        return [(0, len(word))]
+    name, equals, value = word.partition("=")
+    if equals and is_secret(name) and _OPTION.fullmatch(f"--{name.lstrip('-')}") and _may_be_secret(value):
+        return [(len(name) + 1, len(word))]
+    spans: list[tuple[int, int]] = []
+    for match in _IN_WORD.finditer(word):
+        found: re.Match[str] | None = match
+        kind = match.lastgroup or ""
+        if match["name"]:
+            # Words after a space are values of options alone.
+            is_named = is_secret(match["name"]) and (match["space"] is None or match["name"].startswith("-"))
+            found, kind = _VALUE.match(word, match.end()) if is_named else None, "value"
+        if found and _may_be_secret(found[kind]) and (not spans or found.start(kind) >= spans[-1][1]):
+            spans.append(found.span(kind))
+    return spans
 
 
 def _may_be_secret(value: str) -> bool:
     """Not a number, as of `--max-token 5`, another option, or a text that is filled in."""
     return bool(value) and not value.isdecimal() and not value.startswith("-") and _BRACES.search(value) is None
-
-
-def _without_user(word: str) -> str:
-    name, separator, url = word.rpartition("=") if "=" in word.partition("://")[0] else ("", "", word)
-    try:
-        return f"{name}{separator}{shown_url(url)}" if urlsplit(url).username else word
-    except ValueError:
-        return MASK
 
 
 def names_in(text: str) -> set[str]:

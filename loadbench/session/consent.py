@@ -14,8 +14,8 @@ import anyio
 from loadbench.client.faults import explain
 from loadbench.core.errors import BadInput, Interrupted, TargetUnavailable
 from loadbench.core.text import printable, some
+from loadbench.plan.server_command import join_words, shown_command
 from loadbench.plan.server_url import origin_of, shown_url
-from loadbench.plan.settings import Source
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -85,16 +85,23 @@ async def confirm_load(scenario: Scenario, *, say: Callable[[str], None]) -> dic
 
 
 def confirm_command(scenario: Scenario, *, say: Callable[[str], None]) -> None:
-    """Have the user confirm a server command of a scenario file: --yes-run does, or an answer at the terminal.
+    """Have the user confirm a server command of a scenario file, or one for which a file sets variables, which may be
+    the PATH: --yes-run does, or an answer at the terminal.
 
-    Raises `BadInput` where neither does, and `Interrupted` for Ctrl-C. A command that the user gives needs none.
+    Raises `BadInput` where neither does, and `Interrupted` for Ctrl-C. What the user gives needs no confirmation.
     """
-    command = scenario.values.entries.get("target.server_cmd")
-    if command is None or command.origin.source is not Source.SCENARIO:
+    keys = ("target.server_cmd", "target.server_env")
+    of_file = [key for key in keys if key in {entry.setting.key for entry in scenario.values.commands_to_confirm}]
+    command, variables = scenario.target.server_cmd, scenario.target.server_env
+    if not of_file or command is None:
         return
-    place, shown = scenario.place("target.server_cmd"), printable(str(command.setting.type.show(command.value)))
-    if scenario.target.server_env:
-        shown += f", with {' and '.join(name for name, _ in scenario.target.server_env)} in its environment"
+    place = scenario.place(of_file[0])
+    # All of what the file says: `sh -c 'token=$(rm …)'` has no secret in it, though it looks like one.
+    shown = join_words(command) if keys[0] in of_file else shown_command(command)
+    if variables:
+        texts = [f"{name}={value}" if keys[1] in of_file else name for name, value in variables]
+        shown += f", with {' and '.join(join_words([text]) for text in texts)} in its environment"
+    shown = printable(shown)
     if scenario.target.yes_run:
         say(f"{place} runs {shown}, as --yes-run allows")
         return

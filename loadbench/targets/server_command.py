@@ -8,6 +8,7 @@ responds, or else its list of models; while it then still says that it is loadin
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
 import os
 import re
@@ -29,7 +30,7 @@ from loadbench.core.alongside import run_alongside
 from loadbench.core.children import child_environment, find_program, python_command
 from loadbench.core.errors import BadInput, TargetEnded, TargetUnavailable
 from loadbench.core.guard import MARK, Order, kill_marked
-from loadbench.core.secrets import MASK, SHORTEST_SECRET, Secrets
+from loadbench.core.secrets import MASK, SHORTEST_SECRET, Secrets, is_secret
 from loadbench.core.text import printable
 from loadbench.core.units import NS_PER_S, format_duration
 from loadbench.plan.server_command import DEFAULT_URL, chooses_port, fill, secrets_of_command, shown_command
@@ -201,7 +202,8 @@ class StartedServer:
         self._words = [fill(word, values) for word in target.server_cmd or ()]
         self._variables = {name: fill(value, values) for name, value in target.server_env}
         self._ready_url = None if target.ready_url is None else target.ready_url.replace(PORT, str(port))
-        hidden = [*self._variables.values(), *secrets_of_command(self._words)]
+        inherited = [value for name, value in environment.items() if is_secret(name)]
+        hidden = [*self._variables.values(), *secrets_of_command(self._words), *inherited]
         self._hidden = [text for text in hidden if len(text) >= SHORTEST_SECRET]
         self._secrets = Secrets(self._hidden, piece=SECRET_PIECE)
         self._guard: subprocess.Popen[bytes] | None = None
@@ -288,6 +290,9 @@ class StartedServer:
             if not self._gone.is_set():
                 self._say(f"the server (process {self._pid}) does not end, not even when it is killed")
                 guard.kill()
+                # What it leaves is killed then.
+                with anyio.move_on_after(_KILLED_WITHIN_S):
+                    await self._gone.wait()
             await anyio.to_thread.run_sync(self._close_log)
         self._pid = None
 
@@ -390,11 +395,12 @@ class StartedServer:
             return []
         with suppress(OSError), self.log.open("rb") as file:
             size = file.seek(0, os.SEEK_END)
-            begins = max(self._from_byte, size - _TAIL_BYTES)
+            since = self._from_byte if self._from_byte <= size else 0  # the guard has cut it
+            begins = max(since, size - _TAIL_BYTES)
             file.seek(begins)
             # A line ends with a return as well: progress bars are drawn over each other.
             lines = re.split(r"[\r\n]+", file.read(_TAIL_BYTES).decode("utf-8", "replace"))
-            lines = [_plain(line) for line in (lines if begins == self._from_byte else lines[1:])]
+            lines = [_plain(line) for line in (lines if begins == since else lines[1:])]
             shown = [self._secrets.hide(line)[:_LONGEST_LINE] for line in lines if line.strip()]
             return shown[-_TAIL_LINES:]
         return []
@@ -522,7 +528,10 @@ class StartedServer:
         if self._pid is None:
             reason = "its guard did not start" if self._failed is None else self._failed["reason"]
             place = self._scenario.place("target.server_cmd")
-            raise BadInput(f"{place}: cannot be run: {printable(str(reason))}", hint="try the command in a shell")
+            hint = "try the command in a shell"
+            if self._failed is not None and self._failed["errno"] == errno.ENOEXEC:
+                hint = "a script begins with a line that names its shell, as #!/bin/sh"
+            raise BadInput(f"{place}: cannot be run: {printable(str(reason))}", hint=hint)
         self._doing(f"waiting for the server, process {self._pid}")
         within_ns = self._scenario.target.ready_timeout
         seen = "nothing listens at its port"

