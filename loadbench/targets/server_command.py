@@ -31,7 +31,7 @@ from loadbench.core.children import child_environment, find_program, python_comm
 from loadbench.core.errors import BadInput, TargetEnded, TargetUnavailable
 from loadbench.core.guard import MARK, Order, kill_marked
 from loadbench.core.secrets import MASK, SHORTEST_SECRET, Secrets, is_secret
-from loadbench.core.text import printable
+from loadbench.core.text import printable, some
 from loadbench.core.units import NS_PER_S, format_duration
 from loadbench.plan.server_command import DEFAULT_URL, chooses_port, fill, secrets_of_command, shown_command
 from loadbench.plan.server_url import PORT, ServerUrl, origin_of, shown_url
@@ -559,9 +559,25 @@ class StartedServer:
         last = f": {lines[-1]}" if lines else "; it has written nothing"
         if self.ended is not None:
             raise TargetEnded(f"{self.why_ended} before it was ready{last}", hint=self._log_hint(lines))
+        if places := self._listens_at():
+            seen += f"; it listens at {some(places)}"
         limit_text = format_duration(within_ns or 0)
         hint = f"give it more time with --ready-timeout, or another sign with --ready-url; {self._log_hint(lines)}"
         raise TargetUnavailable(f"the server was not ready within {limit_text}: {seen}", hint=hint)
+
+    def _listens_at(self) -> list[str]:
+        """Where the server's processes listen, as far as the system says it."""
+        psutil, found = library("psutil"), set()
+        if psutil is None or self._guard is None:
+            return []
+        with suppress(psutil.Error):
+            for process in psutil.Process(self._guard.pid).children(recursive=True):
+                with suppress(psutil.Error, OSError):
+                    for one in process.net_connections(kind="tcp"):
+                        if one.status == psutil.CONN_LISTEN and one.laddr:
+                            address, port = one.laddr
+                            found.add(f"[{address}]:{port}" if ":" in address else f"{address}:{port}")
+        return sorted(found)
 
     def _log_hint(self, lines: Sequence[str]) -> str:
         advice = next(filter(None, (advice_for(line) for line in reversed(lines))), "")
@@ -581,8 +597,8 @@ class StartedServer:
             for url in urls if self._ready_url is None else [self._ready_url]:
                 try:
                     response = await get(http, url, within_s=_PROBE_WITHIN_S)
-                except NoConnection:
-                    return "nothing listens at its port"
+                except NoConnection as error:
+                    return "nothing listens at its port" if self._ready_url is None else error.message
                 except TargetUnavailable as error:
                     return error.message
                 status, shown = response.status_code, shown_url(url)

@@ -315,6 +315,19 @@ def test_a_secret_of_the_users_own_environment_is_not_in_the_log(tmp_path, mark,
 
 
 @linux_only
+def test_a_server_at_another_port_is_found_out(tmp_path, mark):
+    """The message says where it listens, since that may be a slip in the command."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        other = free.getsockname()[1]
+    given = command(mark).replace("{port}", str(other))
+    options = ("--url=http://127.0.0.1:{port}/v1", "--server-env=PORT={port}", "--ready-timeout=5s")
+    result = loadbench("sweep", f"--server-cmd={given}", *options, *SHORT, cwd=tmp_path)
+    assert result.returncode == 6
+    assert f"nothing listens at its port; it listens at 127.0.0.1:{other}" in result.stderr
+
+
+@linux_only
 def test_a_script_without_its_first_line_is_explained(tmp_path):
     """A shell runs one, so the advice to try it there would not help."""
     script = tmp_path / "serve.sh"
