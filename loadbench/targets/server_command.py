@@ -11,6 +11,7 @@ import asyncio
 import errno
 import json
 import os
+import random
 import re
 import secrets as tokens
 import shutil
@@ -74,6 +75,9 @@ LOG = "server.log"
 # Of a log, for a message.
 _TAIL_BYTES, _TAIL_LINES, _LONGEST_LINE = 16_384, 10, 300
 _CHUNK = 1 << 20
+# Below those that Linux (32768), and macOS and Windows (49152), give to connections, unless that was changed, and above
+# those of services.
+_OWN_PORTS, _MOST_TRIED = range(20_000, 32_000), 20
 _OWN_GROUP: int = getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0)
 # What Windows calls the usual crashes.
 _WINDOWS_CODES = {
@@ -109,14 +113,20 @@ class ServerEnd(NamedTuple):
 
 
 def port_of(scenario: Scenario) -> int:
-    """The port at which the server is to listen: that of its URL, or one that is free."""
+    """The port at which the server is to listen: that of its URL, or one that is free.
+
+    By preference it is one that the system gives to no connection: while the server is restarted, a connection could
+    get its port, and the server could not have it again.
+    """
     url = scenario.url
     if url is not None and f":{PORT}" not in url:
         return origin_of(url)[2]
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        port: int = taken.getsockname()[1]
-        return port
+    for port in (*random.sample(_OWN_PORTS, _MOST_TRIED), 0):
+        with socket.socket() as taken, suppress(OSError):
+            taken.bind(("127.0.0.1", port))
+            found: int = taken.getsockname()[1]
+            return found
+    raise TargetUnavailable("no port is free for the server", hint="give one with --url")
 
 
 def url_with(scenario: Scenario, port: int) -> str:

@@ -12,7 +12,9 @@ from uuid import uuid4
 
 import pytest
 
+from loadbench.plan.sources import resolve
 from loadbench.sim.process import SimProcess
+from loadbench.targets.server_command import port_of
 from tests.cli.running import loadbench, started
 from tests.cli.typed import typed
 from tests.core.test_guard import linux_only, until, with_mark
@@ -210,3 +212,11 @@ def test_one_command_on_both_sides_must_be_meant(tmp_path, mark):
     at_one = ("--url=http://127.0.0.1:18765/v1", "--keep-up", "--dry-run")
     refused = typed(*sides(mark), *SHORT, *at_one, cwd=tmp_path)
     assert (refused.returncode, "both servers would listen at" in refused.stderr) == (2, True)
+
+
+def test_port_is_none_that_a_connection_could_take_meanwhile(mark):
+    """Between two starts of a server its port is free, and the system may give its own ones to connections."""
+    scenario = resolve(flags={"server_cmd": f"{mark} {{port}}"}, environment={})
+    ports = {port_of(scenario) for _ in range(20)}
+    assert len(ports) > 1
+    assert all(20_000 <= port < 32_000 for port in ports)
