@@ -181,7 +181,7 @@ class Values:
     @property
     def commands_to_confirm(self) -> list[Entry]:
         """The commands that a scenario file chooses, and not the user, and the variables, by which it can as well."""
-        keys = ("target.server_cmd", "compare.a_cmd", "compare.b_cmd", "target.server_env")
+        keys = ("target.server_cmd", "compare.a_cmd", "compare.b_cmd", "target.server_env", "grid.vary")
         return [entry for key in keys if (entry := self.entries.get(key)) and entry.origin.source is Source.SCENARIO]
 
     @property
@@ -543,7 +543,7 @@ class TargetSettings:
         "Run the server command of the scenario file. Without it, loadbench shows it and asks at the terminal.",
         commands=_MEASURING,
         needs=(Need(
-            ("target.server_cmd", "compare.a_cmd", "compare.b_cmd", "target.server_env"),
+            ("target.server_cmd", "compare.a_cmd", "compare.b_cmd", "target.server_env", "grid.vary"),
             lambda values: values.commands_to_confirm, "no scenario file gives a command", "leave it out",
         ),),
         comparable=Comparable.FREE, confirms=True)

@@ -14,8 +14,10 @@ import anyio
 from loadbench.client.faults import explain
 from loadbench.core.errors import BadInput, Interrupted, TargetUnavailable
 from loadbench.core.text import printable, some
+from loadbench.plan.cells import names_in_command
 from loadbench.plan.server_command import join_words, shown_command
 from loadbench.plan.server_url import origin_of, shown_url
+from loadbench.plan.settings import Source
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -93,6 +95,10 @@ def confirm_command(scenario: Scenario, *, say: Callable[[str], None]) -> None:
     keys = ("target.server_cmd", "target.server_env")
     of_file = [key for key in keys if key in {entry.setting.key for entry in scenario.values.commands_to_confirm}]
     command, variables = scenario.target.server_cmd, scenario.target.server_env
+    given = scenario.values.entries.get("grid.vary")
+    filled = [one for one in scenario.grid.vary or () if one.name in names_in_command(scenario)]
+    if filled and given is not None and given.origin.source is Source.SCENARIO:
+        of_file.append("grid.vary")
     if not of_file or command is None:
         return
     place = scenario.place(of_file[0])
@@ -101,6 +107,8 @@ def confirm_command(scenario: Scenario, *, say: Callable[[str], None]) -> None:
     if variables:
         texts = [f"{name}={value}" if keys[1] in of_file else name for name, value in variables]
         shown += f", with {' and '.join(join_words([text]) for text in texts)} in its environment"
+    if filled:
+        shown += "".join(f", {{{one.name}}} being {' or '.join(map(repr, one.values))}" for one in filled)
     shown = printable(shown)
     if scenario.target.yes_run:
         say(f"{place} runs {shown}, as --yes-run allows")

@@ -546,6 +546,16 @@ def test_the_variables_of_a_file_need_a_yes_too(tmp_path):
     confirm_command(own, say=lambda _: None)
 
 
+@pytest.mark.parametrize("command_line", ['server_cmd = "sh -c {what} {port}"', ""])
+def test_what_a_file_fills_into_a_command_is_confirmed(tmp_path, command_line):
+    """The values of a grid are shown with a command of the file, and with the user's own."""
+    (tmp_path / "s.toml").write_text(f"[target]\n{command_line}\n[vary]\nwhat = ['exit 1', 'rm -r x']\n")
+    flags = {} if command_line else {"server_cmd": "sh -c {what} {port}"}
+    with pytest.raises(BadInput) as caught:
+        confirm_command(resolve(flags=flags, environment={}, file=tmp_path / "s.toml"), say=lambda _: None)
+    assert "sh -c {what} {port}, {what} being 'exit 1' or 'rm -r x'" in caught.value.message
+
+
 def test_no_file_can_confirm(tmp_path):
     """A file that says yes to itself is refused."""
     (tmp_path / "s.toml").write_text('[target]\nserver_cmd = "a {port}"\nyes_run = true\n')
