@@ -7,6 +7,7 @@ from operator import attrgetter
 from typing import TYPE_CHECKING
 
 from loadbench.analyze.capacity.curve import fit_of_all_objectives
+from loadbench.analyze.level.machine import why_late
 from loadbench.analyze.level.verdict import CLIENT_CODES
 from loadbench.core.text import some
 from loadbench.core.units import NS_PER_S, format_duration
@@ -165,7 +166,8 @@ def trust_lines(capacity: Capacity, levels: Sequence[LevelResult]) -> list[str]:
         named = dict.fromkeys(
             level.load.label + (" without think time" if level.load.label in without else "") for level in refused
         )
-        lines.append(f"Not counted, because loadbench was too slow: {some([*named], most=8)}.")
+        late_for = why_late(reason for level in refused for reason in level.verdict.reasons)
+        lines.append(f"Not counted, because {late_for}: {some([*named], most=8)}.")
     doubtful = dict.fromkeys(probe.label for probe in probes if codes[probe.level] - BY_OBJECTIVES)
     if doubtful:
         where = some([*doubtful], most=8)
@@ -198,6 +200,8 @@ def _claims(capacity: Capacity) -> list[Block]:
     if verified is not None:
         words = {True: "does not contradict it", False: "contradicts it", None: "was too short to tell"}
         checked = f"the verification at {kind_of(capacity)}={verified.amount:g} {words[verified.agrees]}"
+        if verified.agrees and answer.likely_low is not None and verified.amount != answer.likely_low:
+            checked += f" (the low end until then; with its requests it is {answer.likely_low:g})"
     rows = []
     # Where nothing failed, the curve ends at the highest load allowed and says nothing about the limit.
     if likely != "-" and capacity.status != "at_least":
@@ -404,18 +408,22 @@ def _notes(capacity: Capacity) -> Notes:
 
 
 def answer_line(capacity: Capacity, *, of_several: bool = False) -> str:
-    """The answer in one line: `answer: 24 users, likely (21 to 28); proven so far: 19 or more`."""
+    """The answer in one line, with the number to plan with first: `answer: plan with at most 21 users (likely 21 to 28;
+    best estimate 24)`."""
     answer = capacity.answer
     head = f"answer for {capacity.model}" if of_several else "answer"
     if answer is None:
         return f"{head}: {'no load meets the objectives' if capacity.status == 'none' else 'none'}"
     proven, likely = claim_texts(capacity)
-    amount = f"{answer.amount:g} {'requests/s' if kind_of(capacity) == 'rate' else 'users'}"
+    unit = "requests/s" if kind_of(capacity) == "rate" else "users"
     if capacity.status == "at_least":
-        return f"{head}: at least {amount}, the highest load allowed"
-    strength = answer.strength if capacity.status == "found" else f"not certain, {capacity.status}"
-    ranges = [f"likely range {likely}"] * (likely != "-") + [f"proven {proven}"] * (proven != "-")
-    return f"{head}: {amount}, {strength}" + (f" ({'; '.join(ranges)})" if ranges else "")
+        return f"{head}: at least {answer.amount:g} {unit}, the highest load allowed"
+    ranges = [f"likely {likely}"] * (likely != "-") + [f"proven {proven}"] * (proven != "-")
+    ranges.append(f"best estimate {answer.amount:g}")
+    if capacity.status != "found":
+        return f"{head}: not certain, {capacity.status} ({'; '.join(ranges)})"
+    low = answer.amount if answer.range[0] is None else answer.range[0]
+    return f"{head}: plan with at most {low:g} {'user' if (low, unit) == (1, 'users') else unit} ({'; '.join(ranges)})"
 
 
 def probe_line(probe: ProbeResult) -> str:

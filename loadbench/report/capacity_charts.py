@@ -55,8 +55,9 @@ def _shares(capacity: Capacity, x: str) -> Chart:
         across=[Mark(100 * share, f"{100 * share:g} % needed") for share in sorted(needed)],
         down=_limits(capacity),
         switches="x",
-        note="Band: the 95 % interval of the longest probe at each load. Where a line falls below the dashed one, "
-        "the objective no longer holds.",
+        note="Band: the 95 % interval of the longest probe at each load. Straight lines join the loads that were "
+        "measured; they say nothing about the loads between. The objective fails somewhere between a point above the "
+        "dashed line and the next one below it: where, is estimated by a curve fitted to all requests.",
     )
 
 
@@ -111,7 +112,8 @@ def _predictions(capacity: Capacity, run: Run | None, x: str) -> list[Chart]:
                 if held.value is not None:
                     measured[probe.amount] = held.value
         series = [Series("measured by the probes", sorted(measured.items()))] if measured else []
-        if curve is not None and rule in curve.figures:
+        predicted = curve is not None and rule in curve.figures
+        if curve is not None and predicted:
             step = -(-len(curve.users) // _MOST_POINTS) or 1
             known = list(zip(curve.users, curve.figures[rule], strict=True))[::step]
             series.append(Series("predicted by the queueing model", [(float(n), value) for n, value in known]))
@@ -129,7 +131,9 @@ def _predictions(capacity: Capacity, run: Run | None, x: str) -> list[Chart]:
                     across=[Mark(bound, f"objective {rule}")],
                     down=_limits(capacity),
                     switches="xy",
-                    note="The model knows only the loads without think time; it is not used for the answer.",
+                    note="The model knows only the loads without think time; it is not used for the answer."
+                    if predicted
+                    else "Straight lines join the loads that were measured; they say nothing about the loads between.",
                 )
             )
     return charts

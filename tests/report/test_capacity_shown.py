@@ -9,7 +9,8 @@ import pytest
 
 from loadbench.analyze.capacity.fleet_size import fleet_size
 from loadbench.analyze.level.rebuild import run_in
-from loadbench.report.capacity import capacity_document, trust_lines
+from loadbench.report.capacity import answer_line, capacity_document, trust_lines
+from loadbench.report.capacity_charts import capacity_charts
 from loadbench.report.document import Tiles
 from loadbench.report.page import run_blocks
 from loadbench.report.pages import capacity_page
@@ -59,6 +60,18 @@ def test_the_answer_names_what_did_not_count():
     fewer = msgspec.structs.replace(capacity, probes=capacity.probes[:-1])
     text = render_text(capacity_document(fewer, run.levels))
     assert f"Not counted, because loadbench was too slow: {capacity.probes[-1].label}." in text
+
+
+def test_what_did_not_count_because_of_other_programs_is_not_blamed_on_loadbench():
+    """The line has the words of the level's own reason."""
+    capacity, run = with_reasons(set())
+    kept = "other programs probably kept loadbench waiting"
+    last = capacity.probes[-1]
+    late = Verdict("INVALID", [Reason("late_start", f"{kept}: it sent requests late", "end them")])
+    levels = [*run.levels]
+    levels[last.level] = msgspec.structs.replace(levels[last.level], verdict=late)
+    lines = trust_lines(msgspec.structs.replace(capacity, probes=capacity.probes[:-1]), levels)
+    assert f"Not counted, because {kept}: {last.label}." in lines
 
 
 def test_the_levels_of_a_search_have_no_verdict():
@@ -206,3 +219,45 @@ def test_the_first_tile_is_the_number_to_plan_with():
     assert tiles[0] == ("plan with", f"at most {low:g} users", f"the limit is likely to be {low:g} to {high:g}")
     assert tiles[1][0] == "best estimate"
     assert all(note for _, _, note in tiles)
+
+
+@pytest.mark.parametrize(
+    ("facts", "line"),
+    [
+        ({"likely": (71, 97), "amount": 84}, "answer: plan with at most 71 users (likely 71 to 97; best estimate 84)"),
+        (
+            {"likely": (71, 97), "low": 60, "amount": 84},
+            "answer: plan with at most 71 users (likely 71 to 97; proven 60 or more; best estimate 84)",
+        ),
+        ({"likely": (1, 2), "amount": 2}, "answer: plan with at most 1 user (likely 1 to 2; best estimate 2)"),
+        (
+            {"status": "inconclusive", "likely": (20, None), "amount": 30},
+            "answer: not certain, inconclusive (likely 20 or more; best estimate 30)",
+        ),
+        ({"status": "at_least", "low": 200, "amount": 200}, "answer: at least 200 users, the highest load allowed"),
+    ],
+)
+def test_the_last_line_of_a_search_has_the_number_to_plan_with(facts, line):
+    """The same as its first sentence: the best estimate is as likely too high."""
+    assert answer_line(answered(**facts)) == line
+
+
+def test_the_number_to_plan_with_is_told_from_the_load_that_was_verified():
+    """The low end moves with the requests of the verification."""
+    capacity = answered(likely=(70, 91))
+    capacity = msgspec.structs.replace(
+        capacity, verification=msgspec.structs.replace(capacity.verification, amount=69, agrees=True)
+    )
+    moved = "(the low end until then; with its requests it is 70)"
+    assert f"the verification at users=69 does not contradict it {moved}" in shown(capacity)
+    same = msgspec.structs.replace(capacity.verification, amount=70)
+    assert "low end until then" not in shown(msgspec.structs.replace(capacity, verification=same))
+
+
+def test_no_chart_speaks_of_a_model_that_is_not_drawn():
+    """Without a prediction only the probes are drawn; their lines are not taken for the limit."""
+    capacity, run = read_capacity(FOLDER), run_in(FOLDER)
+    without = capacity_charts(msgspec.structs.replace(capacity, prediction=None), run)
+    assert any("The model" in chart.note for chart in capacity_charts(capacity, run))
+    assert not any("The model" in chart.note for chart in without)
+    assert all("lines join the loads that were measured" in chart.note for chart in without if chart.name != "search")

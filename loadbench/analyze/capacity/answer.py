@@ -27,6 +27,7 @@ from loadbench.analyze.capacity.curve import (
     think_times,
 )
 from loadbench.analyze.capacity.fleet_size import fleet_size
+from loadbench.analyze.level.machine import why_late
 from loadbench.plan.search import CONTRADICTS, Purpose, Users
 from loadbench.results.capacity import AtThinkTime, Capacity, CapacityAnswer, Needed, Verification
 from loadbench.results.prediction import Bottleneck
@@ -135,7 +136,8 @@ def conclude(
         bottleneck = find_bottleneck(usable, rule=rule)
     if bottleneck.kind == "client" and status != "client":
         # The objectives were decided all the same: it only hid what the server can do without think time.
-        hidden = "not known: loadbench was too slow to measure the server's bare throughput"
+        late = why_late(reason for level in levels for reason in level.verdict.reasons)
+        hidden = f"not known: {late}, so the server's bare throughput could not be measured"
         bottleneck = msgspec.structs.replace(bottleneck, kind="unknown", sentence=hidden)
     aborted = f"{failing[-1].label} ({failing[-1].aborted})" if failing and failing[-1].aborted else ""
     if aborted:

@@ -12,7 +12,7 @@ from loadbench.analyze.level.verdict import LATE_CODES
 from loadbench.results.run import Reason
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
     from loadbench.plan.settings import CostSettings
     from loadbench.results.run import LevelResult
@@ -31,6 +31,8 @@ _MIN_OTHERS = 0.1
 _MANY_OTHERS = 0.5
 # Then somebody waits for a core, as far as is known without asking the scheduler.
 _FULL = 0.9
+# What a reason says of a lateness that others caused.
+_KEPT_WAITING = "probably kept loadbench waiting"
 # A thread that waits for this share of the time makes responses slower by about as much; by the second share, the
 # figures are those of a machine with a third of the speed.
 _MIN_WAITED = 0.05
@@ -104,8 +106,15 @@ def _because_of_others(reason: Reason, load: MachineLoad) -> Reason:
     if reason.code not in LATE_CODES:
         return reason
     others = "other programs" if (load.others or 0.0) >= load.stolen else "other virtual machines"
-    message = f"{others} probably kept loadbench waiting: {reason.message.replace('loadbench', 'it', 1)}"
+    message = f"{others} {_KEPT_WAITING}: {reason.message.replace('loadbench', 'it', 1)}"
     return Reason(reason.code, message, "end the other programs, or measure when the machine is idle")
+
+
+def why_late(reasons: Iterable[Reason]) -> str:
+    """`other programs probably kept loadbench waiting`, as far as one of the reasons says so, or that it was too slow
+    by itself."""
+    heads = (reason.message.partition(":")[0] for reason in reasons if reason.code in LATE_CODES)
+    return next((head for head in heads if head.endswith(_KEPT_WAITING)), "loadbench was too slow")
 
 
 def _busy(load: MachineLoad) -> tuple[Reason | None, bool]:
