@@ -48,8 +48,8 @@ def server():
 def folder(server, tmp_path_factory):
     """A folder with what examples name: two runs, scenarios, a filled-in form, results of other tools."""
     cwd = tmp_path_factory.mktemp("examples")
-    for name in ("vllm-result", "c1", "c8", "c32"):
-        (cwd / f"{name}.json").write_text(json.dumps(serving()), encoding="utf-8")
+    for name, users in {"vllm-result": 4, "c1": 1, "c8": 8, "c32": 32}.items():
+        (cwd / f"{name}.json").write_text(json.dumps(serving(users=users)), encoding="utf-8")
     (cwd / "benchmarks.json").write_text(json.dumps(guidellm()), encoding="utf-8")
     (cwd / "artifacts").mkdir()
     (cwd / "artifacts" / "profile_export_aiperf.json").write_text(json.dumps(aiperf()), encoding="utf-8")
