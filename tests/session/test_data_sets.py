@@ -93,31 +93,22 @@ def test_a_search_and_a_comparison_say_it_too(tmp_path):
 
 
 def test_workers_send_the_same_prompts(server, tmp_path):
-    """Two processes, each with its users, send what one does."""
+    """Two processes, each with its users, send what one does: user by user, as far as both came."""
     write(tmp_path, *({"turns": [f"{row}1", f"{row}2"]} for row in "abcdef"))
+    given = ("--model", "m", "--users", "2", "--requests", "12", "--warm-up", "0s", "--ramp", "0s")
     sent = []
     for workers in ("1", "2"):
-        server.requests.clear()
-        arguments = (
-            "--model",
-            "m",
-            "--users",
-            "2",
-            "--requests",
-            "12",
-            "--warm-up",
-            "0s",
-            "--workers",
-            workers,
-            "--ramp",
-            "0s",
-        )
-        done = loadbench("sweep", "--url", server.url, "--prompts", "p.jsonl", *arguments, cwd=tmp_path)
+        where = ("--prompts", "p.jsonl", "--workers", workers, "--out", workers)
+        done = loadbench("sweep", "--url", server.url, *where, *given, cwd=tmp_path)
         assert "12 ok" in done.stderr
-        texts = {tuple(message["content"] for message in body["messages"]) for body in bodies(server)[2:]}
-        sent.append(texts)
-    # The last requests may be those of either user.
-    assert len(sent[0] & sent[1]) >= 10
+        (file,) = (tmp_path / workers).glob("*/requests.jsonl")
+        rows = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+        rows.sort(key=lambda row: row["due_ns"])
+        sent.append([[(row["prompt_index"], row["turn"]) for row in rows if row["user"] == user] for user in (0, 1)])
+    for one, other in zip(*sent, strict=True):
+        both = min(len(one), len(other))
+        assert both >= 2
+        assert one[:both] == other[:both]
 
 
 def test_a_data_set_is_read_once(server, tmp_path):
