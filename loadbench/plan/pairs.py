@@ -160,6 +160,12 @@ def planned_ns(scenario: Scenario, pairing: Pairing) -> int | None:
     return 2 * len(scenario.loads) * block_ns + pairing.starts_ns
 
 
+def _server_hint(flag: str, other: Scenario) -> str:
+    """How the side of this flag gets a server: by a command first, where the other side has one."""
+    by_command = f"{flag}-cmd COMMAND starts one; or " if other.target.server_cmd is not None else ""
+    return f"{by_command}{flag} URL, or --url where both are at one"
+
+
 def check_budget(scenario: Scenario, pairing: Pairing) -> None:
     """Raises `BadInput` if not even one repeat fits into the budget."""
     one_ns = planned_ns(scenario, pairing) or 0
@@ -202,7 +208,7 @@ def sides(scenario: Scenario, *, a: str = "", b: str = "") -> tuple[Scenario, Sc
         (side_a, idle_a), (side_b, idle_b) = (_side(scenario, name, text) for name, text in texts.items())
         for flag, text, side, other in (("--a", a, side_a, side_b), ("--b", b, side_b, side_a)):
             if side.simulated and not other.simulated and "profile" not in text:
-                raise BadInput(f"{flag}: names no server", hint=f"{flag} URL, or --url where both are at one")
+                raise BadInput(f"{flag}: names no server", hint=_server_hint(flag, other))
         settled = True
         for key, (reason, by) in (idle_b | idle_a).items():
             on_both = key in idle_a and key in idle_b
@@ -289,7 +295,7 @@ def searched_sides(
     side_a, side_b = made
     for flag, text, side, other in (("--a", a, side_a, side_b), ("--b", b, side_b, side_a)):
         if side.simulated and not other.simulated and "profile" not in text:
-            raise BadInput(f"{flag}: names no server", hint=f"{flag} URL, or --url where both are at one")
+            raise BadInput(f"{flag}: names no server", hint=_server_hint(flag, other))
     if _identity(side_a) == _identity(side_b) and not flags.get("same"):
         raise BadInput(
             "both sides are the same server and model",

@@ -31,9 +31,14 @@ def result_of(run: RunSummary) -> str:
         if search.users is None and search.rate_per_s is None:
             texts.append(f"{who}{search.status}")
         else:
-            amount = f"{search.users:g} users" if search.users is not None else f"{search.rate_per_s:g} requests/s"
-            is_limit = search.status != "at_least"
-            texts.append(f"{who}{amount} ({search.strength})" if is_limit else f"{who}at least {amount}")
+            best, unit = (search.rate_per_s or 0, "requests/s") if search.users is None else (search.users, "users")
+            low = best if search.interval is None or search.interval[0] is None else search.interval[0]
+            amount = f"plan with {low:g} {unit} ({search.strength}; best estimate {best:g})"
+            if search.status == "at_least":
+                amount = f"at least {best:g} {unit}"
+            elif search.status != "found":
+                amount = f"not certain (best estimate {best:g} {unit})"
+            texts.append(f"{who}{amount}")
     if run.conclusion:
         texts.append(run.conclusion)
     if run.peak is not None:
@@ -43,7 +48,11 @@ def result_of(run: RunSummary) -> str:
     if run.state != "complete":
         # What a search has concluded so far is no result: it has one state, that of its run.
         texts = [run.state, *(text for text in texts if not text.endswith("inconclusive"))]
-    return "; ".join(texts) or "nothing measured"
+    return "; ".join(texts) or (f"no level counts ({_verdicts(run)})" if run.verdicts else "nothing measured")
+
+
+def _verdicts(run: RunSummary) -> str:
+    return ", ".join(f"{count} {status}" for status, count in run.verdicts.items())
 
 
 def runs_document(runs: Sequence[RunSummary], *, results: str, left_out: int) -> Document:
@@ -59,7 +68,8 @@ def runs_document(runs: Sequence[RunSummary], *, results: str, left_out: int) ->
         ],
         "loads": [_loads(run.loads) or "-" for run in runs],
         "result": [clipped(result_of(run), 60) for run in runs],
-        "verdicts": [", ".join(f"{count} {status}" for status, count in run.verdicts.items()) or "-" for run in runs],
+        # The probes of a search are short on purpose: its answer is judged, and not they.
+        "verdicts": ["-" if run.capacity or run.command == "capacity" else _verdicts(run) or "-" for run in runs],
         "commit": [_commit(run.commit, dirty=run.dirty) for run in runs],
         "labels": [" ".join(f"{key}={value}" for key, value in run.labels.items()) for run in runs],
     }

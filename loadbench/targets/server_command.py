@@ -74,6 +74,9 @@ _LOADING = frozenset({425, 429, 502, 503, 504})
 LOG = "server.log"
 # Of a log, for a message.
 _TAIL_BYTES, _TAIL_LINES, _LONGEST_LINE = 16_384, 10, 300
+# What programs write of the error that ends them, and so many lines from there on for a message.
+_ERROR_LINE = re.compile(r"(?<!\bno )(?<!\b0 )\b\w*(?:error|exception)\b(?!s)|\b(?:fatal|panicked)\b", re.IGNORECASE)
+_LAST_WORDS = 3
 _CHUNK = 1 << 20
 # Below those that Linux (32768), and macOS and Windows (49152), give to connections, unless that was changed, and above
 # those of services.
@@ -566,7 +569,7 @@ class StartedServer:
             self._say("the last lines of the server's output:")
             for line in lines:
                 self._say(f"  {line}")
-        last = f": {lines[-1]}" if lines else "; it has written nothing"
+        last = f": {_last_words(lines)}" if lines else "; it has written nothing"
         if self.ended is not None:
             raise TargetEnded(f"{self.why_ended} before it was ready{last}", hint=self._log_hint(lines))
         if places := self._listens_at():
@@ -624,6 +627,13 @@ def _plain(line: str) -> str:
     return printable(
         re.sub(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?|[@-_])", "", line).expandtabs(4)
     )
+
+
+def _last_words(lines: Sequence[str]) -> str:
+    """Of the last lines of a server that did not start: from the last one with an error, as what to do may follow it,
+    or the last alone."""
+    at = next((at for at in range(len(lines) - 1, -1, -1) if _ERROR_LINE.search(lines[at])), len(lines) - 1)
+    return " / ".join(line.strip() for line in lines[at : at + _LAST_WORDS])
 
 
 def _high_water(pid: int) -> int:

@@ -10,7 +10,8 @@ import pytest
 
 from loadbench.core.errors import BadInput
 from loadbench.plan.load import Closed
-from loadbench.report.runs import result_of
+from loadbench.report.render_text import render_text
+from loadbench.report.runs import result_of, runs_document
 from loadbench.results.folder import RunFolder, read_run
 from loadbench.results.requests import RequestLog
 from loadbench.results.run import ModelStatus, to_json
@@ -116,12 +117,29 @@ def test_list_says_that_a_higher_load_is_invalid():
     assert result_of(run) == "773 tok/s at users=8, users=16 INVALID"
 
 
-def test_list_says_where_a_search_did_not_reach_the_limit():
-    """Its number is a lower bound then."""
-    run = RunSummary(run="r", path="r", name="r", started_at="", state="complete", models=["m"])
-    for status, shown in (("found", "200 users (likely)"), ("at_least", "at least 200 users")):
-        found = CapacityFound(model="m", status=status, users=200, strength="likely")
-        assert result_of(msgspec.structs.replace(run, capacity=[found])) == shown
+@pytest.mark.parametrize(
+    ("status", "shown"),
+    [
+        ("found", "plan with 71 users (likely; best estimate 84)"),
+        ("at_least", "at least 84 users"),
+        ("inconclusive", "not certain (best estimate 84 users)"),
+    ],
+)
+def test_list_says_what_to_plan_with(status, shown):
+    """As the search itself does: the low end of the range; a lower bound where the limit was not reached. Its probes
+    have no verdicts."""
+    found = CapacityFound(model="m", status=status, users=84, interval=(71, 97), strength="likely")
+    of_probes = {"verdicts": {"INVALID": 6}, "command": "capacity", "capacity": [found]}
+    run = RunSummary(run="r", path="r", name="r", started_at="", state="complete", models=["m"], **of_probes)
+    assert result_of(run) == shown
+    assert "INVALID" not in render_text(runs_document([run], results="results", left_out=0))
+
+
+def test_list_says_that_no_level_counts():
+    """Something was measured."""
+    run = RunSummary(run="r", path="r", name="r", started_at="", state="complete", verdicts={"INVALID": 2})
+    assert result_of(run) == "no level counts (2 INVALID)"
+    assert result_of(msgspec.structs.replace(run, verdicts={})) == "nothing measured"
 
 
 @pytest.mark.parametrize(

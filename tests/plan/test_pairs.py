@@ -28,9 +28,9 @@ S = 1_000_000_000
 A, B = "http://127.0.0.1:1", "http://127.0.0.1:2"
 
 
-def a_scenario(*, a_model=None, b_model=None, same=False, **target) -> Scenario:
+def a_scenario(*, a_model=None, b_model=None, a_cmd=None, same=False, **target) -> Scenario:
     """The defaults, but for the target and what names the sides."""
-    compare = CompareSettings(a_model=a_model, b_model=b_model, same=same)
+    compare = CompareSettings(a_model=a_model, b_model=b_model, a_cmd=a_cmd, same=same)
     urls = {"url": (target.pop("url"),)} if "url" in target else {}
     return Scenario(command="compare", target=TargetSettings(**target, **urls), compare=compare)
 
@@ -186,6 +186,14 @@ def test_unusable_side_is_refused(written, message):
     with pytest.raises(BadInput) as caught:
         sides(a_scenario(a_model=written.pop("a_model", None)), **written)
     assert message in caught.value.message
+
+
+def test_side_without_a_server_is_told_how_the_other_got_its_own():
+    """By a command, if that has one."""
+    with pytest.raises(BadInput) as caught:
+        sides(a_scenario(a_cmd="serve --port {port}"))
+    assert caught.value.message == "--b: names no server"
+    assert caught.value.hint == "--b-cmd COMMAND starts one; or --b URL, or --url where both are at one"
 
 
 def test_several_models_are_no_side():

@@ -215,6 +215,15 @@ def test_a_server_that_ends_at_once_shows_its_last_lines(tmp_path, mark):
 
 
 @linux_only
+def test_the_line_with_the_error_is_named(tmp_path, mark):
+    """What to do may stand after it: the last line alone says nothing."""
+    prints = r"--prints=loading\nerror: --profile: there is no profile x\n\nhint: the profiles are a, b"
+    result = typed("sweep", f"--server-cmd={command(mark, prints, '--ends=exit:2')}", *SHORT, cwd=tmp_path)
+    message = "before it was ready: error: --profile: there is no profile x / hint: the profiles are a, b"
+    assert message in result.stderr
+
+
+@linux_only
 def test_megabytes_of_output_are_no_problem(tmp_path, mark):
     """They are all kept, and only the end is shown."""
     result = typed(
