@@ -163,9 +163,17 @@ class Rates(Grid):
         return self.amount(min(at + 1, self.highest))
 
 
+def narrow_text(precision: float, *, proven: bool = False) -> str:
+    """When the search ends, in words: the rule of `Search.is_narrow` for the likely range, or for the proven one."""
+    share = precision / _LIKELY_WIDTH if proven else precision
+    factor = (share + math.hypot(share, 1)) ** 2
+    ends = f"its ends at most a factor of {factor:.2f} apart"
+    return f"the {'proven' if proven else 'likely'} range is within ±{100 * share:g} % of its middle ({ends})"
+
+
 @dataclass(slots=True)
 class Search:
-    """One search; it starts at position `start` and ends when the range is as narrow as `precision`, as a share.
+    """One search; it starts at position `start` and ends when the range is within `precision`, a share, of its middle.
 
     `aim` is the position whose requests tell most, by the judge.
     """
@@ -206,7 +214,8 @@ class Search:
         return self.passed == self.grid.highest or self.failed == self.grid.lowest
 
     def is_narrow(self, low: int | None, high: int | None, *, factor: float = _LIKELY_WIDTH) -> bool:
-        """Whether the range from one position to another, both included, is as narrow as the precision, times this."""
+        """Whether the range from one position to another, both included, is no wider than the precision times this, as
+        a share of its middle, which is the geometric mean of its ends."""
         if low is None or high is None or low < self.grid.lowest or high > self.grid.highest:
             return False
         least, most = self.grid.amount(low), self.grid.top(high)
@@ -229,6 +238,20 @@ class Search:
     def proven(self) -> bool:
         """Whether the proven range is as narrow as required."""
         return self.failed is not None and self.is_narrow(self.passed, self.failed - 1, factor=1)
+
+    @property
+    def narrowed_to(self) -> str:
+        """What ends the search, once it holds; empty until then. As `narrow_text` has it."""
+        low, high, proven = self.standing.low, self.standing.high, self.proven
+        if proven:
+            low, high = self.passed, None if self.failed is None else self.failed - 1
+        elif self.require == "proven" or not self.likely:
+            return ""
+        if low is None or high is None:
+            return ""
+        if high - low <= 1:
+            return f"no {'proven' if proven else 'likely'} range is narrower than this one"
+        return narrow_text(self.precision, proven=proven)
 
     @property
     def bracketed(self) -> bool:

@@ -908,7 +908,8 @@ class CapacitySettings:
         ),),
         comparable=Comparable.FREE)
     precision: float = setting(types.SHARE, 0.2,
-        "Stop once the range is no wider than this share of the answer.")
+        "Stop once the likely range is within ± this share of its middle; with --require proven, the proven range "
+        "within half of it.")
     devices_for: int | None = setting(types.whole(1), None,
         "Also report how many servers like this one N users need.",
         needs=(Need(

@@ -9,7 +9,7 @@ from loadbench.analyze.capacity.sequential import FEWEST_PER_USER, required_shar
 from loadbench.core.units import NS_PER_S, format_duration
 from loadbench.plan.curve import MAX_STEPS
 from loadbench.plan.scenario import LEAST_WARM_UP_NS
-from loadbench.plan.search import Budget
+from loadbench.plan.search import Budget, narrow_text
 from loadbench.report.data_set import data_set_lines
 from loadbench.report.document import Block, Document, Notes, Table, Text
 from loadbench.report.plan import closing_blocks, target_text, usual_cycle_s, work_text
@@ -29,6 +29,7 @@ def capacity_plan_document(scenario: Scenario, request: Sequence[str] = (), *, v
     models = scenario.target.model or ()
     settings, budget = scenario.capacity, Budget(scenario.capacity.budget // max(1, len(models)))
     unit = "users" if settings.by == "users" else "requests/s"
+    narrow = narrow_text(settings.precision, proven=settings.require == "proven")
     think = f", think time {scenario.think}" if scenario.think else ""
     facts = [
         ["target", target_text(scenario)],
@@ -40,7 +41,7 @@ def capacity_plan_document(scenario: Scenario, request: Sequence[str] = (), *, v
             "answer",
             f"exit code 0 for an answer that is {'likely and verified, or ' * (settings.require == 'likely')}proven",
         ],
-        ["precision", f"the search ends when the range is at most {100 * settings.precision:g} % wide"],
+        ["precision", f"the search ends when {narrow}"],
         ["time", time_line(scenario, models=len(models))],
         [
             "saved in",

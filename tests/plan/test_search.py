@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+import re
 from collections import Counter
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from loadbench.plan.search import Budget, Finding, Probe, Purpose, Rates, Search, Standing, Users
+from loadbench.plan.search import Budget, Finding, Probe, Purpose, Rates, Search, Standing, Users, narrow_text
 
 S = 1_000_000_000
 
@@ -181,3 +182,11 @@ def test_a_narrow_range_is_narrow(precision):
     low, high = search.standing.low, search.standing.high
     assert search.likely
     assert high - low <= max(1, 2 * precision * math.sqrt(low * high))
+
+
+@pytest.mark.parametrize(("precision", "proven"), [(0.2, False), (0.2, True), (0.5, False)])
+def test_what_is_said_of_a_narrow_range_is_the_rule_that_ends_the_search(precision, proven):
+    search = a_search(Users(100_000), precision=precision)
+    factor = float(re.search(r"factor of ([\d.]+)", narrow_text(precision, proven=proven)).group(1))
+    narrow = [search.is_narrow(10_000, round(10_000 * (factor + by)), factor=2 - proven) for by in (-0.006, 0.006)]
+    assert narrow == [True, False]

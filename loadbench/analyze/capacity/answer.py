@@ -117,7 +117,10 @@ def conclude(
     elif status == "none":
         end_reason = "the lowest load failed"
     elif status == "found":
-        end_reason = "the range is narrow enough"
+        widest = _LIKELY_WIDEST if found is None or found.strength == "likely" else _NARROW
+        widest = _WIDEST if settings.require == "proven" else widest
+        enough_all_the_same = f"its range, at most a factor of {widest:g} wide, is an answer all the same"
+        end_reason = search.narrowed_to or f"no further probe was possible; {enough_all_the_same}"
 
     # The objective that fails first: at the lowest load that fails, or likely fails, the one that misses its required
     # share by most. Levels without think time show the bottleneck best, where there are enough of them.

@@ -177,7 +177,7 @@ LIKELY = Standing(None, None, 20, 28, 24)
             {},
             "found",
             "Plan with at most 20 users: the limit is likely between 20 and 28 (95 % confidence; best estimate 24).",
-            "the range is narrow enough",
+            "the likely range is within ±20 % of its middle (its ends at most a factor of 1.49 apart)",
         ),
         (
             Standing(20, 26, 20, 28, 24),
@@ -187,21 +187,21 @@ LIKELY = Standing(None, None, 20, 28, 24)
                 "Plan with at most 20 users: the limit is proven to be between 20 and 25 (95 % confidence; "
                 "best estimate 24)."
             ),
-            "the range is narrow enough",
+            "no further probe was possible; its range, at most a factor of 2 wide, is an answer all the same",
         ),
         (
             Standing(1, 2, 1, 1, 1),
             {},
             "found",
             "Plan with at most 1 user: the limit is proven to be 1 (95 % confidence; best estimate 1).",
-            "the range is narrow enough",
+            "no proven range is narrower than this one",
         ),
         (
             Standing(None, None, 150, 200, 170),
             {"last": a_probe(150, 3.0, Purpose.VERIFY), "verified": 150},
             "found",
             "Plan with at most 150 users: the limit is likely 150 or more (95 % confidence; best estimate 170).",
-            "the range is narrow enough",
+            "the likely range is within ±20 % of its middle (its ends at most a factor of 1.49 apart)",
         ),
         (
             Standing(150, None, 120, 200, 170),
