@@ -153,7 +153,8 @@ class BetweenRuns:
     """The value of each run of both sides; NaN for a run without one. If `paired`, a[i] was measured with b[i].
 
     `sessions` are the numbers of each run's session; without them each run is one. If pairs were added until the
-    interval was narrow enough, `first` is the number of pairs after which that was first asked.
+    interval was narrow enough, `first` is the number of pairs after which that was first asked. `least` is the standard
+    deviation of b - a that counting alone makes: runs that agree by chance do not differ by less.
     """
 
     a: Values
@@ -161,6 +162,7 @@ class BetweenRuns:
     paired: bool
     sessions: tuple[Sequence[int], Sequence[int]] | None = None
     first: int = 0
+    least: float = 0.0
 
     def usable(self) -> tuple[Values, Values]:
         """The values that exist; of a pair both must exist."""
@@ -200,14 +202,14 @@ class BetweenRuns:
                 first = float((b - a)[: self.first].std(ddof=1))
                 wider = student.quantile(0.975, freedom) / student.quantile(0.975, self.first - 1)
                 spread, freedom = max(first, spread * wider), self.first - 1
-            error = spread / math.sqrt(len(a))
+            error = max(spread, self.least) / math.sqrt(len(a))
             return Effect(value, error, error, freedom, None if self.first else with_ranks)
 
         squares = [float(((side - side.mean()) ** 2).sum()) for side in (a, b)]
         counts = (len(a), len(b))
         between = sum(counts) - 2
         share = sum(1 / count for count in counts)
-        pooled = sum(squares) / between if between else 0.0
+        pooled = max(sum(squares) / between, self.least**2 / 2) if between else 0.0
         if between < _FEWEST_FREEDOM and pooled <= _SESSION_ERROR**2:
             # Too few sessions: their drift is assumed, and the spread of the runs within the sessions comes on top.
             sides = self.by_session()
@@ -240,7 +242,8 @@ class BetweenRuns:
     def interpolated(self, weight: float, other: BetweenRuns) -> BetweenRuns:
         """`weight` times this plus the rest times the other, run by run."""
         rest = 1 - weight
-        return replace(self, a=weight * self.a + rest * other.a, b=weight * self.b + rest * other.b)
+        least = math.hypot(weight * self.least, rest * other.least)
+        return replace(self, a=weight * self.a + rest * other.a, b=weight * self.b + rest * other.b, least=least)
 
 
 @dataclass(frozen=True, slots=True)

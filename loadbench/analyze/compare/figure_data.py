@@ -10,7 +10,7 @@ many of its requests failed.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -67,6 +67,14 @@ def figure_data(a: Levels, b: Levels, metric: str, design: Design) -> FigureData
         [math.nan if level is None else math.log(value(level, metric) or math.nan) for level in side] for side in (a, b)
     ]
     data = design.between(*logs)
+    if metric == "requests_per_s":
+        # How many responses end within a window depends on where it begins: of a steady stream, a count of n has a
+        # variance of 1/6 (that of a fraction f is f (1 - f), on average over all f).
+        by_side = [
+            [(level.throughput.requests_per_s * level.window_s) ** -2 for level in side if level is not None]
+            for side in (a, b)
+        ]
+        data = replace(data, least=math.sqrt(sum(sum(side) / len(side) for side in by_side if side) / 6))
     return data if all(len(side) for side in data.usable()) else None
 
 

@@ -7,6 +7,7 @@ from itertools import combinations
 
 import numpy as np
 import pytest
+from msgspec.structs import replace
 
 from loadbench.analyze.compare.effect import (
     ASSUMED_DRIFT,
@@ -19,6 +20,8 @@ from loadbench.analyze.compare.effect import (
     mean_over_levels,
     plan_repeats,
 )
+from loadbench.analyze.compare.figure_data import Design, figure_data
+from tests.building import a_level
 
 
 def runs(a, b, *, paired=False):
@@ -35,6 +38,26 @@ def test_pairs_are_compared_by_their_differences():
     assert effect.below == pytest.approx(math.sqrt((1 + 0 + 1 + 2 + 2) / 4 / 5))
     low, high = effect.interval(0.95)
     assert (high - low) / 2 == pytest.approx(2.7764 * effect.below, rel=1e-4)
+
+
+def test_counts_that_agree_by_chance_are_no_certainty():
+    """Two pairs with 3 and 23 responses each have no spread, but a count of 3 has one: the interval is wide."""
+    steady = [
+        replace(level, throughput=replace(level.throughput, requests_per_s=rate))
+        for rate in (0.6, 4.6)
+        for level in [replace(a_level(), window_s=5.0)]
+    ]
+    data = figure_data([steady[0]] * 2, [steady[1]] * 2, "requests_per_s", Design(paired=True))
+    assert data is not None
+    effect = data.effect()
+    assert effect is not None
+    assert effect.below == pytest.approx(math.sqrt((1 / 3**2 + 1 / 23**2) / 6 / 2))
+    low, high = effect.ratio_interval(0.95)
+    assert low < 3
+    assert high > 20
+    # In long windows it is nothing beside the spread of runs.
+    long = [replace(level, window_s=6000.0) for level in steady]
+    assert figure_data([long[0]] * 2, [long[1]] * 2, "requests_per_s", Design(paired=True)).effect().below < 2e-4
 
 
 @pytest.mark.parametrize(("b", "error", "freedom"), [([-1, -1, 0, 1, 1], 1.0, 8), ([-1, 1], math.sqrt(2.4 * 0.7), 5)])
