@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from loadbench.analyze.level.batching import batching_sentence
 from loadbench.analyze.level.by_prompt import by_prompt
-from loadbench.analyze.level.knee import knee, knee_sentence, shows_throughput
+from loadbench.analyze.level.knee import knee, knee_sentence, named_with_verdict, shows_throughput, unsound_sentence
 from loadbench.analyze.level.over_time import over_time
 from loadbench.core.errors import BadInput
 from loadbench.core.secrets import MASK
@@ -139,11 +139,12 @@ def words(*more: str) -> list[Block]:
 
 def conclusion(run: Run) -> list[str]:
     """The highest throughput that is worth its load, and what a user waits there, in one sentence; of several models
-    that of the fastest, since a table has the others."""
-    models = by_model(run)
+    that of the fastest, since a table has the others. Where no level counts, that comes first."""
+    models, judged = by_model(run), not is_search(run)
     chosen = {model: _chosen(levels) for model, levels in models.items()}
-    lines = []
-    for model in sorted(models, key=lambda model: -chosen[model].throughput.output_tokens_per_s)[:1]:
+    of_run = unsound_sentence(run.levels) if judged else ""
+    lines = [f"{of_run[0].upper()}{of_run[1:]}."] if of_run else []
+    for model in _fastest_first(chosen)[:1]:
         best, at = chosen[model], knee(models[model])
         rate = best.throughput.output_tokens_per_s
         interval = best.throughput.interval.get("output_tokens_per_s")
@@ -162,7 +163,7 @@ def conclusion(run: Run) -> list[str]:
         failed, of = failed_of(best.outcomes, best.missed)
         text += f"; {failed} of {counted(of, 'request')} failed" if failed else ""
         lines.append(f"{text}.")
-        sentence = knee_sentence(models[model], whose=f" of {model}" if len(models) > 1 else "")
+        sentence = "" if of_run else knee_sentence(models[model], whose=f" of {model}" if len(models) > 1 else "")
         if sentence and (at is None or at.high is None or at.beyond):
             lines.append(f"{sentence[0].upper()}{sentence[1:]}.")
         sentence = batching_sentence(
@@ -171,11 +172,11 @@ def conclusion(run: Run) -> list[str]:
         lines += [f"{sentence}."] if sentence else []
     if run.simulated:
         lines.append("This is the simulated server of loadbench, not a real one.")
-    unsure = [level for level in run.levels if not level.verdict.usable and level.verdict.status != "OVERLOADED"]
-    if unsure:
-        lines.append(
-            f"{len(unsure)} of {counted(len(run.levels), 'level')} cannot be believed: see the verdicts below."
-        )
+    out = [level for level in run.levels if judged and not shows_throughput(level)]
+    if out and not of_run:
+        verb = "does" if len(out) == 1 else "do"
+        which = f"{len(out)} of {counted(len(run.levels), 'level')} {verb} not count ({named_with_verdict(out)})"
+        lines.append(f"{which}: see the verdicts below.")
     if not run.levels:
         lines.append("No level was measured.")
     if not run.complete:
@@ -191,12 +192,19 @@ def _chosen(levels: Sequence[LevelResult]) -> LevelResult:
     return most if at is None else next((level for level in sound if level.load == at.high), most)
 
 
+def _fastest_first(chosen: Mapping[str, LevelResult]) -> list[str]:
+    """The models by throughput; those of which no level counts are the last."""
+    return sorted(
+        chosen, key=lambda model: (not shows_throughput(chosen[model]), -chosen[model].throughput.output_tokens_per_s)
+    )
+
+
 def _models(run: Run) -> list[Block]:
     """A row for each of several models, the fastest first."""
     rows = []
     models = by_model(run)
     chosen = {model: _chosen(levels) for model, levels in models.items()}
-    for model in sorted(models, key=lambda model: -chosen[model].throughput.output_tokens_per_s):
+    for model in _fastest_first(chosen):
         level, at = chosen[model], knee(models[model])
         ttft, tpot = level.metrics.get("ttft_s"), level.metrics.get("tpot_s")
         rows.append(
@@ -236,12 +244,12 @@ def _tiles(run: Run) -> list[tuple[str, str, str]]:
     if not run.levels:
         return []
     tiles = []
-    sound = [level for level in run.levels if shows_throughput(level)]
-    best = max(sound or run.levels, key=lambda level: level.throughput.output_tokens_per_s)
-    whose = f" ({best.model})" if len(by_model(run)) > 1 else ""
-    doubt = "" if sound else f", {best.verdict.status}"
-    rate = f"{significant(best.throughput.output_tokens_per_s)} tok/s"
-    tiles.append(("highest throughput", rate, f"at {_load(best)}{whose}{doubt}"))
+    sound = [level for level in run.levels if is_search(run) or shows_throughput(level)]
+    best = max(sound, key=lambda level: level.throughput.output_tokens_per_s, default=None)
+    if best is not None:
+        whose = f" ({best.model})" if len(by_model(run)) > 1 else ""
+        rate = f"{significant(best.throughput.output_tokens_per_s)} tok/s"
+        tiles.append(("highest throughput", rate, f"at {_load(best)}{whose}"))
     if len(by_model(run)) == 1:
         at = knee(run.levels)
         # With think times, that throughput grows with the users says nothing of a knee.
@@ -251,11 +259,10 @@ def _tiles(run: Run) -> list[tuple[str, str, str]]:
             if at.high is None and at.beyond:
                 where, note = "unknown", f"{some([level.load.label for level in at.beyond], most=3)}: no valid level"
             tiles.append(("knee", where, note))
-    usable = [level for level in run.levels if level.verdict.status in {"VALID", "INCONCLUSIVE"}]
-    first = min(usable or run.levels, key=lambda level: float(level.load.label.partition("=")[2]))
-    ttft, doubt = first.metrics.get("ttft_s"), "" if first.verdict.status == "VALID" else f", {first.verdict.status}"
-    if ttft is not None:
-        lowest = "lowest usable load" if usable and len(usable) < len(run.levels) else "lowest load"
+    first = min(sound, key=lambda level: (level.verdict.status == "OVERLOADED", level.load.amount), default=None)
+    if first is not None and (ttft := first.metrics.get("ttft_s")) is not None:
+        doubt = "" if first.verdict.status == "VALID" or is_search(run) else f", {first.verdict.status}"
+        lowest = "lowest load that counts" if len(sound) < len(run.levels) else "lowest load"
         tiles.append((f"first token, {lowest}", duration(ttft.p50), f"median at {_load(first)}{doubt}"))
     counts = {status: sum(level.verdict.status == status for level in run.levels) for status in _STATUSES}
     others = ", ".join(f"{count} {status}" for status, count in counts.items() if count and status != "VALID")

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Literal
 from urllib.parse import urlsplit
 
 from loadbench.analyze.level.batching import batching_sentence
-from loadbench.analyze.level.knee import knee, knee_sentence
+from loadbench.analyze.level.knee import knee, knee_sentence, unsound_sentence
 from loadbench.analyze.level.overload import FAILURES, limit_sentence
 from loadbench.analyze.level.verdict import CLIENT_CODES
 from loadbench.analyze.stats.intervals import quantile_ranks
@@ -322,7 +322,8 @@ def notes(run: Run) -> tuple[list[str], list[str], list[str]]:
     whose = {model: f" of {model}" if len(models) > 1 else "" for model in models}
     conclusion = []
     for model, levels in models.items():
-        at, sentence = knee(levels), knee_sentence(levels, whose=whose[model])
+        unsound = "" if is_search(run) else unsound_sentence(levels, of=model if len(models) > 1 else "this run")
+        at, sentence = knee(levels), unsound or knee_sentence(levels, whose=whose[model])
         mark = f"{KNEE} " if at is not None and at.high is not None else ""
         conclusion += [f"{mark}{sentence}"] if sentence else []
         sentence = batching_sentence(levels, whose=f"the server of {model}" if len(models) > 1 else "this server")

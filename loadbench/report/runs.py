@@ -41,7 +41,7 @@ def result_of(run: RunSummary) -> str:
             texts.append(f"{who}{amount}")
     if run.conclusion:
         texts.append(run.conclusion)
-    if run.peak is not None:
+    if run.peak is not None and run.peak.counts:
         who = f" ({run.peak.model})" if len(run.models) > 1 else ""
         above = f", {some(run.peak.invalid_above, most=1)} INVALID" if run.peak.invalid_above else ""
         texts.append(f"{significant(run.peak.output_tokens_per_s)} tok/s at {run.peak.load}{above}{who}")

@@ -8,7 +8,7 @@ fields may be added; changing or removing one makes a new version:
 
 from __future__ import annotations
 
-from typing import Final, Literal
+from typing import TYPE_CHECKING, Final, Literal
 
 import msgspec
 
@@ -17,6 +17,9 @@ from loadbench.results.imported import Imported  # noqa: TC001 - msgspec reads t
 from loadbench.results.models import Model  # noqa: TC001 - msgspec reads the annotations
 from loadbench.results.telemetry import Cost, Energy, FirstTokenBreakdown, MachineLoad, ServerHistogram, Telemetry  # noqa: TC001 - likewise
 
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
 SCHEMA: Final = "loadbench.run/1"
 
 Quantiles = dict[str, float | None]
@@ -24,6 +27,8 @@ Interval = tuple[float, float]
 OpenInterval = tuple[float | None, float | None]
 Decision = Literal["PASS", "FAIL", "UNDECIDED"]
 Status = Literal["VALID", "INVALID", "INCONCLUSIVE", "OVERLOADED"]
+# Fewer responses say nothing about throughput, whatever the verdict of their level.
+_FEWEST_ANSWERS = 4
 
 
 class Metric(msgspec.Struct, frozen=True, kw_only=True):
@@ -549,6 +554,20 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
     imported: Imported | None = None
     server_start: ServerStart | None = None
     one_up: bool = False
+
+
+def counts_as_throughput(
+    status: str, codes: Collection[str], *, ok: int, output_tokens_per_s: float, interrupted: bool
+) -> bool:
+    """Whether output tokens/s are those of the server, of a level with this verdict, the codes of its reasons and so
+    many responses that are ok."""
+    return (
+        status != "INVALID"
+        and not interrupted
+        and "too_few_answers" not in codes
+        and ok >= _FEWEST_ANSWERS
+        and output_tokens_per_s > 0
+    )
 
 
 def to_json(document: msgspec.Struct) -> bytes:

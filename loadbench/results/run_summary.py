@@ -18,7 +18,7 @@ from loadbench.results.compare_capacity import FILE as COMPARED_FILE
 from loadbench.results.compare_capacity import searches_in
 from loadbench.results.folder import UNREADABLE, RunFolder, read_plain
 from loadbench.results.grid import is_grid, read_grid
-from loadbench.results.run import ClosedLoad, OpenInterval, OpenLoad, to_json
+from loadbench.results.run import ClosedLoad, OpenInterval, OpenLoad, counts_as_throughput, to_json
 from loadbench.results.saved import FILES, has_pairs, repeats_of
 
 if TYPE_CHECKING:
@@ -41,8 +41,13 @@ class _Throughput(msgspec.Struct):
     output_tokens_per_s: float
 
 
+class _Reason(msgspec.Struct):
+    code: str = ""
+
+
 class _Verdict(msgspec.Struct):
     status: str
+    reasons: list[_Reason] = []
 
 
 class _Level(msgspec.Struct):
@@ -50,6 +55,8 @@ class _Level(msgspec.Struct):
     load: ClosedLoad | OpenLoad
     verdict: _Verdict
     throughput: _Throughput
+    outcomes: dict[str, int] = {}
+    interrupted: bool = False
 
 
 class _Model(msgspec.Struct):
@@ -131,12 +138,15 @@ class _Labels(msgspec.Struct):
 class Peak(msgspec.Struct, frozen=True, kw_only=True):
     """The highest output tokens/s of the levels that are neither INVALID nor OVERLOADED, and the load there.
 
-    `invalid_above` are higher loads on the same model whose levels are INVALID: what they give is unknown."""
+    `counts` says whether it shows the server's throughput, as headlines of reports require: a level with too few
+    responses does not, and is the peak only where no level counts. `invalid_above` are higher loads on the same model
+    whose levels are INVALID: what they give is unknown."""
 
     output_tokens_per_s: float
     load: str
     model: str
     invalid_above: list[str] = []
+    counts: bool = True
 
 
 class CapacityFound(msgspec.Struct, frozen=True, kw_only=True):
@@ -219,7 +229,7 @@ def summary_of(found: FoundRun) -> RunSummary:
         levels = [level for run in runs for level in run.levels]
         models = dict.fromkeys([level.model for level in levels] + [one.model for run in runs for one in run.models])
         usable = [level for level in levels if level.verdict.status in {"VALID", "INCONCLUSIVE"}]
-        best = max(usable, key=lambda level: level.throughput.output_tokens_per_s, default=None)
+        best = max(usable, key=lambda level: (_counts(level), level.throughput.output_tokens_per_s), default=None)
         fields.setdefault("models", list(models))
         fields |= {
             "loads": list(dict.fromkeys(level.load.label for level in levels)),
@@ -236,7 +246,11 @@ def summary_of(found: FoundRun) -> RunSummary:
                 if level.load.amount > best.load.amount
             ]
             fields["peak"] = Peak(
-                output_tokens_per_s=speed, load=best.load.label, model=best.model, invalid_above=above
+                output_tokens_per_s=speed,
+                load=best.load.label,
+                model=best.model,
+                invalid_above=above,
+                counts=_counts(best),
             )
         if runs:
             first = runs[0]
@@ -258,6 +272,16 @@ def summary_of(found: FoundRun) -> RunSummary:
     base: dict[str, object] = {"name": found.name, "started_at": found.began.isoformat().replace("+00:00", "Z")}
     about: dict[str, object] = {"run": path.name, "path": str(path), "command": command, "state": state}
     return msgspec.convert({**base, **msgspec.to_builtins(fields), **about, "problem": problem}, RunSummary)
+
+
+def _counts(level: _Level) -> bool:
+    return counts_as_throughput(
+        level.verdict.status,
+        [reason.code for reason in level.verdict.reasons],
+        ok=level.outcomes.get("ok", 0),
+        output_tokens_per_s=level.throughput.output_tokens_per_s,
+        interrupted=level.interrupted,
+    )
 
 
 def _found(search: _Search) -> CapacityFound:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from datetime import UTC, datetime
 from pathlib import Path
 
 import msgspec
@@ -14,9 +15,9 @@ from loadbench.report.render_text import render_text
 from loadbench.report.runs import result_of, runs_document
 from loadbench.results.folder import RunFolder, read_run
 from loadbench.results.requests import RequestLog
-from loadbench.results.run import ModelStatus, to_json
-from loadbench.results.run_list import find_run, names_of_runs, runs_in
-from loadbench.results.run_summary import CapacityFound, Peak, RunSummary
+from loadbench.results.run import ModelStatus, Reason, Verdict, to_json
+from loadbench.results.run_list import FoundRun, find_run, names_of_runs, runs_in
+from loadbench.results.run_summary import CapacityFound, Peak, RunSummary, summary_of
 from tests.building import a_level, a_run
 from tests.cli.typed import typed
 
@@ -140,6 +141,19 @@ def test_list_says_that_no_level_counts():
     run = RunSummary(run="r", path="r", name="r", started_at="", state="complete", verdicts={"INVALID": 2})
     assert result_of(run) == "no level counts (2 INVALID)"
     assert result_of(msgspec.structs.replace(run, verdicts={})) == "nothing measured"
+
+
+def test_list_has_no_figure_of_a_level_that_does_not_count(tmp_path):
+    """As in the report, whose first sentence says that no level is sound."""
+    few = Verdict("INCONCLUSIVE", [Reason("too_few_answers", "", "")])
+    level = msgspec.structs.replace(a_level(load=Closed(2)), verdict=few)
+    path = keep(tmp_path, "20260101T000000Z-short", levels=[level])
+    summary = summary_of(FoundRun(path, datetime(2026, 1, 1, tzinfo=UTC), "short"))
+    assert result_of(summary) == "no level counts (1 INCONCLUSIVE)"
+    invalid = msgspec.structs.replace(level, verdict=Verdict("INVALID"))
+    path = keep(tmp_path, "20260102T000000Z-busy", levels=[invalid, invalid])
+    summary = summary_of(FoundRun(path, datetime(2026, 1, 2, tzinfo=UTC), "busy"))
+    assert result_of(summary) == "no level counts (2 INVALID)"
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,7 @@ from loadbench.report.formats import render
 from loadbench.report.html import charts_of, render_html
 from loadbench.report.page import conclusion, run_page
 from loadbench.report.render_markdown import render_markdown
+from loadbench.report.run import notes
 from loadbench.report.run_charts import throughput_chart
 from loadbench.results.run import Reason, Verdict
 from tests.building import a_run
@@ -139,8 +140,28 @@ def test_tiles_use_only_levels_that_count():
     (tiles,) = [block for block in run_page(a_run(*levels), None).blocks if isinstance(block, Tiles)]
     text = {str(tile[0]): " ".join(map(str, tile[1:])) for tile in tiles.items}
     assert text["highest throughput"] == "40.0 tok/s at 4 users"
-    assert text["first token, lowest usable load"].endswith("median at 2 users")
+    assert text["first token, lowest load that counts"].endswith("median at 2 users")
     assert text["knee"].startswith("unknown users=8")
+
+
+def test_no_figure_that_decides_nothing_is_said_first():
+    """Where no level counts, the page begins with that and with what to do, and no tile has a figure of a level."""
+    few = Reason("too_few_answers", "", "use --duration 9s or longer, for 20 of them")
+    busy = [Reason("late_reads", "", "give it its own core"), Reason("busy_machine", "", "")]
+    verdicts = [Verdict("INCONCLUSIVE", [few]), Verdict("INVALID", busy)]
+    levels = [
+        msgspec.structs.replace(level(users, tokens_per_s=10.0 * users), verdict=verdict)
+        for users, verdict in zip((1, 2), verdicts, strict=True)
+    ]
+    run = a_run(*levels)
+    assert conclusion(run)[0] == (
+        "No level of this run is sound: users=1 is INCONCLUSIVE, users=2 is INVALID; "
+        "measure again with --duration 9s or longer, on an idle machine."
+    )
+    assert not any("do not count" in line or "be believed" in line for line in conclusion(run))
+    (tiles,) = [block for block in run_page(run, None).blocks if isinstance(block, Tiles)]
+    assert [name for name, *_ in tiles.items] == ["VALID levels", "failed requests"]
+    assert notes(run)[0][0].startswith("no level of this run is sound: users=1 is INCONCLUSIVE")
 
 
 def test_points_of_invalid_levels_are_hollow():

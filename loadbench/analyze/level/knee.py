@@ -18,12 +18,14 @@ responses. Levels of one load are combined.
 from __future__ import annotations
 
 import math
+import re
 from collections import Counter
 from statistics import NormalDist, fmean, stdev
 from typing import TYPE_CHECKING, NamedTuple
 
 from loadbench.core.text import some
-from loadbench.results.run import ClosedLoad, OpenLoad
+from loadbench.core.units import parse_duration
+from loadbench.results.run import ClosedLoad, OpenLoad, counts_as_throughput
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -37,8 +39,8 @@ _ERROR = 0.05
 _LEAST_SD = 0.01
 # Of a level without an interval nothing is known; it is taken as one of 10 % either way at the least.
 _UNKNOWN_SD = 0.1
-# Fewer responses say nothing about throughput, whatever their verdict.
-_FEWEST_ANSWERS = 4
+# What an advice asks of a measurement that was too short.
+_LONGER = re.compile(r"--(?:duration (?=\d)((?:\d{1,5}m)?(?:\d{1,2}s)?)|requests (\d{1,9})) or (?:longer|more)")
 
 
 class Knee(NamedTuple):
@@ -92,13 +94,22 @@ def knee(levels: Sequence[LevelResult]) -> Knee | None:
 
 def shows_throughput(level: LevelResult) -> bool:
     """Whether a level's output tokens/s count as those of the server."""
-    return (
-        level.verdict.status != "INVALID"
-        and not level.interrupted
-        and all(reason.code != "too_few_answers" for reason in level.verdict.reasons)
-        and level.outcomes.get("ok", 0) >= _FEWEST_ANSWERS
-        and level.throughput.output_tokens_per_s > 0
+    return counts_as_throughput(
+        level.verdict.status,
+        [reason.code for reason in level.verdict.reasons],
+        ok=level.outcomes.get("ok", 0),
+        output_tokens_per_s=level.throughput.output_tokens_per_s,
+        interrupted=level.interrupted,
     )
+
+
+def unsound_sentence(levels: Sequence[LevelResult], *, of: str = "this run") -> str:
+    """What comes before every figure where no level counts, and what to do; empty where one does, or there is none.
+
+    A figure of a level that does not count decides nothing: headlines, tiles and lists of runs have none of them."""
+    if not levels or any(map(shows_throughput, levels)):
+        return ""
+    return f"no level of {of} is sound: {named_with_verdict(levels)}; {_again(levels)}"
 
 
 def knee_sentence(levels: Sequence[LevelResult], *, whose: str = "") -> str:
@@ -113,9 +124,10 @@ def knee_sentence(levels: Sequence[LevelResult], *, whose: str = "") -> str:
         out = [level for level in same if not shows_throughput(level)]
         if think or not out or len({level.load.amount for level in same}) < 2:
             return ""
-        text = f"{len(out)} of {len(same)} levels {'does' if len(out) == 1 else 'do'} not count ({_named(out)})"
+        verb = "does" if len(out) == 1 else "do"
+        text = f"{len(out)} of {len(same)} levels {verb} not count ({named_with_verdict(out)})"
         return f"the knee{whose}, where throughput stops growing, cannot be determined: {text}; {_again(out)}"
-    unknown = f"{_named(at.beyond)}; {_again(at.beyond)}" if at.beyond else ""
+    unknown = f"{named_with_verdict(at.beyond)}; {_again(at.beyond)}" if at.beyond else ""
     if at.high is not None:
         where = f"at {at.high.label} or below"
         if at.low is not None:
@@ -137,7 +149,7 @@ def knee_sentence(levels: Sequence[LevelResult], *, whose: str = "") -> str:
     )
 
 
-def _named(levels: Sequence[LevelResult]) -> str:
+def named_with_verdict(levels: Sequence[LevelResult]) -> str:
     """`users=8, 16 are INVALID, users=32 is INCONCLUSIVE`."""
     by_why: dict[str, list[str]] = {}
     for level in levels:
@@ -155,8 +167,18 @@ def _named(levels: Sequence[LevelResult]) -> str:
 
 
 def _again(levels: Sequence[LevelResult]) -> str:
-    busy = any(one.code == "busy_machine" for at in levels for one in (*at.verdict.reasons, *at.caveats))
-    return "measure again on an idle machine" if busy else "see the reasons, and measure again"
+    """What would make these levels count: a longer measurement, an idle machine, or what the reasons say."""
+    longest, how, explained = 0, "", True
+    busy = [any(one.code == "busy_machine" for one in (*level.verdict.reasons, *level.caveats)) for level in levels]
+    for level, is_busy in zip(levels, busy, strict=True):
+        matches = [match for reason in level.verdict.reasons if (match := _LONGER.search(reason.advice))]
+        explained = explained and (is_busy or bool(matches))
+        for match in matches:
+            amount = parse_duration(match[1]) if match[1] else int(match[2])
+            longest, how = max((longest, how), (amount, f"with {match[0]}"))
+    remedies = ", ".join([*[how] * bool(how), *["on an idle machine"] * any(busy)])
+    reasons = "" if explained and remedies else "see the reasons, and "
+    return f"{reasons}measure again {remedies}".rstrip()
 
 
 def _kind(level: LevelResult) -> tuple[type, str | None]:
