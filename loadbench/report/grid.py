@@ -10,6 +10,7 @@ import msgspec
 from loadbench.core.text import printable, some
 from loadbench.plan.cells import cell_text, shown_value
 from loadbench.report.document import Block, Chart, Document, Heading, Notes, Series, Table, Text
+from loadbench.report.run import STEADINESS, UNKNOWN, interval_notes, with_interval
 from loadbench.report.values import counted, duration, half_width, memory_size, percent, significant
 
 if TYPE_CHECKING:
@@ -20,6 +21,7 @@ BEST, MAYBE, FRONT = "★", "≈", "◆"
 # More cells in a sentence hide what it says.
 _MOST_NAMED = 4
 _INPUT_TOKENS = "work.input_tokens"
+_NO_INTERVAL = "±?"
 
 
 def with_conclusion(grid: Grid) -> Grid:
@@ -91,9 +93,13 @@ def grid_document(grid: Grid) -> Document:
         Text([text] if text else []),
         cell_table(grid),
     ]
-    if any(one.key == _INPUT_TOKENS for one in grid.vary) and any(cell.depth for cell in grid.cells):
+    if _has_depth(grid):
         blocks += [Heading("Prefill and decode by depth"), depth_table(grid)]
     return Document(f"{grid.name}, {counted(len(grid.cells), 'cell')}: {about}", [*blocks, Notes(grid_notes(grid))])
+
+
+def _has_depth(grid: Grid) -> bool:
+    return any(one.key == _INPUT_TOKENS for one in grid.vary) and any(cell.depth for cell in grid.cells)
 
 
 def cell_table(grid: Grid) -> Table:
@@ -135,14 +141,14 @@ def _cells(cell: Cell, one: CellFigures | None) -> list[str]:
     if one is None:
         others = ", ".join(f"{count} {name}" for name, count in cell.verdicts.items())
         return ["-"] * (len(_FIGURES) - 1) + [status or others or "-"]
-    verdict: str = one.verdict
+    verdict = f"{one.verdict} {UNKNOWN}" if one.steadiness_unknown else one.verdict
     valid = cell.verdicts.get("VALID", 0)
     if valid < cell.levels:
         verdict = f"{verdict} {valid}/{cell.levels}"
     return [
         one.load,
-        _with_width(significant(one.output_tokens_per_s), one, "output_tokens_per_s"),
-        "-" if one.ttft_p95_s is None else _with_width(duration(one.ttft_p95_s), one, "ttft_p95_s"),
+        _rate(one.output_tokens_per_s, one.interval.get("output_tokens_per_s")),
+        "-" if one.ttft_p95_s is None else with_interval(one.ttft_p95_s, one.interval.get("ttft_p95_s")),
         "-" if one.itl_p50_s is None else duration(one.itl_p50_s),
         "-" if one.memory_bytes is None else memory_size(one.memory_bytes),
         "-" if one.joules_per_output_token is None else f"{significant(one.joules_per_output_token)} J",
@@ -152,13 +158,6 @@ def _cells(cell: Cell, one: CellFigures | None) -> list[str]:
 
 def _marks(one: CellFigures, *, is_best: bool) -> str:
     return (BEST if is_best else MAYBE * one.may_be_best) + FRONT * one.on_front
-
-
-def _with_width(text: str, one: CellFigures, name: str) -> str:
-    value, (low, high) = getattr(one, name), one.interval.get(name) or (None, None)
-    if low is None or high is None or not value:
-        return f"~{text}"
-    return f"{text} {half_width((high - low) / 2 / value)}"
 
 
 def cell_lines(grid: Grid) -> str:
@@ -196,8 +195,8 @@ def _rate(value: float | None, interval: OpenInterval | None) -> str:
     if value is None:
         return "-"
     low, high = interval or (None, None)
-    if low is None or high is None:
-        return f"~{significant(value)}"
+    if low is None or high is None or not value:
+        return f"{significant(value)} {_NO_INTERVAL}"
     return f"{significant(value)} {half_width((high - low) / 2 / value)}"
 
 
@@ -240,10 +239,16 @@ def grid_notes(grid: Grid) -> list[str]:
         )
     if figures:
         lines.append("load: the one with the most output tokens/s of those that count; the other figures are of it")
-        lines.append("± half the width of the 95 % interval within the run; ~ where there is none")
+    shown = [cell_table(grid)] + [depth_table(grid)] * _has_depth(grid)
+    marked = [text for table in shown for row in table.rows for text in row[1 + len(grid.vary) :]]
+    lines += interval_notes([text for text in marked if not text.endswith(_NO_INTERVAL)])
+    if any(text.endswith(_NO_INTERVAL) for text in marked):
+        lines.append(f"{_NO_INTERVAL} too few requests for an interval of this rate: measure longer")
+    if any(one.steadiness_unknown for cell in grid.cells for one in cell.figures):
+        lines.append(STEADINESS)
     if any(cell.figures and cell.verdicts.get("VALID", 0) < cell.levels for cell in grid.cells):
         lines.append("verdict: of that load; n/m: so many of the cell's levels are VALID")
-    if any(cell.depth for cell in grid.cells) and any(one.key == _INPUT_TOKENS for one in grid.vary):
+    if _has_depth(grid):
         lines.append(
             "prefill: prompt tokens by the median TTFT, with the network and the server's queue in it; decode: one by "
             "the median TPOT; both at the lowest load"
@@ -292,10 +297,12 @@ def front_chart(grid: Grid) -> Chart | None:
     front: dict[str, list[tuple[float, float, str]]] = {}
     others: list[tuple[float, float, str]] = []
     hollow: list[tuple[float, float | None]] = []
+    kinds: set[str] = set()
     for number, cell in enumerate(grid.cells, 1):
         for one in cell.figures if cell.status == "complete" else ():
             if one.ttft_p95_s is not None:
                 same = cell_text({name: cell.values[name] for name in work})
+                kinds.add(same)
                 of_line = front.setdefault(f"Pareto front, {same}" if same else "Pareto front", [])
                 (of_line if one.on_front else others).append((one.output_tokens_per_s, one.ttft_p95_s, str(number)))
                 hollow += [] if one.counts else [(one.output_tokens_per_s, one.ttft_p95_s)]
@@ -313,6 +320,16 @@ def front_chart(grid: Grid) -> Chart | None:
         ]
         labels = [one for point in sorted(others) for one in (point[2], "")]
         series.append(Series("other cells" if series else "cells", apart, labels=labels, hollow=hollow))
+    sentences = ["Each point is a cell, with its number, at the load with the most output tokens/s."]
+    if len(kinds) == len(others) + sum(map(len, front.values())):
+        sentences.append(f"Each cell did other work ({', '.join(work)}): none is better than another.")
+    else:
+        sentences.append(f"Of cells with the same {' and '.join(work)}, best" if work else "Best")
+        sentences[-1] += " is to the right and low."
+    if any(front.values()):
+        sentences.append("Memory and energy count for the front too, where they are known.")
+    if hollow:
+        sentences.append("Hollow points: cells of which no level counts.")
     return Chart(
         name="front",
         title="Cells: throughput against latency",
@@ -323,6 +340,5 @@ def front_chart(grid: Grid) -> Chart | None:
         seconds=True,
         scatter=True,
         switches="y",
-        note="Each point is a cell, with its number, at the load with the most output tokens/s. Best is to the right "
-        "and low. Memory and energy count for the front too, where they are known.",
+        note=" ".join(sentences),
     )

@@ -222,7 +222,7 @@ def _grid_page(folder: Path) -> Document:
     blocks += [*depth_charts(grid), *(levels_of_runs(named) if len(named) <= MOST_RUNS else [])]
     options = [(name, [*summary(run), level_table(run.levels), Notes(notes(run)[1])]) for name, run in named]
     blocks += [Heading("Each cell"), Choice("Cell", options)] if options else []
-    return Document(document.title, [*blocks, *words()])
+    return Document(grid.name, [*blocks, *words()])
 
 
 def _searched_sides_page(folder: Path) -> Document:

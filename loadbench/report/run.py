@@ -32,6 +32,7 @@ if TYPE_CHECKING:
         GroupResult,
         LevelResult,
         Metric,
+        OpenInterval,
         OutputEquality,
         Reason,
         Run,
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
 KNEE = "◄"
 UNSURE = "~"
 UNKNOWN = "?"
+STEADINESS = f"{UNKNOWN} whether the server was steady is unknown; gates that this level passes are undecided"
 AT_LEAST = "↑"
 # A figure that is not known better than this should not be read to three digits.
 _VAGUE = 0.1
@@ -306,11 +308,26 @@ def quantile(metric: Metric | None, name: str) -> str:
     """A quantile of a duration and how well it is known; `-` where the metric is unknown."""
     if metric is None:
         return "-"
-    value, (low, high) = float(getattr(metric, name)), metric.interval.get(name) or (None, None)
+    return with_interval(float(getattr(metric, name)), metric.interval.get(name))
+
+
+def with_interval(seconds: float, interval: OpenInterval | None) -> str:
+    """A quantile of a duration with the width of its interval, and the mark of one that is not known well."""
+    low, high = interval or (None, None)
     if low is None or high is None:
-        return f"{UNSURE}{duration(value)}" + (f" {AT_LEAST}" if low is not None else "")
-    share = (high - low) / 2 / value if value else 0.0
-    return f"{UNSURE * (share > _VAGUE)}{duration(value)} {half_width(share)}"
+        return f"{UNSURE}{duration(seconds)}" + (f" {AT_LEAST}" if low is not None else "")
+    share = (high - low) / 2 / seconds if seconds else 0.0
+    return f"{UNSURE * (share > _VAGUE)}{duration(seconds)} {half_width(share)}"
+
+
+def interval_notes(cells: Sequence[str], *others: str) -> list[str]:
+    """What the marks of quantiles in these cells mean, and in others of which only the first mark is known."""
+    lines = ["± half the width of the 95 % interval"] * any("±" in text for text in cells)
+    if any(UNSURE in text for text in (*cells, *others)):
+        above = any(AT_LEAST in text for text in cells)
+        at_least = f"; {AT_LEAST} its true value is at least about this, and nothing bounds it from above" * above
+        lines.append(f"{UNSURE} too few independent requests to know this percentile to 10 %{at_least}: measure longer")
+    return lines
 
 
 # Notes.
@@ -359,17 +376,9 @@ def notes(run: Run) -> tuple[list[str], list[str], list[str]]:
         for key in _METRICS
         for name in ("p50", "p95", "p99")
     ]
-    if any("±" in text for text in cells):
-        details.append("± half the width of the 95 % interval")
-    if any(UNSURE in text for text in (*cells, *shares)):
-        meaning = "too few independent requests to know this percentile to 10 %"
-        above = any(AT_LEAST in text for text in cells)
-        at_least = f"; {AT_LEAST} its true value is at least about this, and nothing bounds it from above" * above
-        details.append(f"{UNSURE} {meaning}{at_least}: measure longer")
+    details += interval_notes(cells, *shares)
     if not is_search(run) and any(UNKNOWN in verdict(level) for level in run.levels):
-        details.append(
-            f"{UNKNOWN} whether the server was steady is unknown; gates that this level passes are undecided"
-        )
+        details.append(STEADINESS)
     cut = sum(level.outcomes.get(Outcome.CANCELLED, 0) for level in run.levels) if is_search(run) else 0
     if cut:
         details.append(f"{counted(cut, 'request')} ended by the search once it knew enough; this is no failure")

@@ -45,7 +45,7 @@ class CellFigures(msgspec.Struct, frozen=True, kw_only=True):
     and its boards' together, as far as they were read. `interval` has the 95 % intervals within the run. `on_front`:
     no other cell that did the same work is at least as good in every figure that both have, and surely better in one.
     `may_be_best`: no other cell surely has more output tokens per second. `unknown` says why a higher figure than this
-    cannot be excluded.
+    cannot be excluded. `steadiness_unknown`: the level was too short to see whether the server was steady.
     """
 
     model: str
@@ -61,6 +61,7 @@ class CellFigures(msgspec.Struct, frozen=True, kw_only=True):
     may_be_best: bool = False
     unknown: str = ""
     counts: bool = True
+    steadiness_unknown: bool = False
 
 
 class DepthFigures(msgspec.Struct, frozen=True, kw_only=True):

@@ -90,6 +90,32 @@ def test_the_front_is_a_line_and_other_cells_are_points():
     assert "Pareto front" in svg(chart)
 
 
+def test_cells_that_did_other_work_are_not_ranked_by_the_chart():
+    """Its note names no best place where none is; where two cells did the same work, it says for which."""
+    grid, _ = by_depth()
+    assert "Of cells with the same input_tokens, best is to the right and low." in front_chart(grid).note
+    apart = msgspec.structs.replace(grid, cells=grid.cells[::2])
+    note = front_chart(apart).note
+    assert "Each cell did other work (input_tokens): none is better than another." in note
+    assert "Best" not in note
+    assert "Hollow" not in note
+
+
+def test_marks_are_those_of_a_sweep():
+    """`~` and `?` mean what they do there; a rate without an interval has a mark of its own."""
+    grid, _ = slots_and_threads()
+    figures = msgspec.structs.replace(
+        grid.cells[0].figures[0], ttft_p95_s=0.0487, steadiness_unknown=True, interval={"ttft_p95_s": (0.02, 0.09)}
+    )
+    cells = [msgspec.structs.replace(grid.cells[0], figures=[figures], verdicts={"VALID": 3}, levels=3)]
+    text = render_text(grid_document(msgspec.structs.replace(grid, cells=cells)), width=200)
+    assert "~48.7 ms ±72 %" in text
+    assert "~ too few independent requests to know this percentile to 10 %: measure longer" in text
+    assert "VALID ?" in text
+    assert "? whether the server was steady is unknown" in text
+    assert "±? too few requests for an interval of this rate" in text
+
+
 def test_hostile_names_and_values_are_inert_everywhere():
     """In text, Markdown, lines, JUnit and charts: no escape sequence, no markup."""
     grid, runs = slots_and_threads(name=HOSTILE)

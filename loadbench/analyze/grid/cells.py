@@ -131,6 +131,7 @@ def _candidate(place: int, model: str, levels: Sequence[LevelResult]) -> _Candid
         },
         unknown=", ".join(f"{one.load.label} is {one.verdict.status}" for one in beyond if rates),
         counts=bool(rates),
+        steadiness_unknown=any(caveat.code == "steadiness_unknown" for caveat in level.caveats),
     )
     return _Candidate(place, rates, figures)
 
