@@ -121,6 +121,9 @@ def command(sides: tuple[str, ...], *, scenario: Path | None, **options: Any) ->
     B; for servers that loadbench starts itself, one at a time, use --a-cmd and --b-cmd. With --capacity, the users that
     each side serves are compared. With the folder of an earlier comparison alone, its analysis is repeated without
     measuring.
+
+    Exit codes: without --fail-on 0 if a level could be compared, even if nothing is decided; 4 if none could be because
+    levels are INVALID, 2 if the sides have no level in common. With --fail-on 3 if a rule fails, 5 if one is undecided.
     """
     # ruff: noqa: PLC0415 - the help needs nothing of what is imported in functions
     from loadbench.plan.sources import refuse_rules_without_level, resolve

@@ -86,8 +86,12 @@ def compare_document(comparison: Comparison) -> Document:
 def conclusions(comparison: Comparison) -> list[str]:
     """What the comparison means, and its conclusion with the figures; an older comparison has only the latter."""
     summary = comparison.summary
-    if summary is None or summary.sentence.rstrip(".").lower() == comparison.conclusion.lower():
+    if summary is None:
         return [comparison.conclusion]
+    # The sentence has why it is undecided, and what to do.
+    said = comparison.conclusion.lower()
+    if said.startswith(("undecided", "nothing can be compared")) or said == summary.sentence.rstrip(".").lower():
+        return [summary.sentence]
     return [summary.sentence, comparison.conclusion]
 
 
@@ -256,8 +260,15 @@ def _notes(comparison: Comparison) -> list[str]:
     metrics_of: dict[tuple[str, str], list[str]] = {}
     for left in comparison.left_out:
         if left.code != TOO_FEW_REQUESTS:
-            why = f"{left.run}: {left.message}" if left.run else left.message
-            metrics_of.setdefault((left.level, why), []).append(left.metric)
+            repeat = next(
+                (side.runs.index(left.run) + 1 for side in (comparison.a, comparison.b) if left.run in side.runs), 0
+            )
+            why, where = left.message, left.level
+            if comparison.paired and repeat:
+                where = f"repeat {repeat} of {where}"
+            elif left.run:
+                why = f"{left.run}: {why}"
+            metrics_of.setdefault((where, why), []).append(left.metric)
     levels_of: dict[tuple[str, tuple[str, ...]], list[str]] = {}
     for (level, why), metrics in metrics_of.items():
         levels_of.setdefault((why, tuple(metrics)), []).append(level)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from loadbench.core.text import printable
 from loadbench.record.outcome import failed_of
 from loadbench.report.capacity import answer_line
+from loadbench.report.compare import conclusions
 from loadbench.report.run import quantile, server_programs, verdict
 from loadbench.report.values import half_width, significant
 
@@ -41,9 +42,15 @@ def run_lines(run: Run) -> str:
 
 
 def comparison_line(comparison: Comparison) -> str:
-    """The conclusion."""
+    """What the comparison means, and the figures."""
     a, b = comparison.a, comparison.b
-    return printable(f"A {a.name} ({a.model}), B {b.name} ({b.model}): {comparison.conclusion}") + "\n"
+    said = " ".join(f"{text[:1].upper()}{text[1:].rstrip('.')}." for text in conclusions(comparison))
+    # A name that is only the side's letter says nothing.
+    of = [
+        f"{letter} {side.name} ({side.model})" if side.name.upper() != letter else f"{letter} ({side.model})"
+        for letter, side in zip("AB", (a, b), strict=True)
+    ]
+    return printable(f"{', '.join(of)}: {said}") + "\n"
 
 
 def capacity_lines(searches: Sequence[Capacity]) -> str:

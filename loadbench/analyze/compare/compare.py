@@ -151,7 +151,7 @@ def compare(
             *device_caveats(a, b, tokens),
         ],
         answers=compare_outputs(a, b),
-        conclusion=conclude(levels, crossing, left_out),
+        conclusion=conclude(levels, crossing, left_out, (a, b), paired=paired),
         ended_early=ended_early,
     )
     return msgspec.structs.replace(comparison, summary=summarize_comparison(comparison, a, b))
@@ -267,7 +267,8 @@ def _usable_level(run: Run, load: ClosedLoad | OpenLoad) -> tuple[LevelResult | 
             continue
         if level.verdict.status == "INVALID":
             reasons = ", ".join(f"{reason.message} ({reason.code})" for reason in level.verdict.reasons)
-            why = ("invalid", f"INVALID: {reasons}")
+            advice = "; ".join(dict.fromkeys(reason.advice for reason in level.verdict.reasons if reason.advice))
+            why = ("invalid", f"INVALID: {reasons}" + (f"; {advice}" if advice else ""))
         elif level.interrupted:
             why = ("interrupted", "it was interrupted")
         elif not failed_of(level.outcomes, level.missed)[1]:
@@ -312,12 +313,12 @@ def _compare_level(
         for name, runs in (("a", a), ("b", b)):
             of_side = [message for side, _, (_, message) in refused if side == name]
             others = f" (the first of {len(of_side)} of {len(runs)} runs)" if len(of_side) > 1 else ""
-            messages += [f"{name}: {of_side[0]}{others}"] if of_side else []
+            messages += [f"{name.upper()}: {of_side[0]}{others}"] if of_side else []
         message = "; ".join(messages) or "no pair has it on both sides"
         left_out.append(LeftOut(level=load.label, code=code, message=message))
         return None
     left_out += [
-        LeftOut(level=load.label, run=run_name(run), code=code, message=f"{name}: {message}")
+        LeftOut(level=load.label, run=run_name(run), code=code, message=f"{name.upper()}: {message}")
         for name, run, (code, message) in refused
     ]
 
@@ -334,6 +335,8 @@ def _compare_level(
     usual = [f"{figure}_{point}" for figure in (*figures, *per_token) for point in _POINTS]
     gated = [rule.metric for rule in gates if rule.applies(load.label)]
     compared = ComparedLevel(load)
+    # What to do about pairs that do not count is in the summary: it depends on why they do not.
+    one_pair = f"only 1 of {len(a)} pairs of runs counts, and one shows no spread" if refused else _ONE_PAIR
     for metric in dict.fromkeys([*RATES, *usual, ENERGY, COST, FAILURES, *gated]):
         why = work.reason(metric)
         data = None if why is not None else figure_data(at_a, at_b, metric, design)
@@ -350,9 +353,9 @@ def _compare_level(
         pooled = metric == FAILURES and len(a) + len(b) > 2
         compared.data[metric] = data
         compared.by_run[metric] = failures_by_run(at_a, at_b, design) if pooled else data
-        change = _change(data.effect())
+        change = _change(data.effect(), one_pair)
         if metric == FAILURES and min(map(len, compared.by_run[metric].units())) < 2:
-            change = MeasuredChange(None if pooled else change.effect, _ONE_PAIR if design.paired else _ONE_SESSION)
+            change = MeasuredChange(None if pooled else change.effect, one_pair if design.paired else _ONE_SESSION)
         compared.changes[metric] = change
     both = [level for level in (*at_a, *at_b) if level is not None]
     for metric, of_time in SPEED_OF.items():
@@ -363,9 +366,9 @@ def _compare_level(
     return compared
 
 
-def _change(effect: Effect | None) -> MeasuredChange:
+def _change(effect: Effect | None, one_pair: str = _ONE_PAIR) -> MeasuredChange:
     if effect is None:
-        return MeasuredChange(None, _ONE_PAIR)
+        return MeasuredChange(None, one_pair)
     return MeasuredChange(effect, advice=_ADVICE if effect.assumed else "")
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from loadbench.analyze.compare.effect import BetweenRuns, RankTest, WithinRun, hommel
 from loadbench.analyze.compare.figure_data import SPEED_OF
+from loadbench.analyze.compare.undecided import lacks_data
 from loadbench.plan.objective import FAILURES, RATES
 from loadbench.results.compare import ComparedFigure
 from loadbench.results.run import ClosedLoad
@@ -49,6 +50,10 @@ class ComparedLevel:
     def decision(self, metric: str) -> Speed:
         """The decision of one figure; "~" where it is not compared."""
         return next((row.decision for row in self.rows if row.metric == metric), "~")
+
+    def lacks_data(self, metric: str) -> bool:
+        """Whether one figure is undecided because too little was measured."""
+        return any(lacks_data(row) for row in self.rows if row.metric == metric)
 
     def confidence(self, metric: str) -> float:
         """That of the interval of one figure that is compared."""

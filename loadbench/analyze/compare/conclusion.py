@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from loadbench.analyze.compare.comparison_rows import CLOSED_HEADLINES, OPEN_HEADLINES, headline
 from loadbench.analyze.compare.effect import ASSUMED_DRIFT, mean_over_levels
+from loadbench.analyze.compare.undecided import lacks_data, why_undecided
 from loadbench.plan.gate import COST, ENERGY
 from loadbench.plan.objective import RATES
 from loadbench.results.compare import NOT_COMPARED
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
     from loadbench.analyze.compare.comparison_rows import ComparedLevel
     from loadbench.results.compare import Crossover, LeftOut, Speed
+    from loadbench.results.run import Run
 
 # Reported as well where they differ: the parts before and after the first token, and what a token costs.
 _PARTS = {
@@ -33,8 +35,16 @@ _PARTS = {
 }
 
 
-def conclude(levels: Sequence[ComparedLevel], crossing: Crossover | None, left_out: Sequence[LeftOut]) -> str:
-    """The sentence: which side is faster, by how much and at which levels; or that no difference is shown."""
+def conclude(
+    levels: Sequence[ComparedLevel],
+    crossing: Crossover | None,
+    left_out: Sequence[LeftOut],
+    sides: tuple[Sequence[Run], Sequence[Run]],
+    *,
+    paired: bool,
+) -> str:
+    """The sentence: which side is faster, by how much and at which levels; that no difference is shown; or that it is
+    undecided, because data are missing."""
     if not levels:
         reasons = dict.fromkeys(f"{gap.level} is {NOT_COMPARED[gap.code]}" for gap in left_out if not gap.metric)
         return "nothing can be compared: " + (", ".join(reasons) or "the sides have no level in common")
@@ -44,7 +54,16 @@ def conclude(levels: Sequence[ComparedLevel], crossing: Crossover | None, left_o
     levels = sorted(levels, key=lambda level: level.load.amount)
     name, groups = {**CLOSED_HEADLINES, **OPEN_HEADLINES}[metric], _groups(levels, metric)
     if {decision for decision, _ in groups} == {"~"}:
-        parts = [_no_difference(levels, metric, name)]
+        rows = [row for level in levels for row in level.rows if row.metric == metric]
+        lacking = [row for row in rows if lacks_data(row)]
+        if lacking:
+            why, remedy = why_undecided(lacking, *sides, left_out, paired=paired)
+            where = "" if len(lacking) == len(rows) else f" at {', '.join(row.level for row in lacking)}"
+            parts = [f"undecided in {name}{where}: {why}: {remedy}"]
+        else:
+            least = f"{100 * max(row.detectable or 0 for row in rows):.2g} %"
+            shown = f"one of {least} or more at any level would most likely have been shown"
+            parts = [f"no difference shown in {name} ({shown})"]
     else:
         parts = [_differences(groups, levels, metric, name)]
     if crossing is not None:
@@ -66,19 +85,6 @@ def conclude(levels: Sequence[ComparedLevel], crossing: Crossover | None, left_o
     return "; ".join(parts)
 
 
-def _no_difference(levels: Sequence[ComparedLevel], metric: str, name: str) -> str:
-    """That no difference is shown, and how large one would have been."""
-    rows = [row for level in levels for row in level.rows if row.metric == metric]
-    note = next((row.note for row in rows if row.note), "")
-    if note:
-        return f"no difference in {name} can be shown: {note}"
-    detectable = [row.detectable for row in rows if row.detectable is not None]
-    if len(detectable) < len(rows) or max(detectable) > 1:
-        return f"no difference shown in {name}, and too little was measured to show any"
-    least = f"{100 * max(detectable):.2g} %"
-    return f"no difference shown in {name} (one of {least} or more at any level would most likely have been shown)"
-
-
 def _differences(
     groups: Sequence[tuple[Speed, list[ComparedLevel]]], levels: Sequence[ComparedLevel], metric: str, name: str
 ) -> str:
@@ -97,8 +103,13 @@ def _differences(
         ratio = f"{_ratio(value)}x ({_ratio(low)}-{_ratio(high)})"
         figure = "" if faster else f" in {name}"
         faster.append(f"{first} is {ratio} as fast as {second}{figure}{_where(same, levels)}")
-    same_speed = [_where(same, levels) for decision, same in groups if decision == "~"]
-    return ", ".join(faster) + (f"; no difference shown{' and'.join(same_speed)}" if same_speed else "")
+    neither: dict[bool, list[str]] = {}
+    for decision, group in groups:
+        if decision == "~":
+            for lacks, part in groupby(group, key=lambda level: level.lacks_data(metric)):
+                neither.setdefault(lacks, []).append(_where(list(part), levels))
+    texts = {False: "; no difference shown", True: "; undecided"}
+    return ", ".join(faster) + "".join(f"{texts[lacks]}{' and'.join(neither[lacks])}" for lacks in sorted(neither))
 
 
 def _groups(levels: Sequence[ComparedLevel], metric: str) -> list[tuple[Speed, list[ComparedLevel]]]:

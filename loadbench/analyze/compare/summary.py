@@ -13,6 +13,7 @@ from itertools import groupby, pairwise
 from typing import TYPE_CHECKING
 
 from loadbench.analyze.compare.comparison_rows import CLOSED_HEADLINES, OPEN_HEADLINES
+from loadbench.analyze.compare.undecided import lacks_data, not_counted, why_undecided
 from loadbench.core.text import some
 from loadbench.plan.gate import COST, ENERGY
 from loadbench.plan.objective import RATES
@@ -60,16 +61,31 @@ def summarize_comparison(comparison: Comparison, a: Sequence[Run], b: Sequence[R
     )
     if not labels or metric is None:
         said = comparison.conclusion
+        if not labels:
+            cause, remedy = not_counted({left.level for left in comparison.left_out}, (*a, *b))
+            said = f"undecided: {said}" + (f" ({cause}): {remedy}" if cause else "")
         return Summary(sentence=f"{said[:1].upper()}{said[1:]}.", unknown=unknown)
 
     # Neighbouring loads with the same winner belong together.
     winners = {label: _winner(levels[label][metric]) for label in labels}
+    lacking = [label for label in labels if lacks_data(levels[label][metric])]
+    alike = [label for label in labels if winners[label] is None and label not in lacking]
+    undecided = ""
+    if lacking:
+        rows = [levels[label][metric] for label in lacking]
+        why, remedy = why_undecided(rows, a, b, comparison.left_out, paired=comparison.paired)
+        ratios = [row.ratio for row in rows if row.ratio is not None]
+        measured = f"B measured {_times(min(ratios), max(ratios))} A's {_short(names[metric])}, but " if ratios else ""
+        undecided = f"undecided at {_loads(lacking)}: {measured}{why}: {remedy}"
     groups = [(side, list(same)) for side, same in groupby(labels, key=lambda label: winners[label])]
     decided = [(side, same) for side, same in groups if side is not None]
     sides = [side for side, _ in decided]
     worth_it = None
     if not decided:
-        parts = [_no_difference(levels, labels, metric, names[metric])]
+        parts = [f"{undecided[:1].upper()}{undecided[1:]}"] if undecided else []
+        if alike:
+            said = _no_difference(levels, alike, metric, names[metric])
+            parts.append(f"{said[:1].lower()}{said[1:]}" if parts else said)
         faster, from_level = None, None
     elif sum(one != other for one, other in pairwise(sides)) > 1:
         texts = [
@@ -77,6 +93,7 @@ def summarize_comparison(comparison: Comparison, a: Sequence[Run], b: Sequence[R
             for side in dict.fromkeys(sides)
         ]
         parts, faster, from_level = [f"Neither side is faster throughout: {', '.join(texts)}"], None, None
+        parts += [undecided] if undecided else []
     else:
         side = sides[-1]
         won = [label for label in labels if winners[label] == side]
@@ -92,9 +109,9 @@ def summarize_comparison(comparison: Comparison, a: Sequence[Run], b: Sequence[R
             lower = f"{loser.upper()} {'answers sooner' if sooner else 'is faster'} {_where(below, labels)}"
             where = f" at {_load(below[0])}" if len(below) > 1 else ""
             parts.append(f"{lower} ({_gain(levels[below[0]][metric], loser, names[metric])}{where})")
-        neither = [label for label in labels if winners[label] is None]
-        if neither:
-            parts.append(f"no difference is shown at {_loads(neither)}")
+        if alike:
+            parts.append(f"no difference is shown at {_loads(alike)}")
+        parts += [undecided] if undecided else []
         crossing = comparison.crossover
         if crossing is not None:
             parts.append(
@@ -144,7 +161,7 @@ def _gain(row: ComparedFigure, side: Side, name: str) -> str:
     Without an interval nothing is decided, so there is one.
     """
     low, high = _seen_from(row, side)
-    return f"{_times(low, high)} the {'tokens/s' if name == 'output tokens/s' else name}"
+    return f"{_times(low, high)} the {_short(name)}"
 
 
 def _seen_from(row: ComparedFigure, side: Side) -> tuple[float, float]:
@@ -187,8 +204,7 @@ def _is_worth_it(top: Rows, metric: str, side: Side) -> bool | None:
 
 def _no_difference(levels: Mapping[str, Rows], labels: Sequence[str], metric: str, name: str) -> str:
     """That no difference is shown, how large one may be, and which side takes less."""
-    name = "tokens/s" if name == "output tokens/s" else name
-    shown = f"No difference in {name} is shown at {_loads(labels)}"
+    shown = f"No difference in {_short(name)} is shown at {_loads(labels)}"
     row = levels[labels[-1]][metric]
     if row.interval is not None:
         shown += f": B may have {_times(*row.interval)} A's" + (f" at {_load(labels[-1])}" if len(labels) > 1 else "")
@@ -258,6 +274,10 @@ def _loads(labels: Sequence[str]) -> str:
         return _load(labels[0])
     unit = "requests/s" if labels[0].startswith("rate=") else "users"
     return f"{', '.join(amounts[:-1])} and {amounts[-1]} {unit}"
+
+
+def _short(name: str) -> str:
+    return "tokens/s" if name == "output tokens/s" else name
 
 
 def _times(low: float, high: float) -> str:

@@ -478,7 +478,7 @@ def test_where_nothing_could_be_shown_the_conclusion_says_so():
     found = compare(
         a_side(*runs), a_side([figures(1, tokens=100)], [figures(1, tokens=130)], name="other"), paired=True
     )
-    assert "no difference shown in output tokens/s, and too little was measured to show any" in found.conclusion
+    assert found.conclusion.startswith("undecided in output tokens/s: ")
 
 
 def jittered(rates):

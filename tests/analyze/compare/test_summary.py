@@ -97,7 +97,10 @@ def test_no_difference_says_how_large_one_may_be():
 def test_one_run_a_side_does_not_know_the_drift():
     """A ratio of 1.42 may be the machine's."""
     found = compare(a_side([figures(1)]), a_side([figures(1, tokens=142)]))
-    assert "No difference in tokens/s is shown at 1 user: B may have 0.946 to 2.13 times A's" in found.summary.sentence
+    assert found.summary.sentence.startswith(
+        "Undecided at 1 user: B measured 1.42 times A's tokens/s, but too few sessions: a change of this size may be "
+        "drift of the machine: measure both sides in turns"
+    )
     assert "how much the machine drifts (a drift was assumed)" in found.summary.unknown
 
 
@@ -123,7 +126,31 @@ def test_nothing_that_can_be_compared_is_said_as_such():
     """Every level is INVALID."""
     bad = Verdict("INVALID", [Reason("late", "the client was late", "use another")])
     found = paired(a_side([figures(1)]), a_side([figures(1, verdict=bad)]))
-    assert found.summary.sentence == "Nothing can be compared: users=1 is INVALID."
+    assert found.summary.sentence == (
+        "Undecided: nothing can be compared: users=1 is INVALID (the client was late): use another."
+    )
+
+
+def test_a_pair_that_counts_alone_leaves_it_undecided_for_the_reason_of_the_others():
+    """6.7 times as fast in the one pair of three that counts: not alike, and more repeats are not the remedy."""
+    bad = Verdict("INVALID", [Reason("late", "others kept it waiting: 9 ms", "end the other programs")])
+    a = a_side(*([figures(1, tokens=10.0)] for _ in range(3)))
+    b = a_side([figures(1, tokens=67.0)], *([figures(1, tokens=67.0, verdict=bad)] for _ in range(2)))
+    found = paired(a, b)
+    why = "only 1 of 3 pairs of runs counts (2 INVALID: others kept it waiting): end the other programs"
+    assert found.summary.sentence.startswith(f"Undecided at 1 user: B measured 6.7 times A's tokens/s, but {why}; ")
+    assert found.conclusion == f"undecided in output tokens/s: {why}"
+    (left, _) = [left for left in found.left_out if left.run]
+    assert left.message == "B: INVALID: others kept it waiting: 9 ms (late); end the other programs"
+
+
+def test_runs_that_differ_too_much_leave_it_undecided():
+    """Two pairs, of which one says 0.5 and the other 2."""
+    a, b = a_side([figures(1)], [figures(1)]), a_side([figures(1, tokens=50)], [figures(1, tokens=200)])
+    assert paired(a, b).summary.sentence.startswith(
+        "Undecided at 1 user: B measured 1.000 times A's tokens/s, but the 2 pairs of runs differ too much: measure "
+        "more repeats, or for longer; "
+    )
 
 
 def test_energy_of_one_side_alone_is_not_known():

@@ -1,0 +1,73 @@
+"""Why a figure of a comparison is undecided, where what is missing is data, and what would decide it.
+
+Two sides are alike as far as is known only where the interval of their ratio is narrow enough to say so. Without an
+interval, or with one that leaves room for a factor of two, nothing is known: too few pairs of runs count, or the runs
+differ too much, or are too few to tell a difference from the drift of the machine.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING
+
+from loadbench.results.compare import NOT_COMPARED
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from loadbench.results.compare import ComparedFigure, LeftOut
+    from loadbench.results.run import Run
+
+# A smaller relative change than this would most likely have been shown, or the data are too few.
+_MOST_DETECTABLE = 1.0
+
+
+def lacks_data(row: ComparedFigure) -> bool:
+    """Whether the figure is undecided because too little was measured."""
+    if row.decision != "~":
+        return False
+    return row.interval is None or bool(row.note) or row.detectable is None or row.detectable > _MOST_DETECTABLE
+
+
+def why_undecided(
+    rows: Sequence[ComparedFigure], a: Sequence[Run], b: Sequence[Run], left_out: Sequence[LeftOut], *, paired: bool
+) -> tuple[str, str]:
+    """The cause, and what to do, of figures that lack data: `only 1 of 3 pairs of runs counts (2 INVALID: other
+    programs ...)`, `end the other programs, ...`."""
+    labels = {row.level for row in rows}
+    counted = min(rows, key=lambda row: sum(row.n)).n
+    codes = dict.fromkeys(left.code for left in left_out if left.run and not left.metric and left.level in labels)
+    status = " or ".join(NOT_COMPARED[code] for code in codes)
+    cause, remedy = not_counted(labels, (*a, *b))
+    cause = f": {cause}" if cause and "invalid" in codes else ""
+    if paired:
+        lost = len(a) - counted[0]
+        if lost > 0:
+            count = f"only {counted[0]} of {len(a)} pairs of runs {'counts' if counted[0] == 1 else 'count'}"
+            why = f"{count} ({lost} {status or 'without this figure'}{cause})"
+            return why, remedy or "measure more repeats"
+        if counted[0] == 1:
+            return "one pair of runs shows no spread", "measure more repeats"
+        return f"the {counted[0]} pairs of runs differ too much", "measure more repeats, or for longer"
+    if codes:
+        of = " and of ".join(
+            f"{name}'s {len(side)} runs {count} {'counts' if count == 1 else 'count'}"
+            for name, side, count in zip("AB", (a, b), counted, strict=True)
+        )
+        return f"of {of} ({status}{cause})", remedy or "measure more runs of each side"
+    note = next((row.note for row in rows if row.note), "")
+    if len(a) == len(b) == 1 and not note:
+        return "the requests of one run differ too much", "measure longer, or both sides in turns with --repeats"
+    return note or "the runs differ too much", "measure both sides in turns: loadbench compare with two URLs"
+
+
+def not_counted(labels: set[str], runs: Sequence[Run]) -> tuple[str, str]:
+    """The most frequent reason why levels at these loads are INVALID, in short, and what to do; empty if none is."""
+    reasons = [
+        (reason.message.partition(": ")[0], reason.advice)
+        for run in runs
+        for level in run.levels
+        if level.load.label in labels and level.verdict.status == "INVALID"
+        for reason in level.verdict.reasons
+    ]
+    return Counter(reasons).most_common(1)[0][0] if reasons else ("", "")
