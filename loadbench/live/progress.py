@@ -88,7 +88,7 @@ class Progress:
         self._standing: Callable[[], Sequence[str]] | None = None
         self._time: RunTime | None = None
         self._head = self._model = self._where = self._part = ""
-        self._number = 0
+        self._number, self._thinks = 0, False
         self._stage, self._stage_began_s, self._is_stage_said = "", now_s(), True
         self._interrupted = ""
         self._counted: _Counted | None = None
@@ -127,11 +127,12 @@ class Progress:
         levels: int | None,
         *,
         standing: Callable[[], Sequence[str]] | None = None,
+        think: bool = False,
         time_left: RunTime | None = None,
     ) -> None:
         """Set the number of levels in the run, and what knows how long they take. For a search, whose levels nobody
-        knows, `standing` says where it is."""
-        self._levels, self._standing, self._time = levels, standing, time_left
+        knows, `standing` says where it is, and whether users `think` in its probes: its other levels are none."""
+        self._levels, self._standing, self._time, self._thinks = levels, standing, time_left, think
 
     def doing(self, text: str) -> None:
         """Say what happens now, before or between levels: nothing that stays."""
@@ -159,7 +160,9 @@ class Progress:
         self._stage, self._counted = "", None
         self._rates.clear()
         total = "" if self._levels is None else f"/{self._levels}"
-        self._head = f"[{number + 1}{total}] {level.label}" if self._standing is None else f"probe at {level.label}"
+        is_probe = not self._thinks or bool(getattr(level.load, "think", None))
+        head = f"probe at {level.label}" if is_probe else f"without think time, {level.label}"
+        self._head = f"[{number + 1}{total}] {level.label}" if self._standing is None else head
         self._head = f"{self._part} {self._head}" if self._part else self._head
         if self._time is not None:
             from loadbench.live.time_left import PlannedLevel  # noqa: PLC0415 - it is there by now

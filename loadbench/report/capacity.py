@@ -7,6 +7,7 @@ from operator import attrgetter
 from typing import TYPE_CHECKING
 
 from loadbench.analyze.capacity.curve import fit_of_all_objectives
+from loadbench.analyze.capacity.prediction import FEWEST_LEVELS
 from loadbench.analyze.level.machine import why_late
 from loadbench.analyze.level.verdict import CLIENT_CODES
 from loadbench.core.text import some
@@ -77,7 +78,8 @@ def _answer_lines(capacity: Capacity, fit: PredictedCapacity | None) -> list[str
     answer, verified, fleet = capacity.answer, capacity.verification, capacity.devices
     lines = [capacity.conclusion]
     if not capacity.conclusion and not capacity.probes:
-        lines = [f"Under way: {len(capacity.curve) or 'no'} loads without think time so far, and none with it."]
+        so_far = counted(len(capacity.curve), "load") if capacity.curve else "no loads"
+        lines = [f"Under way: {so_far} without think time so far, and none with it."]
     elif not capacity.conclusion:
         probes = sorted(capacity.probes, key=attrgetter("amount"))
         low = next((probe.label for probe in reversed(probes) if probe.decision == "PASS"), "no load")
@@ -238,7 +240,18 @@ def _verification(capacity: Capacity, verified: Verification, fit: PredictedCapa
     notes = ["measured: by the requests of the verification alone, with the 95 % interval"]
     if fit is not None and fit.users is not None and answer is not None:
         notes.append(_agreement(fit, answer))
+    notes += _no_prediction(capacity)
     return [Table(headers, rows, "l" * len(headers)), Notes(notes)]
+
+
+def _no_prediction(capacity: Capacity) -> list[str]:
+    """Why the queueing model says nothing, where it could be expected to; it knows users only."""
+    if capacity.prediction is not None or capacity.answer is None or kind_of(capacity) != "users":
+        return []
+    why, steps = "these loads and objectives do not support one", len(capacity.curve)
+    if capacity.answer.think_s and steps < FEWEST_LEVELS:
+        why = f"it needs {FEWEST_LEVELS} loads without think time, of which {steps or 'none'} could be counted"
+    return [f"no prediction by the queueing model: {why} (docs/capacity-models.md)"]
 
 
 def _agreement(fit: PredictedCapacity, answer: CapacityAnswer) -> str:
@@ -278,6 +291,7 @@ def _think_times(capacity: Capacity) -> list[Block]:
     if capacity.prediction is None:
         rows = [[duration(think_s), *scaled[think_s]] for think_s in sorted(scaled)]
         headers = ["think time", f"users, {heading}", *([] if is_at_least else ["its range"])]
+        notes += [] if capacity.verification is not None else _no_prediction(capacity)
         return [Table(headers, rows, "r" + "l" * (len(headers) - 1)), Notes(notes)]
     rows = []
     fits = capacity.prediction.fits
@@ -358,14 +372,18 @@ def _notes(capacity: Capacity) -> Notes:
     notes, unverified = [], [UNVERIFIED] if capacity.insecure else []
     if capacity.probes:
         probes, purposes = capacity.probes, {probe.purpose for probe in capacity.probes}
-        phases = "; ".join(f"{name} {aim}" for purpose, (name, aim) in _PHASES.items() if purpose in purposes)
+        aims = dict(_PHASES.values())
+        if capacity.require != "proven":
+            aims["test"] = "measures the highest (or lowest) load allowed for longer: none beyond it can be tried"
+        phases = "; ".join(f"{name} {aims[name]}" for purpose, (name, _) in _PHASES.items() if purpose in purposes)
         goals = "; ".join(f"{rule}: {_goal(rule, hits)}" for rule, hits in probes[0].attainment.items())
         confidence = "" if capacity.answer is None else f" at {100 * capacity.answer.confidence:g} % confidence"
         also = ["a queue that grows"] * (kind_of(capacity) == "rate")
         also += ["an aborted probe"] * any(probe.aborted for probe in probes)
         fails = f"; {' or '.join(also)} is a FAIL" if also else ""
         notes = [
-            f"a probe is one measurement at one load; its phase: {phases}",
+            "a probe is one measurement at one load",
+            f"phase: {phases}",
             f"objective columns: share of the probe's requests that met it. {goals}",
             "probes are short on purpose: the objectives decide by the requests of all of them, so none has a verdict",
             "requests: those due after the warm-up; where requests wait, the server first answered earlier ones",

@@ -114,13 +114,17 @@ def time_line(scenario: Scenario, *, models: int) -> str:
     # The requests without one miss that prove the objective if a dozen loads are visited.
     evidence = math.log(12 / (1 - scenario.capacity.confidence)) + math.log(2 / 0.3)
     counts = {rule.rule: math.ceil(evidence / -math.log(required_share(rule))) for rule in scenario.objectives}
-    needed = [f"about {count} requests for {rule}" for rule, count in counts.items()]
+    needed = [
+        f"about {count} requests for {' and '.join(rule for rule in counts if counts[rule] == count)}"
+        for count in dict.fromkeys(counts.values())
+    ]
     needed += [f"and {FEWEST_PER_USER} per user"] * (scenario.capacity.by == "users")
     budget, drain = scenario.capacity.budget, format_duration(scenario.load.drain)
-    whole = f"at most {format_duration(budget)}"
+    whole = f"the search takes at most {format_duration(budget)}"
     if models > 1:
         whole += f" for {models} models, {_rounded(budget // models)} for each"
-    return f"{whole}, plus {drain} for the last responses; to be proven, a load needs at least {', '.join(needed)}"
+    proof = f"a proof that a load passes takes at least {', '.join(needed)}"
+    return f"{whole}, plus {drain} for the last responses; {proof}"
 
 
 def _rounded(ns: int) -> str:

@@ -34,6 +34,7 @@ _MOST_TICKS = 12
 # So many fit a narrow screen too, where of more every other one is left out.
 _FEW_TICKS = 3
 _HEADROOM = 1.05
+_MOST_DECIMALS = 9
 # Contrast of 3 or more with the background, and distinct in most kinds of colour blindness (Okabe and Ito, 2008).
 LIGHT = ("#0072b2", "#c04a00", "#007a5a", "#9c4a7c", "#806400", "#555555")
 DARK = ("#56b4e9", "#f0903c", "#3fcf9e", "#e59ac0", "#e6d84a", "#c0c0c0")
@@ -347,7 +348,7 @@ def _grid(chart: Chart, plot: _Plot) -> Iterator[str]:
     loads = sorted({load for line in chart.series for load, value in line.points if value is not None})
     apart = all(plot.x(after) - plot.x(before) >= _LETTER * 5 for before, after in pairwise(loads))
     few = apart and len(loads) <= _MOST_TICKS and not chart.scatter and not chart.dense
-    ticks = [(tick, _number(tick)) for tick in (loads if few else _ticks(plot.x))]
+    ticks = _named(loads if few else _ticks(plot.x))
     ticks = [tick for tick in chart.x_ticks if plot.x.low <= tick[0] <= plot.x.high] or ticks
     for number, (tick, name) in enumerate(ticks):
         at = plot.x(tick)
@@ -561,6 +562,16 @@ def _number(value: float) -> str:
     if value and not 1e-3 <= abs(value) < 1e6:
         return f"{value:.3g}"
     return f"{value:,.0f}" if abs(value) >= 1000 or value == int(value) else f"{float(f'{value:.3g}'):g}"
+
+
+def _named(ticks: Sequence[float]) -> list[tuple[float, str]]:
+    """Ticks with their names; where three digits do not tell them apart, with the decimals that do."""
+    names = [_number(tick) for tick in ticks]
+    decimals = 0
+    while len(set(names)) < len(names) and decimals < _MOST_DECIMALS:
+        names = [f"{tick:,.{decimals}f}" for tick in ticks]
+        decimals += 1
+    return [*zip(ticks, names, strict=True)]
 
 
 def _tick_s(value: float) -> str:

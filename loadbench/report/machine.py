@@ -9,7 +9,7 @@ import re
 from typing import TYPE_CHECKING
 
 from loadbench.report.document import Table
-from loadbench.report.values import duration, memory_size, percent, significant
+from loadbench.report.values import duration, load_name, memory_size, percent, significant
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -27,7 +27,7 @@ def tables(levels: Sequence[LevelResult]) -> list[Table]:
         names = [name for name in cells[0] if any(row[name] is not None for row in cells)]
         if names:
             rows = [
-                [level.load.label, *(row[name] or "-" for name in names)]
+                [load_name(level, levels), *(row[name] or "-" for name in names)]
                 for level, row in zip(levels, cells, strict=True)
             ]
             rank = "0" + "".join(_RANKS.get(name, "1") for name in names)

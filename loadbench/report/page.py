@@ -102,10 +102,12 @@ def run_blocks(run: Run, folder: Path | None, *, levels: Sequence[LevelResult] |
     blocks: list[Block] = [Heading("What was requested"), requested(run)]
     judged = not is_search(run)
     if any(shown.values()):
-        blocks += [Heading("Throughput and latency"), throughput_chart(shown, judged=judged)]
-        blocks += [trade_off_chart(shown, judged=judged)]
-        blocks += median_charts(shown, judged=judged) if len(shown) > 1 else []
-        blocks += _of_each(shown, partial(latency_charts, judged=judged))
+        # Those that were asked for may be a single one, of which the table says all that a chart over the load would.
+        if levels is None or len(levels) > 1:
+            blocks += [Heading("Throughput and latency")]
+            blocks += [throughput_chart(shown, judged=judged), trade_off_chart(shown, judged=judged)]
+            blocks += median_charts(shown, judged=judged) if len(shown) > 1 else []
+            blocks += _of_each(shown, partial(latency_charts, judged=judged))
         blocks += [Heading("Distributions"), *_of_each(shown, partial(distribution_charts, judged=judged))]
     blocks += [Heading("All levels")]
     for model, found in models.items():
@@ -311,7 +313,10 @@ def requested(run: Run) -> Table:
     first = next(iter(loads.items()), None)
     if first is not None:
         closed = run.levels[0].load.label.startswith("users")
-        add("load", f"{some(first[1], most=20)} {'users (closed loop)' if closed else 'requests/s (open loop)'}")
+        add(
+            "loads (chosen by the search)" if is_search(run) else "load",
+            f"{some(first[1], most=20)} {'users (closed loop)' if closed else 'requests/s (open loop)'}",
+        )
     add("arrivals", *dict.fromkeys(str(getattr(level.load, "arrivals", "")) for level in run.levels[:1]))
     add("think time", load.get("think"))
     add("trace", load.get("trace"))

@@ -74,7 +74,9 @@ def render_text(document: Document, *, width: int | None = None, wide: bool = Fa
         else:
             # Of several lines each begins further left than it goes on.
             indent = "  " if isinstance(block, Notes) or len(block.lines) > 1 else ""
-            parts.append("\n".join(line for text in block.lines for line in _wrapped(printable(text), width, indent)))
+            # A remark on a column, as in `phase: …`, goes with it.
+            texts = [text for text in block.lines if not (isinstance(block, Notes) and text.partition(": ")[0] in said)]
+            parts.append("\n".join(line for text in texts for line in _wrapped(printable(text), width, indent)))
     return "\n\n".join(part for part in parts if part) + "\n"
 
 

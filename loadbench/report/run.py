@@ -20,7 +20,16 @@ from loadbench.plan.server_url import UNVERIFIED
 from loadbench.record.outcome import Outcome, failed_of
 from loadbench.report import machine
 from loadbench.report.document import DETAIL, Block, Document, Heading, Notes, Table, Text
-from loadbench.report.values import counted, duration, half_width, memory_size, percent, reason_text, significant
+from loadbench.report.values import (
+    counted,
+    duration,
+    half_width,
+    load_name,
+    memory_size,
+    percent,
+    reason_text,
+    significant,
+)
 from loadbench.results.run import ClosedLoad
 
 if TYPE_CHECKING:
@@ -170,7 +179,6 @@ def level_table(levels: Sequence[LevelResult], *, judged: bool = True) -> Table:
     at = knee(levels)
     with_goodput = any(level.goodput is not None for level in levels)
     with_gave_up = any(level.gave_up is not None for level in levels)
-    with_think = any(getattr(level.load, "think", None) for level in levels)  # in a capacity search not all
     # Few samples are large enough for these intervals.
     known = {
         key
@@ -185,8 +193,7 @@ def level_table(levels: Sequence[LevelResult], *, judged: bool = True) -> Table:
     for level in levels:
         tokens, good = significant(level.throughput.output_tokens_per_s), level.goodput
         row = {
-            "load": level.load.label
-            + (", no think time" if with_think and not getattr(level.load, "think", None) else ""),
+            "load": load_name(level, levels),
             "req/s": significant(level.throughput.requests_per_s),
             "tok/s": f"{tokens} {KNEE}" if at is not None and level.load == at.high else tokens,
             "in flight": significant(level.concurrency.mean),
@@ -341,6 +348,8 @@ def notes(run: Run) -> tuple[list[str], list[str], list[str]]:
     for model, levels in models.items():
         unsound = "" if is_search(run) else unsound_sentence(levels, of=model if len(models) > 1 else "this run")
         at, sentence = knee(levels), unsound or knee_sentence(levels, whose=whose[model])
+        # Nobody asked a search for a knee: only one that its loads show is worth a line.
+        sentence = "" if is_search(run) and (at is None or at.high is None) else sentence
         mark = f"{KNEE} " if at is not None and at.high is not None else ""
         conclusion += [f"{mark}{sentence}"] if sentence else []
         sentence = batching_sentence(levels, whose=f"the server of {model}" if len(models) > 1 else "this server")

@@ -231,6 +231,7 @@ def distribution_charts(
                 x_ticks=_NINES,
                 switches="y",
                 floor=floor if floor > 0 else None,
+                legend=True,
                 note=note,
                 table=Table(headers, rows, "r" * len(headers)),
             )

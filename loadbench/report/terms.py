@@ -198,8 +198,9 @@ TERMS: Final[tuple[Term, ...]] = (
     Term("outcome", "concept", "How one request ended. Every request ends in exactly one.", see=("ok", "failures")),
     Term("capacity", "concept", "The highest load at which every objective holds, with the range that it lies in.",
          see=("proven", "likely", "objective")),
-    Term("probe", "concept", "A short level of a capacity search. It ends as soon as it has decided whether its load "
-         "meets the objectives.", see=("level", "capacity", "verification")),
+    Term("probe", "concept", "A short level of a capacity search: one measurement at one load. It may end early, once "
+         "its requests favour one side. The answer rests on the requests of all probes, so none has a verdict.",
+         see=("level", "capacity", "verification")),
     Term("verification", "concept", "The last probe of a capacity search: it measures the low end of the likely range, "
          "to see whether it meets the objectives.", see=("probe", "likely"), also=("verified",)),
     Term("proven", "concept", "Of a capacity: shown by the search's tests, whatever the curve.", see=("likely",)),

@@ -3,6 +3,12 @@
 from __future__ import annotations
 
 import math
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from loadbench.results.run import LevelResult
 
 _GIB = 2**30
 _MIB = 2**20
@@ -62,3 +68,9 @@ def reason_text(message: str, code: str) -> str:
 def clipped(text: str, most: int) -> str:
     """The first `most` letters; `…` stands for the rest."""
     return text if len(text) <= most else text[: most - 1] + "…"
+
+
+def load_name(level: LevelResult, levels: Sequence[LevelResult]) -> str:
+    """The load of one of these levels, in a table; in a capacity search only some of them have think times."""
+    with_think = any(getattr(one.load, "think", None) for one in levels)
+    return level.load.label + (", no think time" if with_think and not getattr(level.load, "think", None) else "")

@@ -364,7 +364,7 @@ class CapacityWriter(RunWriter):
         before = None if resumed is None else resumed.run
         folder = folder if resumed is None else resumed.folder
         super().__init__(session, progress, folder=folder, scenario=scenario, terms=terms, before=before)
-        progress.expect(None, standing=self._standing)
+        progress.expect(None, standing=self._standing, think=scenario.measures_curve)
         settings = scenario.capacity
         self._delays = ClientDelays(scenario.objectives)
         self._missed_alone = ""

@@ -225,6 +225,16 @@ def test_a_search_says_what_is_tested_and_where_it_is():
     assert line.count("left") == 1
 
 
+def test_a_level_without_think_time_is_not_called_a_probe():
+    """Of a search whose users think; where nobody thinks, each level is one."""
+    for think, head in ((True, "without think time, users=1"), (False, "probe at users=1")):
+        stream = FakeStream()
+        progress = Progress(stream, levels=1)
+        progress.expect(None, standing=list, think=think)
+        progress.level_begins(FakeLevel(label="users=1", load=Closed(1)), "m", 0)
+        assert stream.getvalue() == f"{head} of m begins\n"
+
+
 def test_users_who_gave_up_are_counted_apart():
     """Where there are any, they have a number of their own, next to the failures."""
     assert " · failed 1 · gave up 7 · " in the_line(FakeLevel(gave_up=7))

@@ -9,9 +9,10 @@ import pytest
 
 from loadbench.analyze.capacity.fleet_size import fleet_size
 from loadbench.analyze.level.rebuild import run_in
+from loadbench.plan.search import Purpose
 from loadbench.report.capacity import answer_line, capacity_document, trust_lines
 from loadbench.report.capacity_charts import capacity_charts
-from loadbench.report.document import Tiles
+from loadbench.report.document import Chart, Tiles
 from loadbench.report.page import run_blocks
 from loadbench.report.pages import capacity_page
 from loadbench.report.render_text import render_text
@@ -261,3 +262,54 @@ def test_no_chart_speaks_of_a_model_that_is_not_drawn():
     assert any("The model" in chart.note for chart in capacity_charts(capacity, run))
     assert not any("The model" in chart.note for chart in without)
     assert all("lines join the loads that were measured" in chart.note for chart in without if chart.name != "search")
+
+
+def test_a_missing_prediction_is_explained():
+    """A table without its column says why: here only one load without think time counts."""
+    capacity = read_capacity(FOLDER)
+    assert "no prediction" not in shown(capacity)
+    without = msgspec.structs.replace(capacity, prediction=None, curve=capacity.curve[:1])
+    said = "no prediction by the queueing model: it needs 2 loads without think time, of which 1 could be counted"
+    for one in (without, msgspec.structs.replace(without, verification=None)):
+        assert shown(one).count(said) == 1
+    assert "none could be counted" in shown(msgspec.structs.replace(without, curve=[]))
+
+
+def test_a_remark_on_a_column_goes_with_it():
+    """On a narrow terminal, which leaves out the columns of requests and phases."""
+    document = capacity_document(read_capacity(FOLDER))
+    narrow, wide = render_text(document, width=60), render_text(document, width=200)
+    assert "not shown: requests" in narrow
+    for remark in ("\nphase: ", "\nrequests: "):
+        assert remark in wide
+        assert remark not in narrow
+
+
+def test_a_test_of_the_highest_load_is_not_called_a_proof():
+    """It is measured also where no proof was asked for."""
+    capacity = read_capacity(FOLDER)
+    tested = [msgspec.structs.replace(capacity.probes[0], purpose=Purpose.TEST), *capacity.probes[1:]]
+    tested = msgspec.structs.replace(capacity, probes=tested)
+    assert "test measures the highest (or lowest) load allowed" in shown(tested)
+    assert "until they are proven" in shown(msgspec.structs.replace(tested, require="proven"))
+
+
+def test_a_search_is_not_asked_for_its_knee():
+    """Neither while it is under way, nor with levels that do not count."""
+    _, run = with_reasons(range(99), "late_reads")
+    run = msgspec.structs.replace(run, complete=False)
+    assert "cannot be determined" not in render_text(run_document(run))
+    capacity = msgspec.structs.replace(read_capacity(FOLDER), conclusion="", probes=[], answer=None, verification=None)
+    one = msgspec.structs.replace(capacity, curve=capacity.curve[:1], prediction=None, at_think_times=[])
+    assert "Under way: 1 load without think time so far" in shown(one)
+
+
+def test_a_chart_with_one_point_is_left_out():
+    """Where the search could count one load without think time, its distributions stay, and say whose they are."""
+    capacity, run = read_capacity(FOLDER), run_in(FOLDER)
+    blocks = capacity_page(msgspec.structs.replace(capacity, curve=capacity.curve[:1]), run, FOLDER).blocks
+    charts = [block for block in blocks if isinstance(block, Chart)]
+    assert not [chart for chart in charts if chart.name in {"throughput", "trade-off", "ttft"}]
+    distributions = [chart for chart in charts if chart.name.endswith("distribution")]
+    assert distributions
+    assert all(chart.legend for chart in distributions)

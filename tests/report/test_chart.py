@@ -56,6 +56,18 @@ def test_doubling_the_load_is_the_same_way_everywhere():
     assert ys[0] - ys[1] == pytest.approx(scale * (150 - 95), abs=0.2)
 
 
+@pytest.mark.parametrize("xs", [(181.2, 183.1), (1000.1, 1000.9), (1e-4, 5e-3), (40_000.0, 40_002.0)])
+def test_no_two_ticks_have_the_same_name(xs):
+    """However near they are: with as many decimals as tell them apart."""
+    named = [
+        text.text
+        for text in drawn(Series("A", [(x, 1.0) for x in xs]), log_x=False, scatter=True).iter(f"{SVG}text")
+        if "lb-x" in text.get("class", "").split()
+    ]
+    assert len(named) > 2
+    assert len(set(named)) == len(named)
+
+
 def test_missing_point_breaks_its_line():
     """Over a load that was not measured nothing is drawn: two parts, and no marker in between."""
     *parts, _legend = lines(drawn(B), 0)

@@ -55,7 +55,7 @@ if TYPE_CHECKING:
 
 # Percentiles of a 95 % interval vary by a tenth of its width with so many draws.
 _DRAWS = 400
-_FEWEST_LEVELS = 2
+FEWEST_LEVELS = 2
 # A smaller share of requests changes no printed figure.
 _NEGLIGIBLE = 1e-3
 # More users than any server has, and still exact in a float.
@@ -132,9 +132,9 @@ def refusal(levels: Sequence[LevelResult], used: Sequence[MeasuredLevel]) -> str
     """Why nothing can be predicted from these levels; empty where something can."""
     if len({level.model for level in levels}) > 1:
         return "the levels are of several models: predict each model separately"
-    if len(used) < _FEWEST_LEVELS:
+    if len(used) < FEWEST_LEVELS:
         return (
-            f"a prediction needs {_FEWEST_LEVELS} valid levels without think time, and there are {len(used)}: "
+            f"a prediction needs {FEWEST_LEVELS} valid levels without think time, and there are {len(used)}: "
             "measure with --users 1,2,4,8 and without --think"
         )
     return ""
