@@ -301,7 +301,9 @@ def _check_cell(scenario: Scenario, varied: Sequence[Entry]) -> None:
             if scenario.target.server_cmd is not None:
                 hint = f"write {{{one.name}}} in it where the value belongs"
                 raise BadInput(f"{place}: neither a setting of a sweep nor in the server's command", hint=hint)
-            hint = nearest(one.name, [known.name for known in settings(scenario.command) if may_vary(known)])
+            near = nearest(one.name, [known.name for known in settings(scenario.command) if may_vary(known)])
+            own = f"a name of your own can stand in --server-cmd, as {{{one.name}}}"
+            hint = f"{near} Otherwise {own}" if near else own
             raise BadInput(f"{place}: no setting of a sweep", hint=hint)
     for entry in varied:
         other = scenario.origins[entry.setting.key]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -11,7 +12,7 @@ from loadbench.core.text import printable, some
 from loadbench.plan.cells import cell_text, shown_value
 from loadbench.report.document import Block, Chart, Document, Heading, Notes, Series, Table, Text
 from loadbench.report.run import STEADINESS, UNKNOWN, interval_notes, with_interval
-from loadbench.report.values import counted, duration, half_width, memory_size, percent, significant
+from loadbench.report.values import counted, duration, half_width, memory_size, percent, reason_text, significant
 
 if TYPE_CHECKING:
     from loadbench.results.grid import BestCell, Cell, CellFigures, DepthFigures, Grid
@@ -54,6 +55,11 @@ def _sentences(grid: Grid) -> list[str]:
         sentences.append(f"{missing} of {counted(len(grid.cells), 'cell')} not complete.")
     if not measured and not missing and not failed:
         sentences.append("No cell has a level that counts.")
+        reasons = Counter(one.uncounted for one in grid.cells if one.uncounted is not None).most_common(1)
+        if reasons:
+            reason, _ = reasons[0]
+            text = f"{reason_text(reason.message, reason.code)}; {reason.advice}"
+            sentences[-1] = f"No cell has a level that counts. The most frequent reason: {text}."
     return [sentence for sentence in sentences if sentence]
 
 
@@ -215,7 +221,8 @@ def grid_notes(grid: Grid) -> list[str]:
         one = len(uncounted) == 1
         which = f"cell {uncounted[0]}" if one else f"cells {some(uncounted, most=8)}"
         what = "it is not compared; see its own report" if one else "they are not compared; see their own reports"
-        lines.append(f"{which}: no level counts, so {what}")
+        folders = some([grid.cells[int(number) - 1].folder for number in uncounted], most=2)
+        lines.append(f"{which}: no level counts, so {what} (loadbench report FOLDER, in the grid's folder: {folders})")
     for number, cell in enumerate(grid.cells, 1):
         unknown = [one.unknown for one in cell.figures if one.unknown]
         if unknown:

@@ -139,6 +139,11 @@ def one_request_document(trial: Trial, *, show_text: bool, width: int | None = N
         notes.append(f"{counted(sample.merged_reads, 'read')} brought several events at once")
     if not show_text and sample.outcome is Outcome.OK:
         notes.append("--show-text shows the text of the response")
+    if sample.input_tokens is not None:
+        length = (
+            f"this one has {counted(sample.input_tokens, 'token')}, those of a sweep may have more (--input-tokens)"
+        )
+        notes.append(f"TTFT depends on the length of the prompt: {length}")
     notes.append("one request says little about a server: `loadbench sweep` measures it")
     return Document(title, [*blocks, Notes(notes)])
 

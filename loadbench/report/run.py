@@ -613,6 +613,7 @@ def _model_notes(run: Run) -> list[str]:
         if status.cold_ttft_s is not None and status.warm_ttft_s is not None:
             whose = f" of {status.mix[0].model}" if status.mix else ""
             parts.append(f"TTFT{whose} {duration(status.cold_ttft_s)} cold, {duration(status.warm_ttft_s)} warm")
+            parts[-1] += " (one request each before the levels, whose prompts may be longer)"
         if status.kept_warm is not None:
             failures = f", of which {status.kept_warm_failed} failed" if status.kept_warm_failed else ""
             parts.append(f"kept warm by {counted(status.kept_warm, 'small request')}{failures}")

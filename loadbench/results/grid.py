@@ -84,7 +84,8 @@ class DepthFigures(msgspec.Struct, frozen=True, kw_only=True):
 class Cell(msgspec.Struct, frozen=True, kw_only=True):
     """One combination of the values, by name. `folder` is its run folder inside the grid's; `content_hash` identifies
     its settings. A cell that failed has its `error`, with what to do, and may have levels all the same. `exit_code` is
-    what its sweep would have ended with."""
+    what its sweep would have ended with. `uncounted` is the commonest reason of its levels where none
+    of them counts."""
 
     values: dict[str, str]
     folder: str
@@ -97,6 +98,7 @@ class Cell(msgspec.Struct, frozen=True, kw_only=True):
     verdicts: dict[str, int] = {}
     figures: list[CellFigures] = []
     depth: list[DepthFigures] = []
+    uncounted: Reason | None = None
 
 
 class BestCell(msgspec.Struct, frozen=True, kw_only=True):

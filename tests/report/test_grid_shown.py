@@ -14,7 +14,7 @@ from loadbench.report.html import render_html
 from loadbench.report.pages import page_of
 from loadbench.report.render_text import render_text
 from loadbench.results.grid import GRID_FILE, VariedName
-from loadbench.results.run import Reason, to_json
+from loadbench.results.run import Reason, Verdict, to_json
 from tests.coverage.grids import a_cell_run, a_grid
 from tests.report.golden import HOSTILE
 
@@ -144,3 +144,21 @@ def test_a_page_has_the_table_the_charts_and_each_cell(tmp_path):
     assert "4: slots=4 threads=2" in page
     assert "2: slots=1 threads=2" not in page
     assert "Cells: throughput against latency" in page
+
+
+def test_a_grid_without_a_level_that_counts_says_why_and_what_to_do():
+    """The most frequent reason of its cells with its remedy, and where the report of each cell is."""
+    busy = Verdict("INVALID", [Reason("late_reads", "loadbench read late", "give it its own core")])
+    caveat = Reason("busy_machine", "other programs used 92 % of the cores", "end the other programs")
+    runs = {}
+    for place, rates in enumerate(RATES[:2]):
+        run = a_cell_run(rates, [0.02 * rate for rate in rates])
+        levels = [msgspec.structs.replace(level, verdict=busy, caveats=[caveat]) for level in run.levels]
+        runs[place] = msgspec.structs.replace(run, levels=levels)
+    grid = with_conclusion(concluded(a_grid(list("ab")), runs))
+    assert grid.conclusion == (
+        "No cell has a level that counts. The most frequent reason: other programs used 92 % of the cores "
+        "(busy_machine); end the other programs."
+    )
+    text = " ".join(render_text(grid_document(grid)).split())
+    assert f"in the grid's folder: {grid.cells[0].folder}, {grid.cells[1].folder})" in text

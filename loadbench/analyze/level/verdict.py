@@ -456,7 +456,8 @@ def caveats(
         yield Reason(
             "clumped_events",
             f"{share} of events arrived in one read with a later one, though that was read in time",
-            "the server or a proxy sends several at once: gaps and ITL are those of its writes, not of its tokens",
+            "the server or a proxy sends several at once, or waited for a core itself: gaps and ITL are those of its "
+            "writes, not of its tokens",
         )
     if recording.reconnects:
         yield Reason(
