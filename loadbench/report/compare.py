@@ -7,6 +7,7 @@ them. Ratios are b over a, with their intervals. What is not shown here is in th
 
 from __future__ import annotations
 
+import math
 from statistics import median
 from typing import TYPE_CHECKING
 
@@ -51,6 +52,8 @@ _NAMES = {
     FAILURES: "failed",
 }
 _MARK = "*"
+# How far the logarithms of two ratios may be apart that should be the same.
+_APART = 0.05
 # B against A in one line for each load: the figure of each column.
 _AT_A_GLANCE = {"output_tokens_per_s": "tok/s", PREFILL: "prefill", DECODE: "decode", ENERGY: "J/token", COST: ""}
 
@@ -79,7 +82,9 @@ def compare_document(comparison: Comparison) -> Document:
             gated = any(gate.rule.startswith((f"{row.metric}>", f"{row.metric}<")) for gate in comparison.gates)
             if row.metric.startswith(beginnings) and not _is_dull(row) and (gated or summary != "Between tokens"):
                 rows.append(_row(row, comparison))
-        blocks.append(Table(_HEADERS, rows, "rlrrrll", summary, rank="0022010"))
+        # Where there is no interval, the values of both sides say more than its column and the ratio.
+        rank = "0022010" if any(row[_HEADERS.index("interval")] != "-" for row in rows) else "0000120"
+        blocks.append(Table(_HEADERS, rows, "rlrrrll", summary, rank=rank))
     return Document(title, [*blocks, Notes(_notes(comparison))])
 
 
@@ -231,11 +236,33 @@ def gate_change(check: GateCheck) -> str:
     return changes[0] if check.interval is None else f"{changes[0]} ({changes[1]} to {changes[2]})"
 
 
+def _two_rates(comparison: Comparison) -> list[str]:
+    """Why the ratios of tok/s and req/s differ, although responses have the same length."""
+    ratios: dict[str, dict[str, float]] = {}
+    for row in comparison.comparisons:
+        if row.metric in RATES and row.ratio:
+            ratios.setdefault(row.level, {})[row.metric] = row.ratio
+    apart = [
+        f"{level}: {_ratio(of['output_tokens_per_s'])}x and {_ratio(of['requests_per_s'])}x"
+        for level, of in ratios.items()
+        if {"output_tokens_per_s", "requests_per_s"} <= of.keys()
+        and abs(math.log(of["output_tokens_per_s"] / of["requests_per_s"])) > _APART
+    ]
+    if not apart or any(row.metric.startswith("e2e_per_token") for row in comparison.comparisons):
+        return []
+    counted = "tok/s counts the tokens that arrived in the window, req/s the responses that ended in it"
+    differ = f"with few responses the two differ ({some(apart, most=2)}); a longer --duration brings them together"
+    return [f"{counted}, so that {differ}"]
+
+
 def _notes(comparison: Comparison) -> list[str]:
     """What the marks mean, what was left out, and the caveats."""
     rows = (*comparison.comparisons, *comparison.overall)
     marked = dict.fromkeys(row.note for row in rows if row.note and not _is_dull(row))
     lines = [f"{_MARK} {note}" for note in marked]
+    glance = [row for row in (*comparison.comparisons, *comparison.speed) if row.metric in _AT_A_GLANCE]
+    if any(row.decision == "~" and row.ratio is not None for row in glance):
+        lines.insert(0, "~ undecided, or no difference is shown: the tables say which")
     share = f"{100 * comparison.confidence:g} %"
     basis = {
         "runs": "the spread of pairs of runs",
@@ -252,9 +279,11 @@ def _notes(comparison: Comparison) -> list[str]:
     if DECODE in speeds:
         lines.append("decode: output tokens per second that one user sees after the first token (1 / TPOT p50)")
     gated = "; a gate's is that of its rule alone" if comparison.gates else ""
-    lines.append(
-        f"intervals are from {basis}; those of a level hold together with {share}, and decide what is stated{gated}"
-    )
+    if any(row.interval is not None for row in rows):
+        lines.append(
+            f"intervals are from {basis}; those of a level hold together with {share}, and decide what is stated{gated}"
+        )
+    lines += _two_rates(comparison)
 
     # One line for each reason: the figures that it leaves out, and at which levels.
     metrics_of: dict[tuple[str, str], list[str]] = {}

@@ -72,8 +72,15 @@ def capacity_comparison_document(comparison: CapacityComparison) -> Document:
         title += f": {', '.join(comparison.objectives)}"
     if comparison.confidence is not None and comparison.ratio is not None:
         ends = range_text(*(None if end is None else float(f"{end:.3g}") for end in comparison.interval))
-        ratio = f"B/A: {comparison.ratio:.3g} by the best estimates; {ends}, with at least "
-        lines.append(f"{ratio}{100 * comparison.confidence:.3g} %")
+        ends += f", with at least {100 * comparison.confidence:.3g} %"
+        open_ended = [side.name.upper() for side in sides if side.capacity and side.capacity.status == "at_least"]
+        if open_ended:
+            # What was reached is no estimate of a limit, so that its quotient is none either.
+            lines.append(
+                f"B/A: {ends}; there is no best estimate: the limit of {' and '.join(open_ended)} was not reached"
+            )
+        else:
+            lines.append(f"B/A: {comparison.ratio:.3g} by the best estimates; {ends}")
     notes = [_side_line(side) for side in sides]
     notes += [
         _OF_RATIO,

@@ -31,18 +31,19 @@ def compare_chart(comparison: Comparison) -> str:
 def throughput_of_sides(comparison: Comparison) -> Chart:
     """Output tokens per second of both sides, and where they cross."""
     crossing, down = comparison.crossover, []
+    series = _sides(comparison, _TOKENS)
     if crossing is not None:
         between = f"{crossing.low:.3g} to {crossing.high:.3g}"
         down.append(Mark(crossing.users, f"crossover at {crossing.users:.3g} users ({between})"))
     return Chart(
         name="throughput",
-        series=_sides(comparison, _TOKENS),
+        series=series,
         title="Output tokens per second of A and B",
         x=_axis(comparison),
         y="output tokens/s",
         down=down,
         switches="xy",
-        note=f"Band: the interval of each side.{_left_out(comparison)}",
+        note=("Band: the interval of each side." if any(one.band for one in series) else "") + _left_out(comparison),
     )
 
 

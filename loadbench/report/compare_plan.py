@@ -181,7 +181,7 @@ def few_repeats(repeats: int) -> str:
     least = math.expm1(Effect(0.0, error, error, repeats - 1).detectable(1 - 0.05 * HEADLINE_SHARE))
     return (
         f"{repeats} repeats most likely show a difference of {100 * least:.0f} % or more, if runs differ by "
-        f"{100 * _CVS[1]:.0f} %: use {FEWEST_DECIDING} or more to see less"
+        f"{100 * _CVS[1]:.0f} %: use {FEWEST_DECIDING} or more to show smaller ones"
     )
 
 

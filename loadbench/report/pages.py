@@ -278,9 +278,18 @@ def comparison_page(comparison: Comparison, a: Sequence[Run], b: Sequence[Run]) 
         if row.metric == "output_tokens_per_s" and row.ratio is not None:
             ends = "" if row.interval is None else f"{row.interval[0]:.3f} to {row.interval[1]:.3f}, over all loads"
             tiles.append(("output tokens/s, B/A", f"{row.ratio:.3f}x", ends))
-    tiles.append(
-        ("figures compared", str(len(comparison.comparisons)), f"{100 * comparison.confidence:g} % confidence")
-    )
+    decisions = [row[-1].rstrip("*") for table in rest if isinstance(table, Table) for row in table.rows]
+    decided = sum(decision not in {"undecided", "no difference"} for decision in decisions)
+    shown = f"of {len(decisions)} figures, at {100 * comparison.confidence:g} % confidence"
+    tiles.append(("differences shown", str(decided), shown))
+    if comparison.paired:
+        by_level: dict[str, int] = {}
+        for row in comparison.comparisons:
+            by_level[row.level] = max(by_level.get(row.level, 0), row.n[0])
+        if by_level:
+            least, most = min(by_level.values()), max(by_level.values())
+            count = str(least) if least == most else f"{least} to {most}"
+            tiles.append(("pairs that count", count, f"of {len(a)} at each load that is compared"))
     said = [line if line.endswith(".") else f"{line[:1].upper()}{line[1:]}." for line in conclusions(comparison)]
     blocks: list[Block] = [Text([head]), Text(said), who, Tiles(tiles)]
     if any(side.simulated for side in (comparison.a, comparison.b)):

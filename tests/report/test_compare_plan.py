@@ -48,15 +48,14 @@ def test_simulated_sides_are_named_by_their_profiles():
 def test_repeats_say_what_they_can_decide():
     """Six are enough; fewer are said to be few, also where it is the budget that allows no more."""
     assert repeats_text(PLAN, Pairing()) == "8"
-    three = (
-        "3; 3 repeats most likely show a difference of 11 % or more, if runs differ by 2 %: use 6 or more to see less"
-    )
+    least = "3 repeats most likely show a difference of 11 % or more, if runs differ by 2 %"
+    three = f"3; {least}: use 6 or more to show smaller ones"
     assert repeats_text(PLAN, Pairing(repeats=3)) == three
     assert repeats_text(PLAN, Pairing(repeats=1)).startswith(
         "1; one repeat shows no spread, and only a large difference"
     )
     assert repeats_text(PLAN, Pairing(budget_ns=600 * S)) == "as many as fit into 10m, at most 20: about 10"
-    assert repeats_text(PLAN, Pairing(budget_ns=150 * S)).endswith("use 6 or more to see less")
+    assert repeats_text(PLAN, Pairing(budget_ns=150 * S)).endswith("use 6 or more to show smaller ones")
 
 
 def test_time_is_not_guessed_for_levels_by_number():

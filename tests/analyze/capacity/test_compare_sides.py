@@ -7,6 +7,8 @@ import pytest
 
 from loadbench.analyze.capacity.compare_sides import compare_searches, searched_side
 from loadbench.plan.search import Purpose
+from loadbench.report.compare_capacity import capacity_comparison_document
+from loadbench.report.render_text import render_text
 from loadbench.results.capacity import Capacity, CapacityAnswer, ProbeResult
 from loadbench.results.run import ClosedLoad
 from loadbench.results.telemetry import Cost
@@ -71,6 +73,16 @@ def test_a_side_whose_limit_was_not_reached_has_an_open_end():
         "Plan with at most 21 users on A and 200 on B; the limit of B was not reached, which a higher --at-most finds; "
         "B serves at least 7.14 times as many (at least 90 % confidence)."
     )
+
+
+def test_a_limit_that_was_not_reached_is_no_estimate():
+    """The report has the ratio as a lower bound alone."""
+    bound = sides(search(24, 21, 28), search(200, 200, None, status="at_least"))
+    text = render_text(capacity_comparison_document(bound))
+    assert "B/A: 7.14 or more, with at least 90 %; there is no best estimate: the limit of B was not reached" in text
+    assert "by the best estimates" not in text
+    both = render_text(capacity_comparison_document(sides(search(24, 21, 28), search(70, 63, 80))))
+    assert "B/A: 2.92 by the best estimates; 2.25 to 3.81, with at least 90 %" in both
 
 
 def test_a_side_that_no_load_is_light_enough_for_has_no_ratio():
