@@ -131,9 +131,8 @@ def _predictions(capacity: Capacity, run: Run | None, x: str) -> list[Chart]:
                     across=[Mark(bound, f"objective {rule}")],
                     down=_limits(capacity),
                     switches="xy",
-                    note="The model knows only the loads without think time; it is not used for the answer."
-                    if predicted
-                    else "Straight lines join the loads that were measured; they say nothing about the loads between.",
+                    note="Straight lines join the loads that were measured; they say nothing about the loads between."
+                    + " The model knows only the loads without think time; it is not used for the answer." * predicted,
                 )
             )
     return charts
