@@ -163,7 +163,7 @@ def length_text(scenario: Scenario) -> list[str]:
         most = scenario.most_in_flight
         lines.append(
             f"the users double until throughput has stopped growing, up to {most}; "
-            "a last level then lies between the loads around the knee"
+            "a last level then lies between the loads around the knee, if it shows and there is room between them"
         )
     if not scenario.waits_for_answers:
         return lines

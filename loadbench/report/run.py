@@ -358,7 +358,8 @@ def notes(run: Run) -> tuple[list[str], list[str], list[str]]:
         conclusion += [f"{model}: {sentence}" if len(models) > 1 else sentence] if sentence else []
     for model, levels in () if is_search(run) else models.items():
         conclusion += _objective_notes(levels, whose[model])
-    started = start_text(run.server_start)
+    # A line of the model has its first tokens, cold and warm.
+    started = start_text(run.server_start, first_tokens=all(one.warm_ttft_s is None for one in run.models))
     conclusion += [f"started by loadbench: {started}"] if started else []
 
     problems = [] if run.complete else ["the run is not complete: it was stopped or is still running"]
@@ -586,14 +587,14 @@ def equality_notes(outputs: Sequence[OutputEquality]) -> list[str]:
     return lines
 
 
-def start_text(start: ServerStart | None) -> str:
+def start_text(start: ServerStart | None, *, first_tokens: bool = True) -> str:
     """How long a server that loadbench started took until it served, and how much memory; empty for another one."""
     if start is None or start.ready_s is None:
         return ""
     parts = [f"ready {duration(start.ready_s)} after its start"]
     if start.first_response_s is not None:
         parts.append(f"first response after {duration(start.first_response_s)}")
-    if start.cold_ttft_s is not None and start.warm_ttft_s is not None:
+    if first_tokens and start.cold_ttft_s is not None and start.warm_ttft_s is not None:
         parts.append(f"first token in {duration(start.cold_ttft_s)} cold, {duration(start.warm_ttft_s)} warm")
     memory = [
         f"{memory_size(size)} {when}"

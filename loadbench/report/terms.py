@@ -218,6 +218,24 @@ TERMS: Final[tuple[Term, ...]] = (
     Term("worth it", "concept", "Comparison: the speed-up is surely larger than the factor by which energy and cost "
          "per token are higher, as far as these are known. Where neither is known, a report says only who is faster.",
          see=("crossover",)),
+    Term("precision", "concept", "Of a capacity search (--precision): how narrow the range of the answer must be "
+         "before the search ends.", see=("capacity", "likely")),
+    Term("headroom", "concept", "The share of a server's capacity that is kept free when the number of servers is "
+         "worked out (--headroom).", see=("capacity",)),
+    Term("cell", "concept", "One combination of the values that --vary gives: a sweep of its own, and a row in the "
+         "report of the grid.", see=("level",), also=("grid",)),
+    Term("repeat", "concept", "Of a comparison: both sides measured once at every load. Each side has one turn in it, "
+         "or, where both are up, one block for each load.", see=("pair",), also=("repeats",)),
+    Term("turn", "concept", "Of a comparison with one side up at a time: all loads of one side in a row, after its "
+         "start.", see=("repeat",), also=("turns",)),
+    Term("block", "concept", "Of a comparison: one side measured at one load in one repeat.",
+         see=("repeat", "pair"), also=("blocks",)),
+    Term("pair", "concept", "Of a comparison: the runs of both sides at one load in one repeat. It counts only if both "
+         "do; the interval of a ratio comes from how much pairs differ.", see=("repeat",), also=("pairs",)),
+    Term("above idle", "concept", "Energy for each output token without what the machine draws when it is idle.",
+         see=("tok/s/W",)),
+    Term("tok/s/W", "concept", "Output tokens per second for each watt, which is output tokens per joule.",
+         see=("above idle",)),
     Term("profile", "concept", "How fast the simulated server is and how many requests it works on at once "
          "(--profile).", see=("slots",)),
     Term("CPU time per event", "concept", "Processor time of the load generator for each event that it read. It is "
@@ -233,7 +251,8 @@ TERMS: Final[tuple[Term, ...]] = (
     Term("usage", "concept", "The server's own count of tokens in a response.", see=("unknown_tokens",)),
 
     # Verdicts.
-    Term("VALID", "status", "No condition holds that makes the measurement doubtful: its figures can be used."),
+    Term("VALID", "status", "No condition holds that makes the measurement doubtful: its figures can be used. `VALID "
+         "?`: it was too short to see whether the server was steady.", also=("VALID ?",)),
     Term("INVALID", "status", "The measurement is at fault, or the server does not work: the figures decide nothing. "
          "A capacity search decides by its objectives instead: there a probe counts, however late loadbench was, "
          "unless that could have changed the result.",

@@ -35,4 +35,4 @@ class CheckReport(msgspec.Struct, frozen=True, kw_only=True):
 
 def skipped(*names: str) -> list[Check]:
     """The checks that an earlier failure makes pointless."""
-    return [Check(name, "skip", "skipped, because an earlier check failed") for name in names]
+    return [Check(name, "skip", "because an earlier check failed") for name in names]

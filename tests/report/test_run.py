@@ -14,7 +14,7 @@ from loadbench.plan.load import Closed, Open
 from loadbench.record.outcome import Outcome, failed_of
 from loadbench.report.run import KNEE, UNSURE, by_model, level_table, quantile, title
 from loadbench.report.values import duration, significant
-from loadbench.results.run import ModelStatus
+from loadbench.results.run import ModelStatus, ServerStart
 from tests.building import MS, S, a_failure, a_level, a_run, a_sample
 from tests.report.golden import all_notes, bending, empty, level, models, stopped
 
@@ -231,3 +231,13 @@ def test_title_names_the_target_also_without_levels():
     assert "http://127.0.0.1:9" in title(run)
     assert "http://127.0.0.1:1/v1" in title(a_run())
     assert "simulated" in title(empty())
+
+
+def test_first_tokens_of_a_started_server_are_said_once():
+    """In the line of its model, and not in that of its start as well."""
+    start = ServerStart(command="serve", url="http://127.0.0.1:1", ready_s=4.12, cold_ttft_s=0.171, warm_ttft_s=0.0223)
+    status = ModelStatus(model="m", status="ok", cold_ttft_s=0.171, warm_ttft_s=0.0223)
+    run = msgspec.structs.replace(a_run(a_level()), server_start=start, models=[status])
+    text = "\n".join(all_notes(run))
+    assert text.count("171 ms cold") == 1
+    assert "started by loadbench: ready 4.12 s after its start" in text
