@@ -45,7 +45,7 @@ DARK_SHADES = ("#6cb8f0", "#8aabf5", "#a79cf5", "#c08fee", "#d884dd", "#ea7fc3",
 LIGHT_HEAT = ("#deebf7", "#c3daee", "#9ecae1", "#6baed6", "#4292c6", "#2171b5", "#08519c", "#08306b")
 DARK_HEAT = ("#14273d", "#173a5c", "#1b507f", "#2369a6", "#3185c9", "#58a4e0", "#8cc4f0", "#cfe6fb")
 # What a point is whose marker is not filled.
-HOLLOW = "INVALID level"
+HOLLOW, DOTTED = "INVALID level", "INCONCLUSIVE level"
 _DASHES = ("", "7 4", "2 3", "9 3 2 3", "12 5", "4 4")
 _SHADES = len(LIGHT_SHADES)
 
@@ -137,9 +137,9 @@ def class_of(line: Series, place: int) -> str:
     return str(place % len(LIGHT))
 
 
-def sample(line: Series | None, place: int = 0, *, dense: bool = False) -> str:
-    """The line and marker of a series, for the legend of a page; of none, a point that is hollow."""
-    drawn = _hollow(16.0, 8.0) if line is None else _sample(line, place, 2.0, 8.0, dense=dense)
+def sample(line: Series | None, place: int = 0, *, dense: bool = False, dotted: bool = False) -> str:
+    """The line and marker of a series, for the legend of a page; of none, a point that is hollow or `dotted`."""
+    drawn = _hollow(16.0, 8.0, dotted=dotted) if line is None else _sample(line, place, 2.0, 8.0, dense=dense)
     return f'<svg class="lb-chart lb-key" viewBox="0 0 32 16" width="32" height="16" aria-hidden="true">{drawn}</svg>'
 
 
@@ -430,7 +430,9 @@ def _line(plot: _Plot, line: Series, place: int, *, dense: bool, room: _Room) ->
             continue
         at, high = plot.x(x), plot.y(y)
         if not dense:
-            yield _marker(at, high, color, place, hollow=(x, y) in line.hollow)
+            yield _marker(at, high, color, place, hollow=(x, y) in (*line.hollow, *line.dotted))
+            if (x, y) in line.dotted:
+                yield f'<circle class="lb-fill{color}" cx="{at:.1f}" cy="{high:.1f}" r="2.4"/>'
         if number >= len(line.labels):
             continue
         text = line.labels[number]
@@ -476,12 +478,20 @@ def _marker(x: float, y: float, color: str, place: int, *, hollow: bool = False)
     return f'<path class="{drawn}" d="M{x:.1f} {y:.1f}{shapes[place % len(shapes)]}"/>'
 
 
-def _hollow(x: float, y: float) -> str:
-    return f'<path class="lb-line lb-hollow" d="M{x:.1f} {y:.1f}m-4 0a4 4 0 1 0 8 0a4 4 0 1 0 -8 0Z"/>'
+def _hollow(x: float, y: float, *, dotted: bool) -> str:
+    disc = "m-4 0a4 4 0 1 0 8 0a4 4 0 1 0 -8 0Z"
+    dot = f'<path class="lb-line lb-hollow" d="M{x - 0.8:.1f} {y:.1f}h1.6"/>' if dotted else ""
+    return f'<path class="lb-line lb-hollow" d="M{x:.1f} {y:.1f}{disc}"/>{dot}'
 
 
 def _legend_names(chart: Chart) -> list[str]:
-    return [*(line.name for line in chart.series), *[HOLLOW] * any(line.hollow for line in chart.series)]
+    return [*(line.name for line in chart.series), *doubtful_marks(chart)]
+
+
+def doubtful_marks(chart: Chart) -> list[str]:
+    """The entries of the legend for markers that are not filled."""
+    hollow, dotted = any(line.hollow for line in chart.series), any(line.dotted for line in chart.series)
+    return [*[HOLLOW] * hollow, *[DOTTED] * dotted]
 
 
 def _legend(chart: Chart) -> Iterator[str]:
@@ -490,7 +500,10 @@ def _legend(chart: Chart) -> Iterator[str]:
         x, y = float(_LEFT), _TITLE + 14 + number * _ROW
         for name in row:
             known = place < len(chart.series)
-            yield _sample(chart.series[place], place, x, y - 4, dense=chart.dense) if known else _hollow(x + 14, y - 4)
+            if known:
+                yield _sample(chart.series[place], place, x, y - 4, dense=chart.dense)
+            else:
+                yield _hollow(x + 14, y - 4, dotted=name == DOTTED)
             yield _text(x + 36, y, name, "start")
             x += _width(name)
             place += 1

@@ -69,7 +69,8 @@ class Series:
     `band` has (x, low, high) where the interval is known; an end that is infinite is open. `labels` are written at the
     points. `shade` is the place, from 0 to 1, of a series among similar ones that have an order. A series that is
     `hidden` is shown only when the reader asks for it. The markers of points that are in `hollow` are not filled: they
-    are INVALID levels. The whole of one is a line that is `faint`.
+    are INVALID levels. Those in `dotted` have a dot inside: INCONCLUSIVE levels. The whole of either is a line that is
+    `faint`.
     """
 
     name: str
@@ -79,6 +80,7 @@ class Series:
     shade: float | None = None
     hidden: bool = False
     hollow: Sequence[tuple[float, float | None]] = ()
+    dotted: Sequence[tuple[float, float | None]] = ()
     faint: bool = False
 
 

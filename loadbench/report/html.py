@@ -15,7 +15,7 @@ from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
 from loadbench import __version__
-from loadbench.report.chart import HOLLOW, drawing, page_colors, page_style, sample, table_rows
+from loadbench.report.chart import DOTTED, doubtful_marks, drawing, page_colors, page_style, sample, table_rows
 from loadbench.report.document import COMMAND, Chart, Choice, Heading, HeatMap, Notes, Table, Tiles, tone
 
 if TYPE_CHECKING:
@@ -30,6 +30,8 @@ _MOST_ROWS = 200
 # Text of more letters has a column that is wide enough to be read, and one of fewer stays in its line.
 _LONG, _SHORT = 40, 26
 # A sheet of paper has this many letters side by side, at the size of a table in print; a text takes so many lines.
+# A table of more columns is set in a smaller type, so that a desktop shows all of them.
+_MANY = 12
 _PAPER, _WRAPPED = 118, 34
 
 
@@ -118,13 +120,13 @@ class _Page:
             {"name": line.name, "key": sample(line, place, dense=chart.dense), "on": not line.hidden}
             for place, line in enumerate(chart.series)
         ]
-        hollow = any(line.hollow for line in chart.series)
+        marks = doubtful_marks(chart)
         switches = [(axis, (chart.log_x, chart.log_y)[axis == "y"]) for axis in chart.switches]
         return view | {
             "heat": False,
             "drawings": drawings,
-            "legend": legend if len(legend) > 1 or chart.scatter or chart.legend or hollow else [],
-            "hollow": (sample(None), HOLLOW) if hollow else None,
+            "legend": legend if len(legend) > 1 or chart.scatter or chart.legend or marks else [],
+            "marks": [(sample(None, dotted=mark == DOTTED), mark) for mark in marks],
             "table": table,
             "switches": switches,
             "start": drawings[0][0],
@@ -134,7 +136,7 @@ class _Page:
 def _table(table: Table, *, printed: bool = False) -> dict[str, Any]:
     """A table; without headers the first column has the names of the rows. A `printed` one that is wider than paper
     has parts for it, each with the first column."""
-    headers = table.headers or [""] * len(table.align)
+    headers = [*table.headers] or [""] * len(table.align)
     order = [*range(len(table.align))]
     if "verdict" in headers[1:]:
         # A wide table scrolls: what says whether its figures can be believed is seen first.
@@ -147,10 +149,12 @@ def _table(table: Table, *, printed: bool = False) -> dict[str, Any]:
         for side, wide in zip(table.align, letters, strict=True)
     ]
 
+    look = "stack" * (headers[-1:] == ["what to do"]) + "many" * (len(headers) > _MANY)
+
     def part(places: Sequence[int]) -> dict[str, Any]:
         rows = [[(row[at], aligned[at], tone(headers[at], row[at])) for at in places] for row in table.rows]
         named = [(table.headers[at], aligned[at]) for at in places] if table.headers else []
-        return {"headers": named, "rows": rows, "summary": table.summary}
+        return {"headers": named, "rows": rows, "summary": table.summary, "look": look}
 
     widths = [
         2 + max(len(headers[at]), min(wide, _WRAPPED) if table.align[at] == "l" else wide)

@@ -41,17 +41,25 @@ _MOST_MARKED = 2
 _WIDE = 10
 
 
-# Figures of INVALID levels decide nothing. They are shown, and charts tell them apart.
+# Figures of INVALID levels decide nothing, and those of INCONCLUSIVE ones rest on too little. They are shown, and
+# charts tell them apart.
 _HOLLOW = " Hollow points: INVALID levels, whose figures decide nothing."
-_FAINT = " Thin lines: INVALID levels, whose figures decide nothing."
+_DOTTED = " Points with a dot inside: INCONCLUSIVE levels, of which too little was measured."
+_FAINT = " Thin lines: INVALID levels, whose figures decide nothing, and INCONCLUSIVE ones."
+_DOUBTFUL = ("INVALID", "INCONCLUSIVE")
 
 
-def _invalid(
-    levels: Sequence[LevelResult], points: Sequence[tuple[float, float | None]], *, judged: bool
+def _points_of(
+    status: str, levels: Sequence[LevelResult], points: Sequence[tuple[float, float | None]], *, judged: bool
 ) -> list[tuple[float, float | None]]:
-    """The points of levels that are INVALID, where levels are `judged` one by one: the probes of a search are not."""
+    """The points of levels of this verdict, where levels are `judged` one by one: the probes of a search are not."""
     pairs = zip(levels, points, strict=True)
-    return [point for level, point in pairs if judged and level.verdict.status == "INVALID"]
+    return [point for level, point in pairs if judged and level.verdict.status == status]
+
+
+def _marks(series: Sequence[Series]) -> str:
+    """What the markers mean that are not filled."""
+    return _HOLLOW * any(line.hollow for line in series) + _DOTTED * any(line.dotted for line in series)
 
 
 def load_axis(levels: Sequence[LevelResult]) -> str:
@@ -71,7 +79,15 @@ def throughput_chart(by_model: Mapping[str, Sequence[LevelResult]], *, judged: b
             if interval is not None:
                 band.append((level.load.amount, *interval))
         points = [(level.load.amount, level.throughput.output_tokens_per_s) for level in ordered]
-        series.append(Series(model, points, band, hollow=_invalid(ordered, points, judged=judged)))
+        series.append(
+            Series(
+                model,
+                points,
+                band,
+                hollow=_points_of("INVALID", ordered, points, judged=judged),
+                dotted=_points_of("INCONCLUSIVE", ordered, points, judged=judged),
+            )
+        )
         at = knee(levels)
         if at is not None and at.high is not None:
             marks.append(Mark(at.high.amount, "knee" + (f" of {model}" if len(by_model) > 1 else "")))
@@ -86,7 +102,7 @@ def throughput_chart(by_model: Mapping[str, Sequence[LevelResult]], *, judged: b
         y="output tokens/s",
         down=marks,
         switches="xy",
-        note=f"Band: the 95 % interval. {note}".strip() + _HOLLOW * any(line.hollow for line in series),
+        note=f"Band: the 95 % interval. {note}".strip() + _marks(series),
     )
 
 
@@ -105,7 +121,15 @@ def latency_charts(levels: Sequence[LevelResult], *, judged: bool = True, of: st
                 # The long tails have open intervals nearly everywhere: their arrows would hide the lines.
                 if low is not None and (high is not None or quantile == "p95"):
                     band.append((level.load.amount, low, math.inf if high is None else high))
-            series.append(Series(quantile, points, band, hollow=_invalid(ordered, points, judged=judged)))
+            series.append(
+                Series(
+                    quantile,
+                    points,
+                    band,
+                    hollow=_points_of("INVALID", ordered, points, judged=judged),
+                    dotted=_points_of("INCONCLUSIVE", ordered, points, judged=judged),
+                )
+            )
         if any(y is not None for line in series for _, y in line.points):
             note = "Band: the 95 % interval; an arrow where nothing bounds it from above."
             charts.append(
@@ -117,7 +141,7 @@ def latency_charts(levels: Sequence[LevelResult], *, judged: bool = True, of: st
                     y=short,
                     seconds=True,
                     switches="xy",
-                    note=note + _HOLLOW * any(line.hollow for line in series),
+                    note=note + _marks(series),
                 )
             )
     return charts
@@ -134,7 +158,15 @@ def median_charts(by_line: Mapping[str, Sequence[LevelResult]], *, judged: bool 
             points = [(at, None if metric is None else metric.p50) for at, metric in found]
             ends = [(at, metric.interval.get("p50") or (None, None)) for at, metric in found if metric is not None]
             band = [(at, low, math.inf if high is None else high) for at, (low, high) in ends if low is not None]
-            series.append(Series(name, points, band, hollow=_invalid(ordered, points, judged=judged)))
+            series.append(
+                Series(
+                    name,
+                    points,
+                    band,
+                    hollow=_points_of("INVALID", ordered, points, judged=judged),
+                    dotted=_points_of("INCONCLUSIVE", ordered, points, judged=judged),
+                )
+            )
         if any(y is not None for line in series for _, y in line.points):
             axis = load_axis(next(iter(by_line.values())))
             name = f"{short.lower()}-medians"
@@ -147,7 +179,7 @@ def median_charts(by_line: Mapping[str, Sequence[LevelResult]], *, judged: bool 
                     y=f"{short} p50",
                     seconds=True,
                     switches="xy",
-                    note=(_HOLLOW * any(line.hollow for line in series)).strip(),
+                    note=_marks(series).strip(),
                 )
             )
     return charts
@@ -160,9 +192,10 @@ def trade_off_chart(by_model: Mapping[str, Sequence[LevelResult]], *, judged: bo
         found = [(level, level.metrics.get("ttft_s")) for level in _by_load(levels)]
         known = [(level, metric) for level, metric in found if metric is not None]
         points = [(level.throughput.output_tokens_per_s, metric.p95) for level, metric in known]
-        hollow = _invalid([level for level, _ in known], points, judged=judged)
-        labels = [f"{level.load.amount:g}" for level, _ in known]
-        series.append(Series(model, points, labels=labels, hollow=hollow))
+        shown = [level for level, _ in known]
+        hollow, dotted = (_points_of(status, shown, points, judged=judged) for status in _DOUBTFUL)
+        labels = [f"{level.load.amount:g}" for level in shown]
+        series.append(Series(model, points, labels=labels, hollow=hollow, dotted=dotted))
     first = next(iter(by_model.values()), [])
     unit = "users" if load_axis(first) == "users" else "requests/s"
     return Chart(
@@ -177,7 +210,7 @@ def trade_off_chart(by_model: Mapping[str, Sequence[LevelResult]], *, judged: bo
         label_unit=unit,
         switches="y",
         note=f"Each point is a load, in {unit}. Best is to the right and low; beyond the knee a line turns upwards."
-        + _HOLLOW * any(line.hollow for line in series),
+        + _marks(series),
     )
 
 
@@ -196,9 +229,10 @@ def distribution_charts(
             if metric is None or not metric.hdr:
                 continue
             hidden = len(ordered) > _MOST_SHOWN and place not in shown
-            shade, invalid = place / max(1, len(ordered) - 1), judged and level.verdict.status == "INVALID"
-            label = level.load.label + ", INVALID" * invalid
-            series.append(Series(label, _percentiles(metric), shade=shade, hidden=hidden, faint=invalid))
+            shade, status = place / max(1, len(ordered) - 1), level.verdict.status
+            faint = judged and status in _DOUBTFUL
+            label = level.load.label + f", {status}" * faint
+            series.append(Series(label, _percentiles(metric), shade=shade, hidden=hidden, faint=faint))
             middles.append(metric.p50)
             figures = (metric.min, metric.p50, metric.p90, metric.p95, metric.p99, metric.p999, metric.max)
             rows.append([label, f"{metric.count:,}", *map(duration, figures)])
@@ -311,7 +345,8 @@ def timeline(
         invalid = judged and levels[time.level].verdict.status == "INVALID"
         if invalid:
             blocks.insert(0, Text(["This level is INVALID: its figures decide nothing."]))
-        options.append((names[time.level] + ", INVALID" * invalid, blocks))
+        status = levels[time.level].verdict.status
+        options.append((names[time.level] + f", {status}" * (judged and status in _DOUBTFUL), blocks))
     return [Choice("Level", options)] if options else []
 
 

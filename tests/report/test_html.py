@@ -175,6 +175,23 @@ def test_points_of_invalid_levels_are_hollow():
     assert filled == [1, 1]
 
 
+def test_inconclusive_levels_are_told_apart_in_every_chart():
+    """Their points have a dot inside, with an entry of the legend; their distributions are thin and named."""
+    run = run_in(SAVED)
+    few = Verdict("INCONCLUSIVE", [Reason("too_few_answers", "", "")])
+    levels = [msgspec.structs.replace(one, verdict=few) if one.load.users == 8 else one for one in run.levels]
+    document = run_page(msgspec.structs.replace(run, levels=levels), SAVED)
+    for name, chart in charts_of(document.blocks).items():
+        if name.endswith("-distribution"):
+            assert [line.name for line in chart.series if line.faint] == ["users=8, INCONCLUSIVE"]
+        elif not name[-1].isdigit():
+            dotted = [place for line in chart.series for place, point in enumerate(line.points) if point in line.dotted]
+            assert set(dotted) == {3}, name
+            assert "INCONCLUSIVE level" in svg(chart)
+            assert "INVALID level" not in svg(chart)
+    assert "INCONCLUSIVE level</span>" in render_html(document)
+
+
 def test_every_chart_tells_invalid_levels_apart(tmp_path):
     """Points are hollow, the lines of distributions thin, and the levels in time named, whatever a chart shows."""
     run = run_in(SAVED)
