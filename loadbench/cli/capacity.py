@@ -87,7 +87,8 @@ def command(
     check_report(report)
     resumed = {} if resume is None else Resumed.read_all(resume, resolved)
     if dry_run:
-        plan = capacity_plan_document(resolved, sample_request(resolved, os.environ), verbose=verbose)
+        sample, earlier = sample_request(resolved, os.environ), [search.capacity for search in resumed.values()]
+        plan = capacity_plan_document(resolved, sample, verbose=verbose, resume=resume, earlier=earlier)
         click.echo(render_text(plan, **look(wide=wide)), nl=False)
         return
     say_unused(resolved)

@@ -233,7 +233,7 @@ def _search_both(a: str, b: str, flags: dict[str, object], options: Mapping[str,
     from loadbench.report.render_text import render_text
     from loadbench.report.shown import runs_at
     from loadbench.results.run import to_json
-    from loadbench.session.capacity_sides import check_searches, search_sides, split_budget
+    from loadbench.session.capacity_sides import check_searches, search_sides, searched_before, split_budget
     from loadbench.session.resume import in_its_folder, settings_of_sides
     from loadbench.session.sample_request import sample_request
 
@@ -252,7 +252,10 @@ def _search_both(a: str, b: str, flags: dict[str, object], options: Mapping[str,
     check_searches((side_a, side_b), os.environ)
     if options["dry_run"]:
         requests = [sample_request(side, os.environ) for side in (side_a, side_b)]
-        plan = capacity_sides_plan((side_a, side_b), requests, verbose=options["verbose"])
+        earlier = searched_before(resume, (side_a, side_b))
+        plan = capacity_sides_plan(
+            (side_a, side_b), requests, verbose=options["verbose"], resume=resume, earlier=earlier
+        )
         click.echo(render_text(plan, **look(wide=options["wide"])), nl=False)
         sys.exit(ExitCode.OK)
     for name, of_side in zip(SIDES, (side_a, side_b), strict=True):

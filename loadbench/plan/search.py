@@ -38,6 +38,8 @@ _MAX_VISITS = 4
 _NEAR_TOP = 1.5
 # A likely range may be wider than a proven one by this factor.
 _LIKELY_WIDTH = 2.0
+# A probe favours neither side below this logarithm of a likelihood ratio.
+FAVOURS = 1.0
 # A verification contradicts the estimate if it leans to FAIL by this much: 7 to 1, the 95 % interval of its share.
 CONTRADICTS = 1.92
 # Verifications this near to each other are about the same load.

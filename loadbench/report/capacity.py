@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shlex
 from operator import attrgetter
 from typing import TYPE_CHECKING
 
@@ -12,7 +13,7 @@ from loadbench.analyze.level.machine import why_late
 from loadbench.analyze.level.verdict import CLIENT_CODES
 from loadbench.core.text import some
 from loadbench.core.units import NS_PER_S, format_duration
-from loadbench.plan.search import Purpose
+from loadbench.plan.search import FAVOURS, Purpose
 from loadbench.plan.server_url import UNVERIFIED
 from loadbench.record.figures import MANY_A_REQUEST
 from loadbench.report.document import Block, Document, Notes, Table, Text
@@ -38,17 +39,19 @@ _PHASES = {
     ),
 }
 
-# A probe favours neither side below this logarithm of a likelihood ratio.
-_FAVOURS = 1.0
 # From this share of responses on, their own lengths decide the load that they make.
 _MANY_SHORTER = 0.1
 
 
-def capacity_document(capacity: Capacity, levels: Sequence[LevelResult] = ()) -> Document:
-    """The whole report, also of a search that is under way; `levels` are those of its run, if they are at hand."""
+def capacity_document(capacity: Capacity, levels: Sequence[LevelResult] = (), *, resume: str = "") -> Document:
+    """The whole report, also of a search that is under way; `levels` are those of its run, if they are at hand.
+    `resume` is the command that goes on with it, where it is not `loadbench capacity`."""
     fit = fit_of_all_objectives(capacity.prediction, getattr(capacity.answer, "think_s", None))
     title = f"Capacity of model {capacity.model}" if capacity.model else "Capacity"
-    blocks: list[Block] = [Text([*_answer_lines(capacity, fit), *trust_lines(capacity, levels)]), *_claims(capacity)]
+    blocks: list[Block] = [
+        Text([*_answer_lines(capacity, fit, resume), *trust_lines(capacity, levels)]),
+        *_claims(capacity),
+    ]
     if capacity.verification is not None:
         blocks += _verification(capacity, capacity.verification, fit)
     if capacity.at_think_times or capacity.prediction is not None:
@@ -73,7 +76,7 @@ def capacity_document(capacity: Capacity, levels: Sequence[LevelResult] = ()) ->
     return Document(title + (" on the simulated server" if capacity.simulated else ""), [*blocks, _notes(capacity)])
 
 
-def _answer_lines(capacity: Capacity, fit: PredictedCapacity | None) -> list[str]:
+def _answer_lines(capacity: Capacity, fit: PredictedCapacity | None, resume: str) -> list[str]:
     """The answer in a few sentences that anyone can act on."""
     answer, verified, fleet = capacity.answer, capacity.verification, capacity.devices
     lines = [capacity.conclusion]
@@ -97,7 +100,7 @@ def _answer_lines(capacity: Capacity, fit: PredictedCapacity | None) -> list[str
             cause += f", or performance drops sharply near {kind_of(capacity)}={verified.amount:g}"
         lines.append(f"Possible causes: {cause}. Search again to find out.")
     elif capacity.conclusion and capacity.status in {"inconclusive", "interrupted"}:
-        lines.append(_next_step(capacity))
+        lines.append(_next_step(capacity, resume))
     elif capacity.status == "at_least":
         lines.append("The limit was not reached. To find it, search again with a higher --at-most.")
         if answer is not None and fit is not None and (fit.users or 0) > answer.amount:
@@ -179,16 +182,22 @@ def trust_lines(capacity: Capacity, levels: Sequence[LevelResult]) -> list[str]:
     return lines
 
 
-def _next_step(capacity: Capacity) -> str:
+def _next_step(capacity: Capacity, resume: str) -> str:
     """What would give an answer: more time, as far as it can be estimated, or an easier question."""
-    needed, resume = capacity.needed, f"repeat the command with --resume {capacity.run}"
+    command = resume or f"loadbench capacity --resume {shlex.quote(capacity.run)} --budget {next_budget(capacity)}"
     easier = "A new search with a lower --confidence or a lower percentile in --slo needs fewer requests."
-    if needed is None:
-        return f"To get an answer, {resume} and a larger --budget. {easier}"
-    whole_s = max(capacity.budget_s, capacity.spent_s + needed.seconds)
-    budget = format_duration(math.ceil((whole_s + 1) / 60) * 60 * NS_PER_S)
-    more = f"about {needed.requests} more requests, which take about {duration(needed.seconds)}"
-    return f"An answer needs {more}: {resume} --budget {budget}. {easier}"
+    if capacity.needed is None:
+        return f"To go on with it: `{command}`. {easier}"
+    more = f"about {capacity.needed.requests} more requests, which take about {duration(capacity.needed.seconds)}"
+    return f"An answer needs {more}: `{command}`. {easier}"
+
+
+def next_budget(capacity: Capacity, *, times: int = 1) -> str:
+    """The whole --budget with which the search may find an answer, times so many; twice as much where nothing says."""
+    whole_s = 2 * capacity.budget_s
+    if capacity.needed is not None:
+        whole_s = max(capacity.budget_s, capacity.spent_s + capacity.needed.seconds) + 1
+    return format_duration(times * math.ceil(whole_s / 60) * 60 * NS_PER_S)
 
 
 def _claims(capacity: Capacity) -> list[Block]:
@@ -321,7 +330,7 @@ def side_of(probe: ProbeResult) -> str:
     """What is proven of the probe's load, or else what its own requests favour."""
     if probe.decision != "UNDECIDED":
         return probe.decision
-    if abs(probe.leaning) < _FAVOURS:
+    if abs(probe.leaning) < FAVOURS:
         return "unclear"
     return "leans to PASS" if probe.leaning > 0 else "leans to FAIL"
 

@@ -13,18 +13,28 @@ from loadbench.plan.search import Budget, narrow_text
 from loadbench.report.data_set import data_set_lines
 from loadbench.report.document import Block, Document, Notes, Table, Text
 from loadbench.report.plan import closing_blocks, target_text, usual_cycle_s, work_text
+from loadbench.report.values import counted
 from loadbench.results.folder import RESULTS
 from loadbench.results.space import USUAL_TOKENS_PER_S
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from pathlib import Path
 
     from loadbench.plan.scenario import Scenario
+    from loadbench.results.capacity import Capacity
 
 
-def capacity_plan_document(scenario: Scenario, request: Sequence[str] = (), *, verbose: bool = False) -> Document:
+def capacity_plan_document(
+    scenario: Scenario,
+    request: Sequence[str] = (),
+    *,
+    verbose: bool = False,
+    resume: Path | None = None,
+    earlier: Sequence[Capacity] = (),
+) -> Document:
     """The plan of `--dry-run`; when verbose with every setting and the lines of its first request. It cannot say how
-    long a response takes.
+    long a response takes. A search that goes on in the folder `resume` has the `earlier` ones already.
     """
     models = scenario.target.model or ()
     settings, budget = scenario.capacity, Budget(scenario.capacity.budget // max(1, len(models)))
@@ -49,6 +59,9 @@ def capacity_plan_document(scenario: Scenario, request: Sequence[str] = (), *, v
         ],
     ]
 
+    if resume is not None:
+        facts[-1:] = [["resumes", str(resume)], *(["already there", so_far(search)] for search in earlier)]
+        facts.append(["saved in", f"{resume}: further probes are added to those that are there"])
     bracket, refine = _rounded(budget.total_ns // 30), _rounded(budget.total_ns // 10)
     steps = [
         ("bracketing", "about 4", f"{bracket} each, or twice the warm-up if that is longer"),
@@ -75,6 +88,15 @@ def capacity_plan_document(scenario: Scenario, request: Sequence[str] = (), *, v
             *closing_blocks(scenario, request, verbose=verbose, warnings=_short_budget(scenario, budget)),
         ],
     )
+
+
+def so_far(search: Capacity) -> str:
+    """What a search has measured already, in a line."""
+    has = [counted(len(search.curve), "load") + " without think time"] * bool(search.curve)
+    has.append(counted(len(search.probes), "probe"))
+    line = f"{' and '.join(has)} in {_rounded(round(search.spent_s * NS_PER_S))}, which counts towards --budget"
+    model = f"{search.model}: " if search.model else ""
+    return f"{model}{line}; {search.status.replace('_', ' ')} so far"
 
 
 def _short_budget(scenario: Scenario, budget: Budget) -> list[str]:

@@ -14,7 +14,7 @@ from loadbench.report.capacities import capacities_document
 from loadbench.report.capacity import capacity_document, claim_texts, kind_of, range_text
 from loadbench.report.capacity_charts import capacity_charts
 from loadbench.report.compare import compare_document, conclusions
-from loadbench.report.compare_capacity import capacity_comparison_document
+from loadbench.report.compare_capacity import capacity_comparison_document, resume_command
 from loadbench.report.compare_chart import comparison_charts
 from loadbench.report.document import Block, Choice, Document, Heading, Notes, Table, Text, Tiles
 from loadbench.report.grid import depth_charts, front_chart, grid_document, with_conclusion
@@ -229,6 +229,7 @@ def _searched_sides_page(folder: Path) -> Document:
     """The searches of two sides: what is known of their ratio, then each of them."""
     comparison = read_capacity_comparison(folder)
     said, table, lines, notes = capacity_comparison_document(comparison).blocks
+    resume = resume_command(comparison)
     tiles = [
         (f"plan on {side.name.upper()} with", f"{side.plan:g} {comparison.unit}", side.model)
         for side in (comparison.a, comparison.b)
@@ -243,14 +244,16 @@ def _searched_sides_page(folder: Path) -> Document:
         if search is None:
             continue
         run = run_in(inner) if inner in searches_in(folder) else None
-        first, *rest = capacity_document(search, () if run is None else run.levels).blocks
+        first, *rest = capacity_document(search, () if run is None else run.levels, resume=resume).blocks
         facts = [] if run is None else [requested(run)]
         shown = [first, Tiles(_answer_tiles(search)), *capacity_charts(search, run), *rest, *facts]
         options.append((f"{side.name.upper()}: {search.model}", shown))
     head = f"loadbench compare --capacity · {', '.join(comparison.objectives)}"
     blocks: list[Block] = [Text([head]), said, Tiles(tiles), Heading("Both sides"), table, lines, notes]
-    if any(side.simulated for side in (comparison.a, comparison.b)):
-        blocks.insert(2, Text(["A side is the simulated server of loadbench, not a real one."]))
+    simulated = [side.name.upper() for side in (comparison.a, comparison.b) if side.simulated]
+    if simulated:
+        who_is = f"{simulated[0]} is" if len(simulated) == 1 else "Both sides are"
+        blocks.insert(2, Text([f"{who_is} the simulated server of loadbench, not a real one."]))
     blocks += [Heading("Each side"), Choice("Side", options)] if options else []
     return Document("Capacity of two sides", [*blocks, *words()])
 
@@ -292,8 +295,10 @@ def comparison_page(comparison: Comparison, a: Sequence[Run], b: Sequence[Run]) 
             tiles.append(("pairs that count", count, f"of {len(a)} at each load that is compared"))
     said = [line if line.endswith(".") else f"{line[:1].upper()}{line[1:]}." for line in conclusions(comparison)]
     blocks: list[Block] = [Text([head]), Text(said), who, Tiles(tiles)]
-    if any(side.simulated for side in (comparison.a, comparison.b)):
-        blocks.insert(2, Text(["A side is the simulated server of loadbench, not a real one."]))
+    simulated = [name for name, side in (("A", comparison.a), ("B", comparison.b)) if side.simulated]
+    if simulated:
+        who_is = f"{simulated[0]} is" if len(simulated) == 1 else "Both sides are"
+        blocks.insert(2, Text([f"{who_is} the simulated server of loadbench, not a real one."]))
     if isinstance(gates, Table) and gates.rows:
         blocks += [Heading("Gates"), gates]
     blocks += [

@@ -299,7 +299,7 @@ def settings_table(scenario: Scenario, *, verbose: bool = True) -> Table:
             given = name in own_personas if section == "personas" else scenario.is_set(f"{section}.{name}")
             if not given and not verbose:
                 continue
-            origin = origins.get(f"{section}.{name}", "default")
+            origin = origins.get(f"{section}.{name}", "default").replace("run the run", "the saved run")
             if section == "personas":
                 origin = "scenario" if name in own_personas else "loadbench"
             rows.append((f"{section}.{name}", clipped(setting_text(value), _MOST_SHOWN), origin))

@@ -153,6 +153,18 @@ def search_sides(
     return event_loop.run(search)
 
 
+def searched_before(folder: Path | None, sides: Sides) -> list[tuple[Capacity | None, bool]]:
+    """Of each side in the folder that is continued, its search, if it was begun, and whether it has its answer."""
+    before: list[tuple[Capacity | None, bool]] = []
+    for name, scenario in zip(SIDES, sides, strict=True):
+        if folder is None or not (folder / name / SEARCH).is_file():
+            before.append((None, False))
+            continue
+        search = read_capacity(folder / name)
+        before.append((search, _has_answer(search, scenario)))
+    return before
+
+
 def _has_answer(search: Capacity, scenario: Scenario) -> bool:
     """Whether a search needs no more time for what is asked now."""
     required = scenario.capacity.require

@@ -123,6 +123,11 @@ def test_a_comparison_is_continued_by_its_folder(tmp_path):
     """A side that has its answer is not searched again."""
     done = loadbench("compare", *SIDES, *SEARCH, "--budget=16s", "--json", cwd=tmp_path)
     before, folder = json.loads(done.stdout), kept(tmp_path)
+    planned = loadbench(
+        "compare", "--capacity", "--resume", str(folder), "--budget=20s", "--dry-run", cwd=tmp_path
+    ).stdout
+    assert f"resumes {folder}" in " ".join(planned.split())
+    assert "<time>" not in planned
     again = loadbench("compare", "--capacity", "--resume", str(folder), "--budget=20s", "--json", cwd=tmp_path)
     after = json.loads(again.stdout)
     assert "Traceback" not in again.stderr

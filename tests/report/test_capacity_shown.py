@@ -315,3 +315,12 @@ def test_a_chart_with_one_point_is_left_out():
     distributions = [chart for chart in charts if chart.name.endswith("distribution")]
     assert distributions
     assert all(chart.legend for chart in distributions)
+
+
+def test_the_command_that_goes_on_is_whole():
+    """With the folder and a budget, twice the one before where nothing says how much is needed."""
+    known = {"status": "inconclusive", "conclusion": "Inconclusive.", "run": "results/x y", "budget_s": 90.0}
+    short = msgspec.structs.replace(read_capacity(FOLDER), **known, needed=None)
+    command = "loadbench capacity --resume 'results/x y' --budget 3m"
+    assert command in render_text(capacity_document(short), width=200)
+    assert command not in render_text(capacity_document(short, resume="loadbench compare"), width=200)

@@ -28,7 +28,7 @@ from loadbench.analyze.capacity.curve import (
 )
 from loadbench.analyze.capacity.fleet_size import fleet_size
 from loadbench.analyze.level.machine import why_late
-from loadbench.plan.search import CONTRADICTS, Purpose, Users
+from loadbench.plan.search import CONTRADICTS, FAVOURS, Purpose, Users
 from loadbench.results.capacity import AtThinkTime, Capacity, CapacityAnswer, Needed, Verification
 from loadbench.results.prediction import Bottleneck
 
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from loadbench.analyze.capacity.search_evidence import SearchEvidence
     from loadbench.plan.scenario import Scenario
     from loadbench.plan.search import Search
-    from loadbench.results.capacity import HitShare, Status, Strength
+    from loadbench.results.capacity import HitShare, ProbeResult, Status, Strength
     from loadbench.results.prediction import BottleneckKind
     from loadbench.results.run import LevelResult
 
@@ -134,15 +134,13 @@ def conclude(
         for number, level in enumerate(levels)
         if not level.interrupted
     ]
-    bottleneck = find_bottleneck(usable if scenario.think is None else curve_levels(usable, ()), rule=rule)
-    if bottleneck.kind == "unknown" and scenario.think is not None:
-        bottleneck = find_bottleneck(usable, rule=rule)
+    aborted = f"{failing[-1].label} ({failing[-1].aborted})" if failing and failing[-1].aborted else ""
+    bottleneck = _bottleneck(usable, failing, rule, thinks=scenario.think is not None)
     if bottleneck.kind == "client" and status != "client":
         # The objectives were decided all the same: it only hid what the server can do without think time.
         late = why_late(reason for level in levels for reason in level.verdict.reasons)
         hidden = f"not known: {late}, so the server's bare throughput could not be measured"
         bottleneck = msgspec.structs.replace(bottleneck, kind="unknown", sentence=hidden)
-    aborted = f"{failing[-1].label} ({failing[-1].aborted})" if failing and failing[-1].aborted else ""
     if aborted:
         ended = f"not known: an abort rule ended {aborted}"
         bottleneck = Bottleneck(kind="unknown", sentence=ended, evidence=[], advice="leave out --abort-on")
@@ -181,6 +179,22 @@ def conclude(
         conclusion=_conclusion(status, found, search, contradictions, bottleneck, rule, aborted),
         end_reason=end_reason,
     )
+
+
+def _bottleneck(
+    usable: Sequence[LevelResult], failing: Sequence[ProbeResult], rule: str, *, thinks: bool
+) -> Bottleneck:
+    """What limits the load, by the levels and by the objective that fails first, if some probe fails for sure enough:
+    one that leans so little that reports call it unclear shows nothing."""
+    clear = any(probe.decision == "FAIL" or probe.leaning <= -FAVOURS for probe in failing)
+    rule = rule if clear else ""
+    bottleneck = find_bottleneck(curve_levels(usable, ()) if thinks else usable, rule=rule)
+    if bottleneck.kind == "unknown" and thinks:
+        bottleneck = find_bottleneck(usable, rule=rule)
+    if bottleneck.kind == "unknown" and failing and not clear:
+        little = "not known: too little was measured, and no load clearly misses an objective"
+        return Bottleneck(kind="unknown", sentence=little, evidence=[], advice="give the search more time")
+    return bottleneck
 
 
 def answer(search: Search, confidence: float, think_s: float | None, *, agrees: bool) -> CapacityAnswer | None:
