@@ -69,7 +69,8 @@ def comparison_charts(comparison: Comparison) -> list[Chart]:
                 across=[Mark(1.0, "no difference")],
                 switches="xy",
                 note="More tokens/s are better, and so is less time: above 1 for throughput, below 1 for latencies. "
-                f"A band that includes 1 shows no difference.{_left_out(comparison)}",
+                + "On a page, choose a name that is struck through to show it. " * any(one.hidden for one in ratios)
+                + f"A band that includes 1 shows no difference.{_left_out(comparison)}",
             )
         )
     for metric, name in _LATENCIES.items():
