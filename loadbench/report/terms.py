@@ -201,6 +201,16 @@ TERMS: Final[tuple[Term, ...]] = (
     Term("probe", "concept", "A short level of a capacity search: one measurement at one load. It may end early, once "
          "its requests favour one side. The answer rests on the requests of all probes, so none has a verdict.",
          see=("level", "capacity", "verification")),
+    Term("bracketing", "concept", "The first phase of a capacity search: it doubles or halves the load until one probe "
+         "leans to PASS and another to FAIL.", see=("probe", "leans to")),
+    Term("leans to", "concept", "Of a probe: its requests favour PASS or FAIL, without a proof.", see=("proven",),
+         also=("lean",)),
+    Term("scaled", "concept", "Of a capacity: computed from the measured one for another think time.",
+         see=("capacity",)),
+    Term("fingerprint", "concept", "The beginning of a hash of a run's settings: runs that have the same one measured "
+         "under the same settings."),
+    Term("outliers", "concept", "Single responses far beyond all others: more than 14.8 standard deviations from the "
+         "median. Something else than the load happened there.", also=("outlier",)),
     Term("verification", "concept", "The last probe of a capacity search: it measures the low end of the likely range, "
          "to see whether it meets the objectives.", see=("probe", "likely"), also=("verified",)),
     Term("proven", "concept", "Of a capacity: shown by the search's tests, whatever the curve.", see=("likely",)),
@@ -342,7 +352,9 @@ TERMS: Final[tuple[Term, ...]] = (
     Term("limit_ignored", "caveat", "Responses are longer than requested."),
     Term("delayed_acknowledgements", "caveat", "A server without TCP_NODELAY holds the first token back for 40 ms or "
          "more.", remedy="set TCP_NODELAY at the server"),
-    Term("clumped_events", "caveat", "The server sent several events in one segment: their spacing is unknown."),
+    Term("clumped_events", "caveat", "The server sent several events in one segment: their spacing is unknown. "
+         "A proxy does so too, and a server that waited for a core.",
+         remedy="turn buffering off in the proxy, end other programs; read ITL as that of the writes"),
     Term("preemptions", "caveat", "The KV cache was too small: work was done twice.",
          remedy="give the server more memory for its KV cache, or fewer users"),
     Term("lengths_not_kept", "caveat", "With --exact-output, responses have another length than requested."),
@@ -506,7 +518,7 @@ def find_term(text: str) -> Term:
             for candidate in (name, name.removesuffix(" s")):
                 if candidate in known:
                     return known[candidate]
-    near = difflib.get_close_matches(word, known, n=1, cutoff=0.6)
+    near = difflib.get_close_matches(word, known, n=1, cutoff=0.75)
     hint = "`loadbench explain` lists the words"
     raise BadInput(f"{text:.60}: an unknown word", hint=f"did you mean {known[near[0]].name}? {hint}" if near else hint)
 

@@ -47,7 +47,7 @@ def descriptors() -> Check:
     if limit is None:
         return Check("open files", "skip", "this system has no limit")
     soft, hard = limit
-    message = f"{soft} now, {hard if hard >= 0 else 'unlimited'} at most"
+    message = f"{soft:,} now, {f'{hard:,}' if hard >= 0 else 'unlimited'} at most"
     if 0 <= hard < _FEW_DESCRIPTORS:
         return Check("open files", "warn", message, f"raise the limit: ulimit -n {_FEW_DESCRIPTORS}")
     return Check("open files", "ok", message)

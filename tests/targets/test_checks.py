@@ -192,7 +192,7 @@ def test_answer_of_another_model_is_warned_of():
     [
         (None, "skip", "no limit"),
         ((256, 512), "warn", "ulimit -n"),
-        ((256, 4096), "ok", "256 now, 4096 at most"),
+        ((256, 4096), "ok", "256 now, 4,096 at most"),
         ((1024, -1), "ok", "unlimited"),
     ],
 )
