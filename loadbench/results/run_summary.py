@@ -201,6 +201,10 @@ def summary_of(found: FoundRun) -> RunSummary:
             searches = [side.capacity for side in (compared.a, compared.b) if side.capacity is not None]
             parts = searches_in(path)
             fields["conclusion"] = compared.conclusion
+        elif not (path / "run.json").exists() and searches_in(path):
+            # The searches of two sides, before both have their answers.
+            command, complete, parts = "compare", False, searches_in(path)
+            searches = [_read(part / FILE, _Search) for part in parts if (part / FILE).is_file()]
         elif has_pairs(path):
             command = "compare"
             parts = [*repeats_of(path, "a").values(), *repeats_of(path, "b").values()]

@@ -136,6 +136,13 @@ def test_list_says_what_to_plan_with(status, shown):
     assert "INVALID" not in render_text(runs_document([run], results="results", left_out=0))
 
 
+def test_two_searches_that_are_not_done_are_listed_as_a_comparison(tmp_path):
+    """From the first on."""
+    keep(tmp_path / "results" / "20260101T000000Z-compare", "a")
+    (run,) = json.loads(typed("runs", "--json", cwd=tmp_path).stdout)["runs"]
+    assert (run["command"], run["state"], run["models"]) == ("compare", "interrupted", ["m"])
+
+
 def test_list_says_that_no_level_counts():
     """Something was measured."""
     run = RunSummary(run="r", path="r", name="r", started_at="", state="complete", verdicts={"INVALID": 2})
