@@ -253,7 +253,7 @@ def test_a_comparison_says_by_what_factor(tmp_path):
     """On the command line and in one line: a ratio with its interval."""
     done = typed("compare", str(PAIRS), cwd=tmp_path)
     said = " ".join(done.stdout.split("\n\n")[1].split())
-    assert re.search(r"B's \S+ \S+ is [0-9.]+x \([0-9.]+-[0-9.]+\) A's", said)
+    assert re.search(r"B's TTFT p50 is [0-9.]+ to [0-9.]+ times A's at 8 users", said)
     line = typed("report", str(PAIRS), "--format", "line", cwd=tmp_path).stdout
     assert re.fullmatch(r"A .*, B .*: .*[0-9.]+x \([0-9.]+-[0-9.]+\) A's.*\n", line)
 

@@ -21,6 +21,7 @@ from loadbench.results.compare import NOT_COMPARED, Summary
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from collections.abc import Set as AbstractSet
     from typing import Literal
 
     from loadbench.results.compare import ComparedFigure, Comparison
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 
 _OTHER: dict[Side, Side] = {"a": "b", "b": "a"}
 _PRICES = {ENERGY: "energy", COST: "cost"}
+_PARTS = {"ttft_p50": "TTFT p50", "ttft_response_p50": "TTFT p50", "tpot_p50": "TPOT p50"}
 # What a caveat of this code leaves open.
 _OPEN_QUESTIONS = {
     "assumed_drift": "how much the machine drifts (a drift was assumed)",
@@ -120,11 +122,29 @@ def summarize_comparison(comparison: Comparison, a: Sequence[Run], b: Sequence[R
             )
         ends = labels[-1] in won
         faster, from_level = (side, next(label for label in _tail(won, labels))) if ends else (None, None)
+    parts += _other_differences(levels, labels, metric, {*winners.values()})
     if unknown:
         parts.append(f"not known: {some(unknown, most=4)}")
     return Summary(
         sentence=f"{'; '.join(parts)}.", faster=faster, from_level=from_level, worth_it=worth_it, unknown=unknown
     )
+
+
+def _other_differences(
+    levels: Mapping[str, Rows], labels: Sequence[str], metric: str, winners: AbstractSet[Side | None]
+) -> list[str]:
+    """`B's TTFT p50 is 0.129 to 0.607 times A's at 8 users`: in the parts of a response, what a side is better at that
+    is not shown to be faster as a whole."""
+    texts = []
+    for part, name in _PARTS.items():
+        for side in ("a", "b"):
+            rows = [levels[label][part] for label in labels if _winner(levels[label].get(part)) == side]
+            if part == metric or not rows or side in winners:
+                continue
+            ends = [end for row in rows for end in row.interval or ()]
+            where = _loads([row.level for row in rows])
+            texts.append(f"B's {name} is {_times(min(ends), max(ends))} A's at {where}")
+    return texts
 
 
 def _winner(row: ComparedFigure | None) -> Side | None:
