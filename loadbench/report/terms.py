@@ -203,6 +203,8 @@ TERMS: Final[tuple[Term, ...]] = (
          see=("level", "capacity", "verification")),
     Term("bracketing", "concept", "The first phase of a capacity search: it doubles or halves the load until one probe "
          "leans to PASS and another to FAIL.", see=("probe", "leans to")),
+    Term("refining", "concept", "The second phase of a capacity search: it measures the load whose requests narrow the "
+         "likely range most.", see=("bracketing", "likely")),
     Term("leans to", "concept", "Of a probe: its requests favour PASS or FAIL, without a proof.", see=("proven",),
          also=("lean",)),
     Term("scaled", "concept", "Of a capacity: computed from the measured one for another think time.",
