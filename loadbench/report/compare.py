@@ -255,6 +255,24 @@ def _two_rates(comparison: Comparison) -> list[str]:
     return [f"{counted}, so that {differ}"]
 
 
+# Ends of intervals that differ by no more, as a share, look the same.
+_ALIKE = 0.01
+
+
+def _alike(comparison: Comparison) -> str:
+    """Of intervals that are nearly the same at all loads, why; they look like a mistake. Empty where there are none."""
+    ends = [
+        tuple(math.log(end) for end in row.interval if end)
+        for row in comparison.comparisons
+        if row.metric == "output_tokens_per_s" and row.interval is not None
+    ]
+    if comparison.basis != "runs" or len(ends) < 2 or any(len(each) < 2 for each in ends):
+        return ""
+    if any(max(side) - min(side) > _ALIKE for side in zip(*ends, strict=True)):
+        return ""
+    return "; tok/s differed from repeat to repeat in the same way at every load, so that its intervals are alike"
+
+
 def _notes(comparison: Comparison) -> list[str]:
     """What the marks mean, what was left out, and the caveats."""
     rows = (*comparison.comparisons, *comparison.overall)
@@ -283,6 +301,8 @@ def _notes(comparison: Comparison) -> list[str]:
         lines.append(
             f"intervals are from {basis}; those of a level hold together with {share}, and decide what is stated{gated}"
         )
+    if comparison.overall:
+        lines.append(f"all: the geometric mean over the loads{_alike(comparison)}")
     lines += _two_rates(comparison)
 
     # One line for each reason: the figures that it leaves out, and at which levels.

@@ -76,14 +76,15 @@ def compare_plan_document(
     ]
     headers = ("level", "load", "measured", "requests", "time on each side", "order by repeat")
 
-    blocks = f"{2 * len(a.loads)} blocks a repeat, {format_duration(pairing.settle_ns)} of rest before each block"
+    blocks = f"{2 * len(a.loads)} measurements a repeat (each level once on each side)"
+    blocks += f", {format_duration(pairing.settle_ns)} of rest before each"
     repeat_ns = planned_ns(a, pairing)
     if repeat_ns is None:
         time = f"{blocks}; the time is that of the requests"
     else:
         whole_ns = repeat_ns * pairing.most
         whole_ns = whole_ns if pairing.budget_ns is None else min(pairing.budget_ns, whole_ns)
-        drain = f"and the drain of each block, at most {format_duration(a.extent.drain_ns)}"
+        drain = f"and the drain of each, at most {format_duration(a.extent.drain_ns)}"
         time = f"{blocks}: {format_duration(repeat_ns)} a repeat, {format_duration(whole_ns)} in all, {drain}"
 
     notes = only_b(a, b)

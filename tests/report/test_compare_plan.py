@@ -24,8 +24,9 @@ def test_plan_names_sides_order_and_time():
         [["AB", "BA", "BA", "AB"], ["BA", "AB", "AB", "BA"]],
         [["BA", "AB", "AB", "BA"], ["AB", "BA", "BA", "AB"]],
     )
-    assert "1s of rest before each block: 1m a repeat, 4m in all, and the drain of each block, at most 30s\n" in text
-    assert "4 blocks a repeat, " in text
+    time = "1s of rest before each: 1m a repeat, 4m in all, and the drain of each, at most 30s"
+    assert time in " ".join(text.split())
+    assert "4 measurements a repeat (each level once on each side), " in text
     assert "load.users" in text
     assert "\nonly B has target.url http://127.0.0.1:2/v1, target.model phi\n" in text
 
@@ -62,7 +63,7 @@ def test_time_is_not_guessed_for_levels_by_number():
     """How long so many requests take, nobody knows before."""
     counted = Scenario(load=LoadSettings(users=(1,), duration=None, requests=20))
     text = render_text(compare_plan_document(sides(counted, a=A, b=B), Pairing(budget_ns=600 * S)))
-    assert "2 blocks a repeat, 1s of rest before each block; the time is that of the requests" in text
+    assert "(each level once on each side), 1s of rest before each; the time is that of the requests" in text
     assert "as many as fit into 10m, at most 20\n" in text
 
 
