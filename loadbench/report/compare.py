@@ -215,7 +215,9 @@ def _row(row: ComparedFigure, comparison: Comparison) -> list[str]:
 
 
 def _ratio(ratio: float) -> str:
-    """Three digits, and near 1 one more."""
+    """Three digits, and near 1 one more. Two runs may have intervals that no digits make clearer."""
+    if not 0.001 <= ratio <= 1000:
+        return "<0.001" if ratio < 1 else ">1000"
     return f"{ratio:.3f}" if 0.8 <= ratio < 1.25 else significant(ratio)
 
 

@@ -446,7 +446,7 @@ def _objective_notes(levels: Sequence[LevelResult], whose: str) -> list[str]:
             if decided.decision != "PASS" and decided.note:
                 parts.append(decided.note)
             if level.verdict.status == "INVALID" and decided.decision in {"PASS", "FAIL"}:
-                parts.append("of an INVALID level, which decides nothing")
+                parts.append("INVALID level")
             text = f"{level.load.label} {decided.decision}" + (f" ({', '.join(parts)})" if parts else "")
             lines.setdefault((decided.gate, decided.rule), []).append(text)
     return [

@@ -6,11 +6,14 @@ import csv as stdlib_csv
 import dataclasses
 import io
 
+import msgspec
+
 from loadbench.plan.load import Closed
 from loadbench.plan.objective import parse_objective
 from loadbench.report.csv import csv
 from loadbench.report.formats import render
 from loadbench.report.run import by_model, level_table
+from loadbench.results.run import Verdict
 from tests.building import MS, S, a_level, a_recording, a_run, a_sample
 from tests.report.golden import all_notes
 
@@ -23,7 +26,8 @@ def run(*rules: str, gate: bool = False):
         samples = [a_sample(n, due_ns=n * S, ttft_ns=(100 if users == 1 else 2000) * MS) for n in range(90)]
         here = [one for one in objectives if one.applies(Closed(users).label)]
         levels.append(a_level(recording=a_recording(samples, objectives=here), load=Closed(users)))
-    return a_run(*levels)
+    # Made levels have a client that nobody would believe.
+    return a_run(*(msgspec.structs.replace(level, verdict=Verdict("VALID")) for level in levels))
 
 
 def lines(of) -> list[str]:
@@ -53,6 +57,14 @@ def test_each_rule_has_a_line_with_every_level():
     ]
     assert lines(run("ttft_p95<1s@users=2")) == ["objective ttft_p95<1s@users=2: users=2 FAIL (2.00 s)"]
     assert lines(run()) == []
+
+
+def test_a_decision_on_an_invalid_level_is_marked():
+    """It is no answer, whatever it says."""
+    levels = [msgspec.structs.replace(level, verdict=Verdict("INVALID")) for level in run("ttft_p95<1s").levels]
+    assert lines(a_run(*levels)) == [
+        "objective ttft_p95<1s: users=1 PASS (100 ms, INVALID level) · users=2 FAIL (2.00 s, INVALID level)"
+    ]
 
 
 def test_undecided_rule_says_why():
