@@ -79,7 +79,8 @@ def main() -> None:
         contain()
     at_ns = time.perf_counter_ns()
     try:
-        server = start(order)
+        log = os.open(order["log"], os.O_RDWR | os.O_APPEND | os.O_CREAT | getattr(os, "O_BINARY", 0), 0o600)
+        server = start(order, log)
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         say(event="failed", errno=getattr(error, "errno", None), reason=reason)
@@ -87,8 +88,10 @@ def main() -> None:
     say(event="started", pid=server.pid, at_ns=at_ns)
     threading.Thread(target=read_orders, args=(events,), daemon=True).start()
     threading.Thread(target=await_end, args=(server, events), daemon=True).start()
-    if sys.platform != "win32":
-        threading.Thread(target=watch_log, args=(order["log"],), daemon=True).start()
+    if sys.platform == "win32":
+        os.close(log)  # an open file cannot be moved
+    else:
+        threading.Thread(target=watch_log, args=(log,), daemon=True).start()
 
     ends_at: float | None = None  # when what is left is killed
     while True:
@@ -123,27 +126,22 @@ def say(**record: object) -> None:
         sys.stdout.flush()
 
 
-def start(order: Order) -> subprocess.Popen[bytes]:
+def start(order: Order, log: int) -> subprocess.Popen[bytes]:
     """Start the command in a session of its own; raises `OSError` if the system cannot run it."""
-    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | getattr(os, "O_BINARY", 0)
-    log = os.open(order["log"], flags, 0o600)
     before: Callable[[], object] | None = None
     if sys.platform == "linux":
         prctl = libc().prctl
         before = lambda: prctl(_SET_PDEATHSIG, int(signal.SIGKILL), 0, 0, 0)  # noqa: E731
-    try:
-        return subprocess.Popen(  # noqa: S603 - the user's own command, and no shell
-            order["command"],
-            env=order["environment"],
-            stdin=subprocess.PIPE,  # open, and silent: some servers end with their input
-            stdout=log,
-            stderr=log,
-            start_new_session=True,
-            creationflags=_OWN_GROUP,
-            preexec_fn=before,  # noqa: PLW1509 - there is one thread so far
-        )
-    finally:
-        os.close(log)
+    return subprocess.Popen(  # noqa: S603 - the user's own command, and no shell
+        order["command"],
+        env=order["environment"],
+        stdin=subprocess.PIPE,  # open, and silent: some servers end with their input
+        stdout=log,
+        stderr=log,
+        start_new_session=True,
+        creationflags=_OWN_GROUP,
+        preexec_fn=before,  # noqa: PLW1509 - there is one thread so far
+    )
 
 
 def read_orders(events: queue.SimpleQueue[str | int]) -> None:
@@ -155,10 +153,10 @@ def read_orders(events: queue.SimpleQueue[str | int]) -> None:
     events.put("end")
 
 
-def watch_log(path: str) -> None:
+def watch_log(log: int) -> None:
     """Keep the log short, wherever it is moved: a server that prints without end fills no disk."""
-    with suppress(OSError):  # it is gone, or cannot be read
-        log, left_out = os.open(path, os.O_RDWR | os.O_APPEND), 0
+    with suppress(OSError):  # it cannot be read
+        left_out = 0
         while True:
             left_out = cut_log(log, left_out)
             time.sleep(_LOG_EVERY_S)

@@ -60,7 +60,9 @@ def prepared(folder: Path, servers: str) -> dict[str, str]:
     for name in RUNS:
         shutil.copytree(ROOT / "results" / name, folder / "results" / name)
     # The last two can be compared.
-    shutil.copytree(ROOT / "results" / RUNS[-1], folder / "results" / "20261231T000000Z-again")
+    (run_of_a_gpu,) = (name for name in RUNS if name.endswith("-gpu") and "against" not in name)
+    for name in ("20261230T000000Z-once", "20261231T000000Z-again"):
+        shutil.copytree(ROOT / "results" / run_of_a_gpu, folder / "results" / name)
     commands = folder / ".bin"
     commands.mkdir()
     (commands / "loadbench").write_text(SHIM, encoding="utf-8")

@@ -80,9 +80,10 @@ def test_search_finds_a_term(address):
     """What is typed into the search leads to a page that has it."""
     with browser() as opened:
         view = opened.new_page()
-        view.goto(address)
+        view.goto(address, wait_until="networkidle")
         view.fill("input[data-md-component=search-query]", "steady state")
-        view.wait_for_selector(".md-search-result__link[href*=metrics]")
+        # A worker makes the index first.
+        view.wait_for_selector(".md-search-result__link[href*=metrics]", timeout=90_000)
 
 
 @pytest.mark.slow

@@ -86,9 +86,9 @@ def test_service_is_found_by_its_command_line_and_checked(service, tmp_path):
     assert checks[f"by {command}"]["status"] == "ok"
     assert f"Foundry Local {service.dialect[-3:]}" in checks["endpoint"]["message"]
     assert "loaded now" in checks[f"loaded {service.model}"]["message"]
-    assert checks[f"probe {service.model}"]["message"].startswith("16 tokens")
+    assert checks[f"response {service.model}"]["message"].startswith("16 tokens")
     # Only 2.x counts where it is asked to, and says how long a context is.
-    assert checks[f"probe {service.model}"]["status"] == ("warn" if legacy else "ok")
+    assert checks[f"response {service.model}"]["status"] == ("warn" if legacy else "ok")
     assert "catalogue" in checks[f"context {service.model}"]["message"]
     assert checks[f"context {service.model}"]["status"] == ("warn" if service.dialect == "foundry-2.x" else "ok")
 

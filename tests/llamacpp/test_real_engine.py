@@ -366,7 +366,8 @@ def test_an_unknown_model_is_named(llamacpp: Callable[..., str], tmp_path: Path)
     process = loadbench("sweep", f"--url={url}", "--model=other", *SMALL, cwd=tmp_path)
     assert process.returncode == 4, process.stderr
     assert "has no model 'other'; it lists tiny; continuing" in process.stderr
-    assert "3 of 3 responses came from 'tiny', not 'other'; check the model's name" in process.stdout
+    said = " ".join(process.stdout.split())
+    assert "3 of 3 responses came from 'tiny', not 'other' (other_model); check the model's name" in said
     (run,) = tmp_path.glob("results/*/run.json")
     (level,) = json.loads(run.read_bytes())["levels"]
     assert "other_model" in codes(level)

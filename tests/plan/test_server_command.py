@@ -66,8 +66,8 @@ def test_some_names_are_filled_in_and_the_rest_later():
         (["serve", "--api-key=abcdefgh"], "serve --api-key=***", ["abcdefgh"]),
         (["env", "HF_TOKEN=abcdefgh", "serve"], "env HF_TOKEN=*** serve", ["abcdefgh"]),
         (["serve", "--max-token", "512", "--key", "--quiet"], "serve --max-token 512 --key --quiet", []),
-        (["serve", "--from", "https://me:pass@host/x"], "serve --from https://***@host/x", []),
-        (["serve", "--from=https://me:pass@host/x"], "serve --from=https://***@host/x", []),
+        (["serve", "--from", "https://me:pass@host/x"], "serve --from https://***@host/x", ["me:pass"]),
+        (["serve", "--from=https://me:pass@host/x"], "serve --from=https://***@host/x", ["me:pass"]),
         (["serve", "a b", "it's"], """serve 'a b' 'it'"'"'s'""", []),
     ],
 )

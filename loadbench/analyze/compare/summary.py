@@ -138,7 +138,8 @@ def _other_differences(
     texts = []
     for part, name in _PARTS.items():
         for side in ("a", "b"):
-            rows = [levels[label][part] for label in labels if _winner(levels[label].get(part)) == side]
+            won = [levels[label][part] for label in labels if _winner(levels[label].get(part)) == side]
+            rows = [row for row in won if row.interval is not None]
             if part == metric or not rows or side in winners:
                 continue
             ends = [end for row in rows for end in row.interval or ()]
