@@ -45,7 +45,7 @@ from loadbench.session.resume import whole_levels
 from loadbench.session.run_writer import new_folder
 from loadbench.session.setup import check, stopping
 from loadbench.session.sweep import sweep
-from loadbench.targets.server_command import LOG, StartedServer, port_of
+from loadbench.targets.server_command import StartedServer, free_log, port_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -102,8 +102,7 @@ class Servers:
         if cell.command in self._failed:
             raise self._failed[cell.command]
         if self._server is None:
-            logs = (self._folder.path / name for name in (LOG, *(f"server-{again}.log" for again in range(2, 10_000))))
-            log = next(name for name in logs if not name.exists())
+            log = free_log(self._folder.path)
             with suppress(OSError):
                 log.touch(mode=0o600)
             self._server = StartedServer(

@@ -22,6 +22,7 @@ import threading
 import time
 from contextlib import suppress
 from datetime import UTC, datetime
+from itertools import chain, count
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import anyio
@@ -130,6 +131,12 @@ def port_of(scenario: Scenario) -> int:
             found: int = taken.getsockname()[1]
             return found
     raise TargetUnavailable("no port is free for the server", hint="give one with --url")
+
+
+def free_log(folder: Path) -> Path:
+    """Where in a folder the log of one more server has its place: `server.log`, `server-2.log` …"""
+    names = chain([LOG], (f"server-{number}.log" for number in count(2)))
+    return next(folder / name for name in names if not (folder / name).exists())
 
 
 def url_with(scenario: Scenario, port: int) -> str:
@@ -313,10 +320,7 @@ class StartedServer:
         """Move the log into the folder of a run; the first one has it for good."""
         if self.log is None or self._in_folder:
             return
-        names = [LOG, *(f"server-{number}.log" for number in range(2, 1000))]
-        place = next((folder.path / name for name in names if not (folder.path / name).exists()), None)
-        if place is None:
-            return
+        place = free_log(folder.path)
         # Windows moves no open file: there it moves when the server has ended.
         self._moves_to = place
         with suppress(OSError):
@@ -605,7 +609,6 @@ class StartedServer:
         urls = [f"{base}/models" for base in given.bases]
         if scenario.target.api == Api.OLLAMA:
             urls.append(re.sub(r"/v\d+$", "", given.base) + "/api/tags")
-        why = ""
         async with target.http(scenario.limits) as http:
             for url in urls if self._ready_url is None else [self._ready_url]:
                 try:
@@ -619,7 +622,7 @@ class StartedServer:
                     return "" if status < 400 else f"{shown}: HTTP {status}"
                 if status in _LOADING:
                     return f"{shown}: HTTP {status}"
-        return why
+        return ""
 
 
 def _plain(line: str) -> str:

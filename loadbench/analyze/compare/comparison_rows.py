@@ -29,6 +29,8 @@ CLOSED_HEADLINES = {
     "ttft_p50": "TTFT p50",
 }
 OPEN_HEADLINES = {"e2e_response_p50": "E2E p50", "tpot_p50": "TPOT p50", "ttft_response_p50": "TTFT p50"}
+# The parts of a response, before and after its first token: said as well where they differ.
+PARTS = {"ttft_p50": "TTFT p50", "ttft_response_p50": "TTFT p50", "tpot_p50": "TPOT p50"}
 # The headline's share of the probability of a difference by chance: it is the question, and the others are many.
 HEADLINE_SHARE = 0.8
 # A detectable change beyond this is no use to a reader.

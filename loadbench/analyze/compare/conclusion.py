@@ -11,7 +11,7 @@ import math
 from itertools import groupby
 from typing import TYPE_CHECKING
 
-from loadbench.analyze.compare.comparison_rows import CLOSED_HEADLINES, OPEN_HEADLINES, headline
+from loadbench.analyze.compare.comparison_rows import CLOSED_HEADLINES, OPEN_HEADLINES, PARTS, headline
 from loadbench.analyze.compare.effect import ASSUMED_DRIFT, mean_over_levels
 from loadbench.analyze.compare.undecided import lacks_data, why_undecided
 from loadbench.plan.gate import COST, ENERGY
@@ -25,14 +25,8 @@ if TYPE_CHECKING:
     from loadbench.results.compare import Crossover, LeftOut, Speed
     from loadbench.results.run import Run
 
-# Reported as well where they differ: the parts before and after the first token, and what a token costs.
-_PARTS = {
-    "ttft_p50": "TTFT p50",
-    "ttft_response_p50": "TTFT p50",
-    "tpot_p50": "TPOT p50",
-    ENERGY: "energy per token",
-    COST: "cost per token",
-}
+# Reported as well where they differ: the parts of a response, and what a token costs.
+_PARTS = {**PARTS, ENERGY: "energy per token", COST: "cost per token"}
 
 
 def conclude(

@@ -12,7 +12,7 @@ import math
 from itertools import groupby, pairwise
 from typing import TYPE_CHECKING
 
-from loadbench.analyze.compare.comparison_rows import CLOSED_HEADLINES, OPEN_HEADLINES
+from loadbench.analyze.compare.comparison_rows import CLOSED_HEADLINES, OPEN_HEADLINES, PARTS
 from loadbench.analyze.compare.undecided import lacks_data, not_counted, why_undecided
 from loadbench.core.text import some
 from loadbench.plan.gate import COST, ENERGY
@@ -33,7 +33,6 @@ if TYPE_CHECKING:
 
 _OTHER: dict[Side, Side] = {"a": "b", "b": "a"}
 _PRICES = {ENERGY: "energy", COST: "cost"}
-_PARTS = {"ttft_p50": "TTFT p50", "ttft_response_p50": "TTFT p50", "tpot_p50": "TPOT p50"}
 # What a caveat of this code leaves open.
 _OPEN_QUESTIONS = {
     "assumed_drift": "how much the machine drifts (a drift was assumed)",
@@ -136,7 +135,7 @@ def _other_differences(
     """`B's TTFT p50 is 0.129 to 0.607 times A's at 8 users`: in the parts of a response, what a side is better at that
     is not shown to be faster as a whole."""
     texts = []
-    for part, name in _PARTS.items():
+    for part, name in PARTS.items():
         for side in ("a", "b"):
             won = [levels[label][part] for label in labels if _winner(levels[label].get(part)) == side]
             rows = [row for row in won if row.interval is not None]
