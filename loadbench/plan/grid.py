@@ -48,7 +48,7 @@ class PlannedCell:
     @property
     def levels(self) -> int:
         """The number of its levels; of one that finds them itself the fewest that show anything."""
-        return (3 if self.scenario.finds_levels else len(self.scenario.loads)) * len(self.scenario.target.model or "1")
+        return self.scenario.fewest_levels * len(self.scenario.target.model or "1")
 
     @property
     def least_ns(self) -> int:

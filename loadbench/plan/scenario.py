@@ -159,6 +159,12 @@ class Scenario:
         return isinstance(self.load.users, setting_types.AutoUsers)
 
     @property
+    def fewest_levels(self) -> int:
+        """The number of its levels; if it finds them itself, three at least: they show that throughput has stopped
+        growing."""
+        return 3 if self.finds_levels else len(self.loads)
+
+    @property
     def waits_for_answers(self) -> bool:
         """Whether nobody said how long to measure a level of this sweep: until it has enough responses."""
         load = self.load

@@ -154,8 +154,7 @@ def check_space(scenario: Scenario) -> None:
 
 def check_total(scenario: Scenario) -> None:
     """Refuse a time for all levels in which they cannot even have their least; raises `BadInput`."""
-    # One that finds its levels needs three to see that throughput has stopped growing.
-    extent, levels = scenario.extent, 3 if scenario.finds_levels else len(scenario.loads)
+    extent, levels = scenario.extent, scenario.fewest_levels
     least_ns = levels * (extent.warm_up_ns + (extent.duration_ns or 0))
     if scenario.waits_for_answers and scenario.is_set("load.max_total") and scenario.load.max_total < least_ns:
         given, least = format_duration(scenario.load.max_total), format_duration(least_ns)
