@@ -15,12 +15,11 @@ import click
 
 from loadbench import __version__
 from loadbench.cli.command import Group
-from loadbench.cli.streams import exit_code_after_output, guard_streams
+from loadbench.cli.streams import exit_code_after_output, guard_streams, message_lines
 from loadbench.core import collector
 from loadbench.core.errors import BadInput, ExitCode, LoadbenchError
 from loadbench.core.signals import end_as_ctrl_c_does, end_at_once
 from loadbench.core.terminal import color_choice
-from loadbench.core.text import printable
 
 # In the order in which the help shows them; each is `command` in the module of its name.
 COMMANDS = {
@@ -131,10 +130,10 @@ def _refuse_too_little_memory() -> None:
 
 
 def _report(error: LoadbenchError) -> ExitCode:
-    head = click.style("error:", fg="red")
-    click.echo(f"{head} {printable(error.message)}", err=True, color=color_choice())
+    lines = message_lines(f"error: {error.message}")
+    click.echo(click.style("error:", fg="red") + lines.removeprefix("error:"), err=True, color=color_choice())
     if error.hint:
-        click.echo(f"hint: {printable(error.hint)}", err=True)
+        click.echo(message_lines(f"hint: {error.hint}"), err=True)
     return error.exit_code
 
 
@@ -167,7 +166,7 @@ class _Notices(logging.Handler):
     """Prints what takes its time."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        click.echo(printable(record.getMessage()), err=True)
+        click.echo(message_lines(record.getMessage()), err=True)
 
 
 def main() -> None:

@@ -11,10 +11,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from loadbench.cli.run_names import RUN
-from loadbench.cli.streams import JSON, QUIET
+from loadbench.cli.streams import JSON, QUIET, message_lines
 from loadbench.core.errors import BadInput, ExitCode
 from loadbench.core.terminal import wants_color
-from loadbench.core.text import printable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -197,7 +196,7 @@ def say(text: str) -> None:
     """Print a line for people, on stderr. With the --quiet of a command that reads, only errors."""
     context = click.get_current_context(silent=True)
     if context is None or not context.meta.get(QUIET) or text.startswith("error: "):
-        click.echo(printable(text), err=True)
+        click.echo(message_lines(text), err=True)
 
 
 def say_trace(scenario: Scenario, progress: Progress) -> None:

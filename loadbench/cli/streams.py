@@ -14,6 +14,7 @@ import sys
 from typing import TYPE_CHECKING, Final
 
 from loadbench.core.errors import ExitCode
+from loadbench.core.text import printable
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
@@ -69,6 +70,23 @@ def guard_streams() -> None:
         encoding, is_line = ("utf-8", True) if stream is None else (stream.encoding, stream.line_buffering)
         wrapped = io.TextIOWrapper(raw, encoding=encoding, errors="loadbench", line_buffering=is_line)
         setattr(sys, name, wrapped)
+
+
+def message_lines(text: str) -> str:
+    """A message for stderr without control characters, in lines that fit the terminal; in a pipe it is one line, for
+    programs that look for its words."""
+    text = printable(text)
+    if sys.stderr is None or not sys.stderr.isatty():
+        return text
+    from loadbench.report.render_text import wrapped  # noqa: PLC0415 - the help needs nothing of it
+
+    try:
+        columns = os.get_terminal_size(sys.stderr.fileno()).columns
+    except OSError:
+        columns = 0
+    given = os.environ.get("COLUMNS", "")
+    columns = int(given) if given.isdecimal() and int(given) else columns
+    return "\n".join(wrapped(text, columns or None, "  "))
 
 
 def exit_code_after_output(code: int) -> int:

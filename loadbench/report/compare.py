@@ -82,9 +82,8 @@ def compare_document(comparison: Comparison) -> Document:
             gated = any(gate.rule.startswith((f"{row.metric}>", f"{row.metric}<")) for gate in comparison.gates)
             if row.metric.startswith(beginnings) and not _is_dull(row) and (gated or summary != "Between tokens"):
                 rows.append(_row(row, comparison))
-        # Where there is no interval, the values of both sides say more than its column and the ratio.
-        rank = "0022010" if any(row[_HEADERS.index("interval")] != "-" for row in rows) else "0000120"
-        blocks.append(Table(_HEADERS, rows, "rlrrrll", summary, rank=rank))
+        # A narrow screen has both sides and their ratio; `B is` says what the interval means.
+        blocks.append(Table(_HEADERS, rows, "rlrrrll", summary, rank="0000010"))
     return Document(title, [*blocks, Notes(_notes(comparison))])
 
 
@@ -111,8 +110,8 @@ def _at_a_glance(comparison: Comparison) -> Table:
     shown = [metric for metric in _AT_A_GLANCE if any(metric in cells for cells in by_level.values())]
     names = [_AT_A_GLANCE[metric] or name_of(metric, comparison) for metric in shown]
     rows = [[label, *(cells.get(metric, "-") for metric in shown)] for label, cells in by_level.items()]
-    ranks = {PREFILL: "2", DECODE: "2", COST: "1", ENERGY: "1"}
-    rank = "0" + "".join(ranks.get(metric, "0") for metric in shown)
+    # Energy and cost have a table of their own below, with the same ratios.
+    rank = "0" + "".join("1" if metric in {ENERGY, COST} else "0" for metric in shown)
     return Table(("B/A at", *names), rows if len(shown) > 1 else [], "r" + "l" * len(shown), rank=rank)
 
 

@@ -30,9 +30,15 @@ _LEAST = 12
 _FEWEST_FIGURES = 4
 # A percentile stays in the part of a table in which its metric begins.
 _CONTINUES = re.compile(r"\S+ (?:p[59]\S*|±|min|max)( ±)?")
-# Spaces where no line is broken: between a number and its unit or what it counts, before a mark of it, and between a
-# metric and its percentile.
-_GLUED = re.compile(r"(?<=\d) (?=[%×÷/]|[^\W\d_])|(?<=[±~≥×]) (?=\d)| (?=[±↑◄]|p\d)")
+# Spaces where no line is broken: between a number and its unit or what it counts, before a mark of it, between a
+# metric and its percentile, before the second end of a range, and after the word that a command begins with.
+_GLUED = re.compile(
+    r"(?<=\d) (?=[%×÷/]|[^\W\d_])|(?<=\d [÷/]) |(?<=[±~≥×]) (?=\d)| (?=[±↑◄]|p\d)|(?<= to) (?=\d)"
+    r"|(?<=`loadbench) "
+)
+# An option, which stays whole, and with its value.
+_OPTION = re.compile(r"(?<!\S)([`'\"(]?--[a-z][\w-]*) (?=[^\s-])")
+_IN_OPTION = re.compile(r"--[a-z][\w-]*")
 _PART_ENDS = re.compile(r"[/_&?=<>|]|(?<=\w)-|[,;:](?!\d)")
 _JOINT = "\n"  # no printable text has one
 _COLORS: Final[dict[Tone, str]] = {"good": "32", "doubtful": "33", "bad": "31"}
@@ -55,39 +61,40 @@ def render_text(document: Document, *, width: int | None = None, wide: bool = Fa
     its texts wrapped, or is shown row by row.
     """
     width = None if width is None else max(width, _NARROWEST)
-    parts = ["\n".join(_wrapped(printable(document.title), width))]
+    parts = ["\n".join(wrapped(printable(document.title), width))]
     said: set[str] = set()
     for block in document.blocks:
         if isinstance(block, Heading):
-            parts.append("\n".join(_wrapped(printable(block.text), width)))
+            parts.append("\n".join(wrapped(printable(block.text), width)))
         elif isinstance(block, PICTURES):
             continue
         elif isinstance(block, Table):
             if not block.rows:
                 continue
             lines, hidden = _table(block, width, wide=wide, color=color)
-            parts += ["\n".join(_wrapped(printable(block.summary), width)), "\n".join(lines)]
+            parts += ["\n".join(wrapped(printable(block.summary), width)), "\n".join(lines)]
             if hidden and not hidden <= said:
                 note = f"not shown: {', '.join(name for name in block.headers if name in hidden)} (--wide shows all)"
-                parts[-1] += "\n\n" + "\n".join(_wrapped(printable(note), width))
+                parts[-1] += "\n\n" + "\n".join(wrapped(printable(note), width))
                 said |= hidden
         else:
             # Of several lines each begins further left than it goes on.
             indent = "  " if isinstance(block, Notes) or len(block.lines) > 1 else ""
             # A remark on a column, as in `phase: …`, goes with it.
             texts = [text for text in block.lines if not (isinstance(block, Notes) and text.partition(": ")[0] in said)]
-            parts.append("\n".join(line for text in texts for line in _wrapped(printable(text), width, indent)))
+            parts.append("\n".join(line for text in texts for line in wrapped(printable(text), width, indent)))
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
-def _wrapped(text: str, width: int | None, indent: str = "") -> list[str]:
-    """The text in lines of at most `width`, the further ones behind the indent. A word that is longer is broken."""
+def wrapped(text: str, width: int | None, indent: str = "") -> list[str]:
+    """The text in lines of at most `width`, the further ones behind the indent; an option stays with its value. A word
+    that is longer than a line is broken."""
     if width is None or display_width(text) <= width:
         return [text]
     margin = text[: len(text) - len(text.lstrip())][: width // 2]
     lines: list[str] = []
     line, used = margin, len(margin)
-    for number, word in enumerate(_GLUED.sub(_JOINT, text.strip()).split(" ")):
+    for number, word in enumerate(_glued(text.strip()).split(" ")):
         rest, size = word, display_width(word)
         if number and used + 1 + size <= width:
             line, used = f"{line} {word}", used + 1 + size
@@ -101,7 +108,9 @@ def _wrapped(text: str, width: int | None, indent: str = "") -> list[str]:
                 cut, room = cut + 1, room - letter
             # What is kept together is broken between its words first, then where a path or a rule has its parts.
             joint = rest.rfind(_JOINT, 1, cut + 1)
+            options = [option.span() for option in _IN_OPTION.finditer(rest)]
             parts = [part.end() for part in _PART_ENDS.finditer(rest, 0, cut)]
+            parts = [end for end in parts if not any(first < end < last for first, last in options)]
             cut = joint if joint > 0 else parts[-1] if parts and parts[-1] > cut // 2 else max(cut, 1)
             lines.append(line + rest[:cut])
             line, used = margin + indent, len(margin + indent)
@@ -109,6 +118,11 @@ def _wrapped(text: str, width: int | None, indent: str = "") -> list[str]:
             rest = rest[cut:].removeprefix(_JOINT)
         line, used = line + rest, used + size
     return [line.replace(_JOINT, " ").rstrip() for line in [*lines, line]]
+
+
+def _glued(text: str) -> str:
+    """The text with joints for the spaces where no line is broken."""
+    return _OPTION.sub(rf"\1{_JOINT}", _GLUED.sub(_JOINT, text))
 
 
 def _table(table: Table, width: int | None, *, wide: bool, color: bool) -> tuple[list[str], set[str]]:
@@ -162,7 +176,7 @@ def _least(cells: Sequence[str], natural: int) -> int:
 
 
 def _longest_word(cells: Sequence[str], natural: int) -> int:
-    words = [word for cell in cells for word in _GLUED.sub(_JOINT, cell).split(" ")]
+    words = [word for cell in cells for word in _glued(cell).split(" ")]
     return min(natural, max(_LEAST, min(_LONGEST_WORD, max(map(display_width, words)))))
 
 
@@ -174,7 +188,7 @@ def _grid(
     lines: list[list[str]] = []
     tones: list[list[Tone]] = []
     for number, row in enumerate(cells):
-        stacks = [_wrapped(row[column], sizes[column]) for column in columns]
+        stacks = [wrapped(row[column], sizes[column]) for column in columns]
         meant: list[Tone] = [""] * len(columns)
         if table.headers and number:
             meant = [tone(table.headers[column], row[column]) for column in columns]
@@ -210,12 +224,12 @@ def _row_by_row(
     first, *others = columns
     widest = min(max((display_width(names[column]) for column in others), default=0) if names else 0, width // 2)
     for row in cells[1:] if table.headers else cells:
-        lines += _wrapped(f"{names[first]} {row[first]}".strip() if names else row[first], width)
+        lines += wrapped(f"{names[first]} {row[first]}".strip() if names else row[first], width)
         for column in others:
             if not row[column]:
                 continue
-            name = _wrapped(names[column], widest) if names else [""]
-            value = _wrapped(row[column], width - widest - 4)
+            name = wrapped(names[column], widest) if names else [""]
+            value = wrapped(row[column], width - widest - 4)
             if color and names and len(value) == 1:
                 value = [_colored(value[0], tone(table.headers[column], row[column]))]
             for depth in range(max(len(name), len(value))):

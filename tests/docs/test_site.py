@@ -81,7 +81,7 @@ def test_search_finds_a_term(address):
     with browser() as opened:
         view = opened.new_page()
         view.goto(address, wait_until="networkidle")
-        # Typed, since the search looks when a key goes up: text put in at one go is seen only before the index is ready.
+        # Typed, since the search looks when a key goes up: text put in at one go may come too early.
         view.click("input[data-md-component=search-query]")
         view.keyboard.type("steady state")
         view.wait_for_selector(".md-search-result__link[href*=metrics]")

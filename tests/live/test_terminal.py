@@ -14,6 +14,7 @@ import pytest
 
 from tests.cli.any_server import any_server
 from tests.cli.running import COMMAND, LIMIT_S, environment
+from tests.cli.typed import typed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -257,3 +258,17 @@ def test_the_name_of_a_model_changes_nothing_on_the_terminal(tmp_path, started, 
     assert {letter for letter in ours if not letter.isprintable()} <= {"\r", "\n"}
     # A frame is no longer than its lines allow, however long the name is.
     assert max(map(len, live.split(b"\x1b[J"))) < 6_000
+
+
+@pytest.mark.parametrize("columns", [60, 70])
+def test_errors_and_hints_fit_the_terminal(tmp_path, started, columns):
+    """They are wrapped between words; in a pipe each is a line, for programs that look for its words."""
+    words = ("compare", "--a-cmd", "serve --profile cpu-laptop", "--b-cmd", "serve --port {port}")
+    piped = typed(*words, cwd=tmp_path).stderr.splitlines()
+    assert [line.partition(":")[0] for line in piped] == ["error", "hint"]
+    terminal = started(*words, cwd=tmp_path, columns=columns)
+    assert terminal.end() == 2
+    lines = [line for line in terminal.lines if line]
+    assert " ".join(line.strip() for line in lines) == " ".join(piped)
+    assert len(lines) > len(piped)
+    assert all(line.startswith(("error: ", "hint: ", "  ")) for line in lines)

@@ -134,3 +134,26 @@ def test_sentences_are_wrapped_between_words():
     assert set(" ".join(lines[:-2]).split()[:30]) == {"one", "two", "three"}
     assert lines[1].startswith("  ")
     assert lines[-1] == "short"
+
+
+@pytest.mark.parametrize("width", range(40, 81))
+def test_commands_and_ranges_are_broken_where_they_can_be_read(width):
+    """An option stays whole and with its value, a command with its name, a range with its second end."""
+    text = (
+        "measure again with --first-token-timeout 90s or a --warm-up of 8s: `loadbench compare --a-cmd serve-a --b-cmd "
+        "serve-b --server-env KEY=1` shows 12.5 ms to 14.7 ms (0.104 to 0.266), and `loadbench doctor` its load"
+    )
+    lines = render_text(Document("", [Notes([text])]), width=width).splitlines()
+    assert "".join("".join(lines).split()) == "".join(text.split())
+    assert not [line for line in lines if re.search(r"(--[\w-]*|`loadbench| to|[^.]12.5)$", line)]
+
+
+@pytest.mark.parametrize("width", [60, 70])
+def test_a_narrow_comparison_keeps_both_sides(width):
+    """What is left out at last is the interval: `B is` says what it means."""
+    headers = ("load", "figure", "A", "B", "B/A", "interval", "B is")
+    row = ["users=16", "TTFT p50", "128 ms", "75.3 ms", "0.588x", "0.104 to 0.266", "no difference*"]
+    text = render_text(Document("", [Table(headers, [row], "rlrrrll", rank="0000010")]), width=width)
+    assert all(display_width(line) <= width for line in text.splitlines())
+    assert all(cell in text for at, cell in enumerate(row) if at < 5)
+    assert "not shown: interval" in text
