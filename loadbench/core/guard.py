@@ -7,7 +7,8 @@ server at once. However loadbench ends, the system closes the pipe, and then the
 (SIGTERM), and what is left after the grace surely (SIGKILL). It writes what happens as lines of JSON on its standard
 output:
 
-    {"event": "started", "pid": 4711, "at_ns": 123}      or {"event": "failed", "errno": 2, "reason": "…"}
+    {"event": "started", "pid": 4711, "at_ns": 123, "guard": 4710}
+    {"event": "failed", "errno": 2, "reason": "…"}       instead of it
     {"event": "exited", "code": 3, "signal": "", "oom_kills": 0, "left": 0}
     {"event": "gone"}
 
@@ -15,10 +16,15 @@ output:
 of memory, and `left` those of the command that go on. `gone` says that none is left, and the guard ends. The server has
 a session of its own, so that Ctrl-C in the terminal reaches only loadbench.
 
+What the server writes comes by a pipe: the guard hides the secrets in it before it writes the log, so that none is ever
+on the disk, and keeps the log short.
+
 On Linux the guard is a *subreaper*: whoever loses its parent below it becomes its child, so that no descendant escapes
-by a double fork or a session of its own; and the command ends with the guard, if that is killed. On Windows a job
-object holds the guard and all below it, and ends with it. On macOS these are the process group, and the descendants
-that can be listed when the server is ended.
+by a double fork or a session of its own; and the command ends with the guard, if that is killed. The parent of the
+guard is another one, the *keeper*, which kills what a guard that was killed has left, also if loadbench has ended at
+the same moment. Both have a name without "loadbench" in lists of processes: `pkill -9 -f loadbench` does not end them,
+and they end the server. On Windows a job object holds the guard and all below it, and ends with it. On macOS these are
+the process group, and the descendants that can be listed when the server is ended.
 """
 
 from __future__ import annotations
@@ -26,6 +32,8 @@ from __future__ import annotations
 import json
 import os
 import queue
+import re
+import select
 import signal
 import subprocess
 import sys
@@ -36,7 +44,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Sequence
 
 # In the server's environment, and so in that of all its descendants: by it they are found if the guard was killed.
 MARK = "LOADBENCH_GUARDED"
@@ -45,53 +53,66 @@ _KILLS_EVERY_S = 0.1
 # Where processes have to be listed by a program.
 _LISTS_EVERY_S = 0.5
 # The options of prctl(2).
-_SET_PDEATHSIG, _SET_CHILD_SUBREAPER = 1, 36
+_SET_PDEATHSIG, _SET_NAME, _SET_CHILD_SUBREAPER = 1, 15, 36
+# Where in /proc/self/stat, after the name of the program, the addresses of the command line are.
+_ARGUMENTS_BEGIN, _ARGUMENTS_END = 45, 46
+# As other processes see the two.
+GUARD, KEEPER = "server-guard", "server-keeper"
 # Of a job object: its class of information, and the flag by which it ends its processes when it is closed.
 _EXTENDED_LIMITS, _KILL_ON_JOB_CLOSE = 9, 0x2000
 # A log of more bytes than the first loses its middle: so many at its beginning and at its end stay.
 _MOST_LOG, _LOG_PART = 64 << 20, 8 << 20
-_LOG_EVERY_S = 0.25
+# What is read of the server's output at once, and how often at the end of its process: a pipe holds a MiB at most.
+_CHUNK, _CHUNKS_AT_END = 1 << 16, 17
+# Elsewhere than on Linux, a process that goes on may hold the pipe.
+_LAST_WORDS_S = 1.0
+_MASK = b"***"
 _OWN_GROUP: int = getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0)
 
 
 class Order(TypedDict):
-    """What loadbench wants to be started: the output is appended to the file `log`."""
+    """What loadbench wants to be started: the output is appended to the file `log`, with `***` for what is `hidden`."""
 
     command: list[str]
     environment: dict[str, str]
     log: str
+    hidden: list[str]
     grace_s: float
 
 
 def main() -> None:
     """Start the server, and end it when the standard input ends."""
+    with suppress(AttributeError, OSError):  # a system without these means
+        contain()
+    if sys.platform == "linux":
+        rename(KEEPER)
+        guard = os.fork()
+        if guard:
+            keep(guard)
+            return
+        os.setsid()
+        rename(GUARD)
+        with suppress(AttributeError, OSError):
+            contain()
     events: queue.SimpleQueue[str | int] = queue.SimpleQueue()
-    for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK"):
-        if hasattr(signal, name):
-            # Not ignored: the server would inherit that.
-            signal.signal(getattr(signal, name), lambda *_: events.put("end"))
+    on_signals(lambda: events.put("end"))
     line = sys.stdin.buffer.readline()
     if not line.endswith(b"\n"):
         return  # loadbench has ended already
     order: Order = json.loads(line)
     kills_before = oom_kills()
-    with suppress(AttributeError, OSError):  # a system without these means
-        contain()
     at_ns = time.perf_counter_ns()
     try:
-        log = os.open(order["log"], os.O_RDWR | os.O_APPEND | os.O_CREAT | getattr(os, "O_BINARY", 0), 0o600)
-        server = start(order, log)
+        output = Output(order["log"], [text.encode(errors="surrogateescape") for text in order["hidden"]])
+        server = start(order, output.server_end)
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         say(event="failed", errno=getattr(error, "errno", None), reason=reason)
         return
-    say(event="started", pid=server.pid, at_ns=at_ns)
-    threading.Thread(target=read_orders, args=(events,), daemon=True).start()
-    threading.Thread(target=await_end, args=(server, events), daemon=True).start()
-    if sys.platform == "win32":
-        os.close(log)  # an open file cannot be moved
-    else:
-        threading.Thread(target=watch_log, args=(log,), daemon=True).start()
+    say(event="started", pid=server.pid, at_ns=at_ns, guard=os.getpid())
+    os.close(output.server_end)
+    for work in (lambda: read_orders(events), lambda: await_end(server, events), output.copy):
+        threading.Thread(target=work, daemon=True).start()
 
     ends_at: float | None = None  # when what is left is killed
     while True:
@@ -99,6 +120,7 @@ def main() -> None:
         with suppress(queue.Empty):
             event = events.get(timeout=None if ends_at is None else max(0.0, ends_at - time.monotonic()))
         if isinstance(event, int):
+            output.settle()  # its last words are in the log when its end is known
             left = family(server.pid)
             kills, name = oom_kills(), ""
             kills = 0 if kills is None or kills_before is None else kills - kills_before
@@ -109,6 +131,7 @@ def main() -> None:
             if ends_at is None and (event != 0 or not left):
                 events.put("end")
         elif event == "gone":
+            output.ended.wait(_LAST_WORDS_S)
             say(event="gone")
             return
         elif event == "end" and ends_at is None:
@@ -119,6 +142,51 @@ def main() -> None:
             end_all(family(server.pid), server, gently=False)
 
 
+def on_signals(act: Callable[[], object]) -> None:
+    """Do this on each signal that ends a program. They are not ignored: the server would inherit that."""
+    for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK"):
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), lambda *_: act())
+
+
+def keep(guard: int) -> None:
+    """Wait until the guard has ended, and kill what it has left: nothing, unless it was killed itself."""
+    if sys.platform == "linux":
+
+        def pass_on() -> None:
+            with suppress(OSError):
+                os.kill(guard, signal.SIGTERM)
+
+        on_signals(pass_on)
+        nothing = os.open(os.devnull, os.O_RDWR)
+        for stream in (0, 1):  # loadbench's pipes are the guard's alone
+            os.dup2(nothing, stream)
+        with suppress(ChildProcessError):
+            while os.waitpid(-1, 0)[0] != guard:
+                pass
+            while True:
+                # One that is about to start another is seen the next time.
+                for pid in below(os.getpid(), linux_parents()):
+                    with suppress(OSError):
+                        os.kill(pid, signal.SIGKILL)
+                while os.waitpid(-1, os.WNOHANG)[0]:
+                    pass
+                time.sleep(_KILLS_EVERY_S)
+
+
+def rename(name: str) -> None:
+    """On Linux, show this name in lists of processes instead of the command line and the program's name."""
+    if sys.platform == "linux":
+        import ctypes  # noqa: PLC0415 - only where it is needed
+
+        with suppress(AttributeError, OSError, ValueError, IndexError):
+            fields = Path("/proc/self/stat").read_bytes().rpartition(b")")[2].split()
+            begin, size = int(fields[_ARGUMENTS_BEGIN]), int(fields[_ARGUMENTS_END]) - int(fields[_ARGUMENTS_BEGIN])
+            if begin and size > len(name):
+                ctypes.memmove(begin, name.encode().ljust(size, b"\0"), size)
+            libc().prctl(_SET_NAME, name.encode(), 0, 0, 0)
+
+
 def say(**record: object) -> None:
     """Report to loadbench, if that is still there."""
     with suppress(OSError, ValueError):
@@ -126,7 +194,7 @@ def say(**record: object) -> None:
         sys.stdout.flush()
 
 
-def start(order: Order, log: int) -> subprocess.Popen[bytes]:
+def start(order: Order, output: int) -> subprocess.Popen[bytes]:
     """Start the command in a session of its own; raises `OSError` if the system cannot run it."""
     before: Callable[[], object] | None = None
     if sys.platform == "linux":
@@ -136,8 +204,8 @@ def start(order: Order, log: int) -> subprocess.Popen[bytes]:
         order["command"],
         env=order["environment"],
         stdin=subprocess.PIPE,  # open, and silent: some servers end with their input
-        stdout=log,
-        stderr=log,
+        stdout=output,
+        stderr=output,
         start_new_session=True,
         creationflags=_OWN_GROUP,
         preexec_fn=before,  # noqa: PLW1509 - there is one thread so far
@@ -153,13 +221,80 @@ def read_orders(events: queue.SimpleQueue[str | int]) -> None:
     events.put("end")
 
 
-def watch_log(log: int) -> None:
-    """Keep the log short, wherever it is moved: a server that prints without end fills no disk."""
-    with suppress(OSError):  # it cannot be read
-        left_out = 0
-        while True:
-            left_out = cut_log(log, left_out)
-            time.sleep(_LOG_EVERY_S)
+class Output:
+    """The server's output on its way from a pipe to the log. The server writes to `server_end`; `ended` is set when no
+    process can write any more.
+
+    What is hidden is never in the log, also where it comes in pieces: the beginning of a secret waits for what follows.
+    """
+
+    def __init__(self, log: str, hidden: Sequence[bytes]) -> None:
+        self._log = os.open(log, os.O_RDWR | os.O_APPEND | os.O_CREAT | getattr(os, "O_BINARY", 0), 0o600)
+        pipe, self.server_end = os.pipe()
+        if sys.platform != "win32":
+            os.set_blocking(pipe, False)
+        self._pipe = open(pipe, "rb", buffering=0)  # noqa: SIM115, PTH123 - as long as this process
+        self._lock = threading.Lock()
+        self._hidden = sorted(hidden, key=len, reverse=True)
+        self._pattern = re.compile(b"|".join(map(re.escape, self._hidden)))
+        self._rest, self._left_out = b"", 0
+        self.ended = threading.Event()
+
+    def copy(self) -> None:
+        """Write all of it."""
+        while not self.ended.is_set():
+            if sys.platform != "win32":
+                select.select([self._pipe], [], [])
+            self._copy_chunk()
+
+    def settle(self) -> None:
+        """Write what is there by now; on Windows, all if it ends soon."""
+        if sys.platform == "win32":
+            self.ended.wait(_LAST_WORDS_S)
+        else:
+            for _ in range(_CHUNKS_AT_END):
+                self._copy_chunk()
+
+    def _copy_chunk(self) -> None:
+        with self._lock, suppress(OSError):  # a full disk must not hold up the server
+            data = self._pipe.read(_CHUNK)
+            if data is None or self.ended.is_set():
+                return
+            try:
+                shown = self._hide(self._rest + data, is_all=not data)
+                while shown:
+                    shown = shown[os.write(self._log, shown) :]
+                self._left_out = cut_log(self._log, self._left_out)
+            finally:
+                if not data:
+                    self.ended.set()
+
+    def _hide(self, text: bytes, *, is_all: bool) -> bytes:
+        """The text without secrets and, unless it is all, without the beginning of one at its end, which stays here."""
+        until, at, parts = len(text) if is_all else begun(text, self._hidden), 0, []
+        if any(secret in text for secret in self._hidden):
+            for match in self._pattern.finditer(text):
+                if match.start() >= until:
+                    break
+                parts += [text[at : match.start()], _MASK]
+                at = match.end()
+        until = max(at, until)
+        self._rest = text[until:]
+        return b"".join([*parts, text[at:until]])
+
+
+def begun(text: bytes, secrets: Sequence[bytes]) -> int:
+    """Where in this text the first of the secrets begins that its end cuts off; its length if there is none."""
+    first = len(text)
+    for secret in secrets:
+        at = max(0, len(text) - len(secret) + 1)
+        while (at := text.find(secret[:1], at, first)) >= 0:
+            # Few bytes of a long one are compared before all are.
+            if text.startswith(secret[: min(16, len(text) - at)], at) and secret.startswith(text[at:]):
+                first = at
+                break
+            at += 1
+    return first
 
 
 def cut_log(log: int, left_out: int, *, most: int = _MOST_LOG, part: int = _LOG_PART) -> int:

@@ -15,6 +15,7 @@ import random
 import re
 import secrets as tokens
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -24,6 +25,7 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from itertools import chain, count
 from typing import TYPE_CHECKING, Any, NamedTuple
+from urllib.parse import quote
 
 import anyio
 import msgspec
@@ -32,7 +34,7 @@ from loadbench.core.alongside import run_alongside
 from loadbench.core.children import child_environment, find_program, python_command
 from loadbench.core.errors import BadInput, TargetEnded, TargetUnavailable
 from loadbench.core.guard import MARK, Order, kill_marked
-from loadbench.core.secrets import MASK, SHORTEST_SECRET, Secrets, is_secret
+from loadbench.core.secrets import SHORTEST_SECRET, Secrets, is_secret
 from loadbench.core.text import printable, some
 from loadbench.core.units import NS_PER_S, format_duration
 from loadbench.plan.server_command import DEFAULT_URL, chooses_port, fill, secrets_of_command, shown_command
@@ -78,7 +80,6 @@ _TAIL_BYTES, _TAIL_LINES, _LONGEST_LINE = 16_384, 10, 300
 # What programs write of the error that ends them, and so many lines from there on for a message.
 _ERROR_LINE = re.compile(r"(?<!\bno )(?<!\b0 )\b\w*(?:error|exception)\b(?!s)|\b(?:fatal|panicked)\b", re.IGNORECASE)
 _LAST_WORDS = 3
-_CHUNK = 1 << 20
 # Below those that Linux (32768), and macOS and Windows (49152), give to connections, unless that was changed, and above
 # those of services.
 _OWN_PORTS, _MOST_TRIED = range(20_000, 32_000), 20
@@ -229,6 +230,7 @@ class StartedServer:
         self._guard: subprocess.Popen[bytes] | None = None
         self._token = ""
         self._pid: int | None = None
+        self._guard_pid: int | None = None  # on Linux the started process is that of its keeper
         self._began_ns = 0
         self._from_byte = 0  # of the log, since when it is the latest start's
         self._is_responding = self._was_loading = self._stopping = False
@@ -267,7 +269,7 @@ class StartedServer:
         self._open_log()
         self._token = tokens.token_hex(8)
         self._told, self._over, self._gone = asyncio.Event(), asyncio.Event(), asyncio.Event()
-        self.ended, self._failed, self._pid = None, None, None
+        self.ended, self._failed, self._pid, self._guard_pid = None, None, None, None
         self._is_responding = self._was_loading = self._stopping = False
         self.record = msgspec.structs.replace(
             self.record,
@@ -279,6 +281,7 @@ class StartedServer:
             command=[program, *self._words[1:]],
             environment={**own, **self._variables, MARK: self._token},
             log=str(self.log),
+            hidden=[form for text in self._hidden for form in {text, json.dumps(text)[1:-1], quote(text, safe="")}],
             grace_s=self._grace_s,
         )
         self._doing("starting the server")
@@ -309,7 +312,11 @@ class StartedServer:
                 await self._gone.wait()
             if not self._gone.is_set():
                 self._say(f"the server (process {self._pid}) does not end, not even when it is killed")
-                guard.kill()
+                with suppress(OSError):
+                    if sys.platform == "win32" or self._guard_pid is None:
+                        guard.kill()
+                    else:
+                        os.kill(self._guard_pid, signal.SIGKILL)
                 # What it leaves is killed then.
                 with anyio.move_on_after(_KILLED_WITHIN_S):
                     await self._gone.wait()
@@ -388,13 +395,13 @@ class StartedServer:
     def look_at_memory(self, *, is_loaded: bool = False, seen_bytes: float = 0.0) -> None:
         """Read the resident memory of all processes of the server; where the system keeps the peak, that too. Somebody
         else may have `seen_bytes` of it meanwhile."""
-        psutil, guard = library("psutil"), self._guard
-        if psutil is None or guard is None or self._pid is None:
+        psutil = library("psutil")
+        if psutil is None or self._guard is None or self._guard_pid is None:
             return
         gone: type[Exception] = psutil.Error
         resident = peak = 0
         with suppress(gone):
-            for process in psutil.Process(guard.pid).children(recursive=True):
+            for process in psutil.Process(self._guard_pid).children(recursive=True):
                 with suppress(gone, OSError):
                     memory = process.memory_info()
                     resident += memory.rss
@@ -486,12 +493,10 @@ class StartedServer:
             self._from_byte = file.tell()
 
     def _close_log(self) -> None:
-        """Take the secrets out of the log, and move it where it belongs."""
+        """Move the log where it belongs."""
         if self.log is None:
             return
         with suppress(OSError):
-            if self._hidden:
-                _replace_in(self.log, [text.encode() for text in self._hidden])
             if self._moves_to is not None and not self._in_folder:
                 shutil.move(self.log, self._moves_to)
                 self.log, self._in_folder = self._moves_to, True
@@ -515,7 +520,7 @@ class StartedServer:
     def _on_report(self, record: Mapping[str, Any]) -> None:
         match record["event"]:
             case "started":
-                self._pid, self._began_ns = record["pid"], record["at_ns"]
+                self._pid, self._began_ns, self._guard_pid = record["pid"], record["at_ns"], record["guard"]
                 self._told.set()
             case "failed":
                 self._failed = record
@@ -585,10 +590,10 @@ class StartedServer:
     def _listens_at(self) -> list[str]:
         """Where the server's processes listen, as far as the system says it."""
         psutil, found = library("psutil"), set()
-        if psutil is None or self._guard is None:
+        if psutil is None or self._guard_pid is None:
             return []
         with suppress(psutil.Error):
-            for process in psutil.Process(self._guard.pid).children(recursive=True):
+            for process in psutil.Process(self._guard_pid).children(recursive=True):
                 with suppress(psutil.Error, OSError):
                     for one in process.net_connections(kind="tcp"):
                         if one.status == psutil.CONN_LISTEN and one.laddr:
@@ -645,24 +650,3 @@ def _high_water(pid: int) -> int:
         with suppress(OSError, ValueError, IndexError), open(f"/proc/{pid}/status", "rb") as file:  # noqa: PTH123
             return next((int(line.split()[1]) * 1024 for line in file if line.startswith(b"VmHWM:")), 0)
     return 0
-
-
-def _replace_in(path: Path, texts: Sequence[bytes]) -> None:
-    """Write the file again with `***` for each of these texts, if any of them is in it."""
-    longest = max(map(len, texts))
-    draft = path.with_name(f".{path.name}.part")
-    found = False
-    with path.open("rb") as source, open(draft, "wb", opener=lambda name, flags: os.open(name, flags, 0o600)) as out:
-        rest = b""
-        while chunk := source.read(_CHUNK):
-            rest += chunk
-            for text in texts:
-                found = found or text in rest
-                rest = rest.replace(text, MASK.encode())
-            out.write(rest[: -longest or None])
-            rest = rest[-longest:]
-        out.write(rest)
-    if found:
-        draft.replace(path)
-    else:
-        draft.unlink()

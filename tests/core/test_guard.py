@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -75,7 +76,9 @@ def until(condition: Any, within_s: float = 60.0) -> Any:
 class Guarded:
     """A guard, what it reports, and the output of its command."""
 
-    def __init__(self, command: list[str], log: Path, *, grace_s: float, **environment: str) -> None:
+    def __init__(
+        self, command: list[str], log: Path, *, grace_s: float, hidden: tuple[str, ...] = (), **environment: str
+    ) -> None:
         self.log = log
         self.process = subprocess.Popen(
             python_command("loadbench.core.guard"),
@@ -85,8 +88,8 @@ class Guarded:
             start_new_session=True,
         )
         assert self.process.stdin is not None
-        order = {"command": command, "environment": {**os.environ, **environment}, "log": str(log), "grace_s": grace_s}
-        self.process.stdin.write(json.dumps(order).encode() + b"\n")
+        order = {"command": command, "environment": {**os.environ, **environment}, "log": str(log)}
+        self.process.stdin.write(json.dumps({**order, "hidden": hidden, "grace_s": grace_s}).encode() + b"\n")
         self.process.stdin.flush()
 
     def report(self) -> dict[str, Any]:
@@ -101,10 +104,12 @@ class Guarded:
 
 
 @contextmanager
-def guarded(folder: Path, *command: str, grace_s: float = 0.3, **environment: str) -> Iterator[Guarded]:
+def guarded(
+    folder: Path, *command: str, grace_s: float = 0.3, hidden: tuple[str, ...] = (), **environment: str
+) -> Iterator[Guarded]:
     """A guard with a Python command, or that of another program."""
     whole = [sys.executable, "-c", *command] if len(command) < 3 and not command[0].startswith("/") else list(command)
-    made = Guarded(whole, folder / "log", grace_s=grace_s, **environment)
+    made = Guarded(whole, folder / "log", grace_s=grace_s, hidden=hidden, **environment)
     try:
         yield made
     finally:
@@ -205,17 +210,97 @@ def test_the_rest_of_a_command_that_failed_is_ended(tmp_path, mark):
 
 
 @linux_only
-def test_a_killed_guard_takes_the_command_with_it(tmp_path, mark):
-    """The system kills the command; what that has started is found by its environment."""
-    with guarded(tmp_path, FORKS, mark, **{guard.MARK: mark}) as made:
-        pid = made.report()["pid"]
+@pytest.mark.parametrize("code", [FORKS, DETACHES], ids=["fork", "detached"])
+def test_a_killed_guard_takes_the_command_with_it(tmp_path, mark, code):
+    """Its keeper kills what it leaves, also where nobody else is left who could."""
+    with guarded(tmp_path, code, mark) as made:
+        guard_pid = made.report()["guard"]
+        until(lambda: b"up" in made.log.read_bytes())
+        assert len(with_mark(mark)) == 2
+        os.kill(guard_pid, signal.SIGKILL)
+        assert made.process.wait(60) == 0
+        assert with_mark(mark) == []
+
+
+@linux_only
+def test_without_its_keeper_the_guard_goes_on(tmp_path, mark):
+    """The one that is left ends the server, with loadbench or on its own."""
+    with guarded(tmp_path, FORKS, mark) as made:
+        guard_pid = made.report()["guard"]
         until(lambda: b"up" in made.log.read_bytes())
         made.process.kill()
         made.process.wait(60)
-        until(lambda: pid not in with_mark(mark))
-        assert len(guard.marked(mark)) == 1
-        guard.kill_marked(mark, pid)
+        assert len(with_mark(mark)) == 2
+        made.let_go()
+        until(lambda: guard_pid not in guard.linux_parents())
         assert with_mark(mark) == []
+
+
+@linux_only
+def test_what_is_marked_is_found_and_killed(mark):
+    """Where guard and keeper were killed while loadbench was not: by the token in the environment."""
+    with subprocess.Popen([sys.executable, "-c", STUBBORN], env={**os.environ, guard.MARK: mark}) as one:
+        until(lambda: guard.marked(mark) == [one.pid])
+        threading.Thread(target=one.wait).start()
+        guard.kill_marked(mark, one.pid)
+        assert one.wait(60) == -signal.SIGKILL
+
+
+@linux_only
+def test_neither_is_found_by_the_name_of_loadbench(tmp_path):
+    """`pkill -f loadbench` is what somebody types who wants to be rid of loadbench and its server."""
+    with guarded(tmp_path, "import time; time.sleep(600)") as made:
+        guard_pid = made.report()["guard"]
+        for pid, name in ((guard_pid, "server-guard"), (made.process.pid, "server-keeper")):
+            of_process = Path(f"/proc/{pid}")
+            assert (of_process / "cmdline").read_bytes().rstrip(b"\0") == name.encode()
+            assert (of_process / "comm").read_text() == f"{name}\n"
+            assert os.getsid(pid) == pid
+
+
+SECRET = "sk-0123456789abcdef"
+SPLIT = f"""
+import sys
+for piece in ("a {SECRET[:5]}", "{SECRET[5:]} b", " {SECRET[:7]}!", "{SECRET}" * 2, "{SECRET[:9]}"):
+    sys.stdout.write(piece)
+    sys.stdout.flush()
+    input()
+"""
+
+
+@linux_only
+def test_a_secret_is_never_in_the_log(tmp_path):
+    """Not even for a moment, nor where it comes in pieces; what only begins like one is there in the end."""
+    with guarded(tmp_path, SPLIT, hidden=(SECRET, SECRET[4:])) as made:
+        pid = made.report()["pid"]
+        tell = os.open(f"/proc/{pid}/fd/0", os.O_WRONLY)
+        texts = []
+        for text in ("a ", "a *** b", f"a *** b {SECRET[:7]}!", f"a *** b {SECRET[:7]}!******"):
+            until(lambda text=text: made.log.read_text() == text)
+            texts.append(text)
+            os.write(tell, b"\n")
+        os.write(tell, b"\n")
+        made.report()
+        assert made.report() == {"event": "gone"}
+        os.close(tell)
+    assert made.log.read_text() == f"{texts[-1]}{SECRET[:9]}"
+
+
+@pytest.mark.parametrize(
+    ("text", "secrets", "at"),
+    [
+        ("abc", ["cde"], 2),
+        ("abcde", ["cde"], 5),
+        ("abcd", ["cdef", "bcdx"], 1),
+        ("aaaa", ["aaa"], 2),
+        ("", ["a"], 0),
+        ("abc", [], 3),
+        ("x" * 40 + "y" * 20, ["y" * 30], 40),
+    ],
+)
+def test_the_beginning_of_a_secret_is_found(text, secrets, at):
+    """The first one that the end of the text cuts off; a whole one is none."""
+    assert guard.begun(text.encode(), [one.encode() for one in secrets]) == at
 
 
 @linux_only

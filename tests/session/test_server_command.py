@@ -18,7 +18,7 @@ import anyio
 import pytest
 
 from loadbench.core.errors import BadInput, TargetEnded
-from loadbench.core.guard import linux_parents
+from loadbench.core.guard import below, linux_parents
 from loadbench.plan.pairs import sides
 from loadbench.plan.server_command import secrets_of_command, shown_command, split_words
 from loadbench.plan.sources import resolve
@@ -122,6 +122,34 @@ def test_nothing_is_left_after_loadbench_is_killed(tmp_path, mark, fork):
         process.kill()
         process.communicate(timeout=60)
     until(lambda: not with_mark(mark))
+
+
+@pytest.mark.slow
+@linux_only
+@pytest.mark.parametrize("whom", ["named", "guard"])
+def test_nothing_is_left_after_all_of_loadbench_is_killed(tmp_path, mark, whom):
+    """At one moment, with the processes that `pkill -9 -f loadbench` finds, or with the guard: one that the server has
+    started and that has left it ends all the same, and the log has no secret."""
+    secret = "hf_0123456789"
+    given = [f"--server-cmd={command(mark, '--fork=detached', '--shows=HF_TOKEN')}", f"--server-env=HF_TOKEN={secret}"]
+    options = ("--users=1", "--duration=300s", "--warm-up=0s", "--no-live")
+    with started("sweep", *given, *options, cwd=tmp_path) as process:
+        assert process.stderr is not None
+        until(lambda: "begins" in process.stderr.readline())
+        ours = below(process.pid, linux_parents())
+        guards = [pid for pid in ours if Path(f"/proc/{pid}/comm").read_bytes() == b"server-guard\n"]
+        named = [pid for pid in ours if b"loadbench" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+        assert len(guards) == 1
+        assert not {*guards} & {*named}
+        killed = [process.pid, *(guards if whom == "guard" else named)]
+        for number in (signal.SIGSTOP, signal.SIGKILL):
+            for pid in killed:
+                os.kill(pid, number)
+        process.communicate(timeout=60)
+    until(lambda: not with_mark(mark))
+    (log,) = tmp_path.rglob("server.log")
+    assert log.read_text().startswith("HF_TOKEN is ***\n")
+    assert secret not in log.read_text()
 
 
 @pytest.mark.slow
@@ -411,8 +439,8 @@ def test_a_killed_guard_leaves_nothing(tmp_path, mark):
 
     async def use() -> None:
         await one.start()
-        assert one._guard is not None
-        one._guard.kill()
+        assert one.pid is not None
+        os.kill(linux_parents()[one.pid], signal.SIGKILL)
         with anyio.fail_after(60):
             await one.until_ended()
         with pytest.raises(TargetEnded, match="the process that guards it was killed"):
