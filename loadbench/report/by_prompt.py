@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from loadbench.analyze.stats.outliers import MIN_VALUES, RULE, TESTED_FROM
 from loadbench.report.document import Block, Document, Heading, Notes, Table, Text
-from loadbench.report.run import equality_notes, level_place, title
+from loadbench.report.run import equality_notes, is_search, level_place, title
 from loadbench.report.values import clipped, duration
 
 if TYPE_CHECKING:
@@ -40,9 +40,13 @@ def by_prompt_document(run: Run, figures: Sequence[PromptStats]) -> Document:
             low, high = prompt.output_tokens or ("-", "-")
             cells.append(str(low) if low == high else f"{low}–{high}")
             rows.append([*cells, clipped(texts.get(prompt.prompt, ""), _MOST_TEXT)])
-        model = f"model {run.levels[index].model}, " if index < len(run.levels) else ""
-        label = run.levels[index].load.label if index < len(run.levels) else level_place(run, index)
-        blocks += [Heading(model + label), Table(_HEADERS, rows, "r" * (len(_HEADERS) - 1) + "l", rank=_RANK)]
+        heading = level_place(run, index)
+        if index < len(run.levels):
+            level = run.levels[index]
+            # As in the choice of a level in time.
+            doubtful = level.verdict.status in {"INVALID", "INCONCLUSIVE"} and not is_search(run)
+            heading = f"model {level.model}, {level.load.label}" + f", {level.verdict.status}" * doubtful
+        blocks += [Heading(heading), Table(_HEADERS, rows, "r" * (len(_HEADERS) - 1) + "l", rank=_RANK)]
     if not figures:
         blocks.append(
             Text(["no given prompt was sent in this run: its prompts were generated, or an earlier version made it"])

@@ -107,7 +107,7 @@ def drawing(chart: Chart | HeatMap, *, log_x: bool | None = None, log_y: bool | 
     lines = []
     for line in map(_known, chart.series):
         points = [(x, None if log_y and y is not None and y <= 0 else y) for x, y in line.points if x > 0 or not log_x]
-        band = [end for end in line.band if (end[0] > 0 or not log_x) and (end[1] > 0 or not log_y)]
+        band = [end for end in line.band if (end[0] > 0 or not log_x) and (not -math.inf < end[1] <= 0 or not log_y)]
         lines.append(replace(line, points=points, band=band))
     marks = [mark for mark in chart.across if mark.at > 0 or not log_y]
     shown = replace(chart, series=lines, log_x=log_x, log_y=log_y, across=marks)
@@ -164,9 +164,10 @@ def table_rows(chart: Chart) -> tuple[list[str], list[list[str]]]:
 
 
 def _known(line: Series) -> Series:
-    """The series without infinite values; an interval keeps an open upper end."""
+    """The series without infinite values; an interval keeps its open ends."""
     points = [(x, y if y is not None and math.isfinite(y) else None) for x, y in line.points]
-    return replace(line, points=points, band=[end for end in line.band if all(map(math.isfinite, end[:2]))])
+    band = [end for end in line.band if math.isfinite(end[0]) and end[1] < math.inf and end[2] > -math.inf]
+    return replace(line, points=points, band=band)
 
 
 # Scales.
@@ -394,7 +395,7 @@ def _marks(chart: Chart, plot: _Plot, room: _Room) -> Iterator[str]:
 def _band(plot: _Plot, line: Series, place: int) -> Iterator[str]:
     """An area for neighbouring intervals, or a bar for a single one; an arrow where nothing bounds it from above."""
     color = class_of(line, place)
-    closed = [end for end in line.band if math.isfinite(end[2])]
+    closed = [end for end in line.band if all(map(math.isfinite, end))]
     for run in _runs(line, {x for x, _, _ in closed}):
         ends = [end for end in closed if end[0] in run]
         if len(ends) == 1:
@@ -407,7 +408,7 @@ def _band(plot: _Plot, line: Series, place: int) -> Iterator[str]:
         yield f'<path class="lb-band lb-fill{color}" d="M{"L".join(upper + lower)}Z"/>'
     values = {x: y for x, y in line.points if y is not None}
     for x, low, high in line.band:
-        if math.isinf(high) and x in values:
+        if line.arrows and math.isfinite(low) and math.isinf(high) and x in values:
             top = max(plot.y(max(values[x], low)) - 14, plot.y.end)
             arrow = f"M{plot.x(x):.1f} {plot.y(low):.1f}V{top:.1f}m-3 5l3 -5l3 5"
             yield f'<path class="lb-open lb-line{color}" d="{arrow}"/>'
@@ -429,7 +430,8 @@ def _line(plot: _Plot, line: Series, place: int, *, dense: bool, room: _Room) ->
         if y is None:
             continue
         at, high = plot.x(x), plot.y(y)
-        if not dense:
+        # A line through many points shows them; one alone has nothing to be joined to.
+        if not dense or len(line.points) == 1:
             yield _marker(at, high, color, place, hollow=(x, y) in (*line.hollow, *line.dotted))
             if (x, y) in line.dotted:
                 yield f'<circle class="lb-fill{color}" cx="{at:.1f}" cy="{high:.1f}" r="2.4"/>'
@@ -606,7 +608,7 @@ def _value(value: float, chart: Chart) -> str:
 def _at(value: float, chart: Chart) -> str:
     """A value of x in words."""
     if chart.x_ticks:  # percentiles, on the scale of HdrHistogram
-        return f"{100 * (1 - 10**-value):.6g} %"
+        return f"{float(f'{100 * (1 - 10**-value):.{int(value) + 1}f}'):.10g} %"
     return _number(value)
 
 
@@ -619,6 +621,8 @@ def _between(ends: tuple[float, float] | None, chart: Chart) -> str:
     if ends is None:
         return ""
     low, high = ends
+    if math.isinf(low):
+        return " (interval unknown)" if math.isinf(high) else f" ({_value(high, chart)} or less)"
     return (
         f" ({_value(low, chart)} or more)" if math.isinf(high) else f" ({_value(low, chart)} to {_value(high, chart)})"
     )

@@ -70,7 +70,7 @@ class Series:
     points. `shade` is the place, from 0 to 1, of a series among similar ones that have an order. A series that is
     `hidden` is shown only when the reader asks for it. The markers of points that are in `hollow` are not filled: they
     are INVALID levels. Those in `dotted` have a dot inside: INCONCLUSIVE levels. The whole of either is a line that is
-    `faint`.
+    `faint`. Without `arrows`, an interval that nothing bounds from above is in the figures only.
     """
 
     name: str
@@ -82,6 +82,7 @@ class Series:
     hollow: Sequence[tuple[float, float | None]] = ()
     dotted: Sequence[tuple[float, float | None]] = ()
     faint: bool = False
+    arrows: bool = True
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
 from typing import TYPE_CHECKING
 
 import msgspec
 
+from loadbench.analyze.level.knee import commonest_reason
 from loadbench.core.text import printable, some
 from loadbench.plan.cells import cell_text, shown_value
 from loadbench.report.document import Block, Chart, Document, Heading, Notes, Series, Table, Text
@@ -55,9 +55,8 @@ def _sentences(grid: Grid) -> list[str]:
         sentences.append(f"{missing} of {counted(len(grid.cells), 'cell')} not complete.")
     if not measured and not missing and not failed:
         sentences.append("No cell has a level that counts.")
-        reasons = Counter(one.uncounted for one in grid.cells if one.uncounted is not None).most_common(1)
-        if reasons:
-            reason, _ = reasons[0]
+        reason = commonest_reason([one.uncounted] for one in grid.cells if one.uncounted is not None)
+        if reason is not None:
             text = f"{reason_text(reason.message, reason.code)}; {reason.advice}"
             sentences[-1] = f"No cell has a level that counts. The most frequent reason: {text}."
     return [sentence for sentence in sentences if sentence]

@@ -27,8 +27,8 @@ from loadbench.report.run import (
     is_search,
     level_place,
     level_table,
+    merged_reasons,
     notes,
-    reasons_of,
     server_programs,
     start_text,
 )
@@ -41,7 +41,7 @@ from loadbench.report.run_charts import (
     trade_off_chart,
 )
 from loadbench.report.terms import TERMS
-from loadbench.report.values import counted, disk_size, duration, memory_size, reason_text, significant
+from loadbench.report.values import counted, disk_size, duration, memory_size, significant
 from loadbench.results.quality import read_quality
 from loadbench.results.readings import read_readings
 from loadbench.results.requests import read_requests
@@ -422,18 +422,10 @@ def _other_tables(levels: Sequence[LevelResult]) -> list[Block]:
 
 
 def _verdicts(run: Run) -> list[Block]:
-    """A row for each reason and caveat: the same text at several levels is one row."""
-    rows: dict[tuple[str, str, str], list[tuple[int, str]]] = {}
-    for index, level in enumerate(run.levels):
-        reasons = [(level.verdict.status, reason) for reason in reasons_of(run, level, "verdict")]
-        for status, reason in [*reasons, *(("note", caveat) for caveat in reasons_of(run, level, "caveats"))]:
-            rows.setdefault((status, reason.code, reason.advice), []).append((index, reason.message))
-    shown = []
-    for (status, code, advice), places in rows.items():
-        why = "; ".join(f"{level_place(run, index)}: {message}" for index, message in places[:2])
-        others = [index for index, _ in places[2:]]
-        why += f"; also {level_place(run, *others)}" if others else ""
-        shown.append([status, reason_text(why, code), advice])
+    """A row for each reason of each verdict, then for each caveat, merged as in the notes of other media."""
+    rows = [(status, one) for status in _STATUSES for one in merged_reasons(run, "verdict", status=status)]
+    rows += [("note", one) for one in merged_reasons(run, "caveats")]
+    shown = [[status, one.text(run), one.reason.advice] for status, one in rows]
     good = sum(level.verdict.status == "VALID" for level in run.levels)
     means = "in a VALID level the load generator kept up, the server was steady, and there were enough responses"
     lines = [f"{good} of {counted(len(run.levels), 'level')} VALID; {means}."]

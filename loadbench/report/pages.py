@@ -114,7 +114,7 @@ def runs_page(paths: Sequence[Path]) -> Document:
         Text([f"loadbench report of {counted(len(runs), 'run')}"]),
         Text(["These runs are next to each other. Whether they differ is what loadbench compare decides."]),
         Heading("Overview"),
-        Table(("run", "started", "highest output tokens/s", "valid levels"), rows, "llrr"),
+        Table(("run", "started", "highest output tokens/s", "VALID levels"), rows, "llrr"),
         Notes(lines),
         *levels_of_runs([(name, run) for name, run, _ in named]),
     ]

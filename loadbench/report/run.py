@@ -7,7 +7,7 @@ is known to 10 % at best, or only from below (`↑`), or not at all; `◄` marks
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, NamedTuple
 from urllib.parse import urlsplit
 
 from loadbench.analyze.level.batching import batching_sentence
@@ -516,24 +516,38 @@ def _share_notes(levels: Sequence[LevelResult], whose: str) -> list[str]:
     return [f"{title}: {' · '.join(parts)}" for title, parts in lines.items()]
 
 
-def _reason_notes(run: Run, kind: Literal["verdict", "caveats"]) -> list[str]:
-    """A line for each code of a verdict's reason or of a caveat: the first message and the levels that have it, then
-    those where it reads otherwise."""
+class MergedReason(NamedTuple):
+    """A verdict's reason or a caveat: as the levels `places` have it, and the levels where it reads otherwise."""
+
+    reason: Reason
+    places: list[int]
+    also: list[int]
+
+    def text(self, run: Run) -> str:
+        """What is known, with its levels and its code."""
+        more = f", also {level_place(run, *self.also)}" if self.also else ""
+        return f"{level_place(run, *self.places)}: {reason_text(self.reason.message, self.reason.code)}{more}"
+
+
+def merged_reasons(run: Run, kind: Literal["verdict", "caveats"], *, status: str = "") -> list[MergedReason]:
+    """One for each code, or only of the levels with a verdict of this `status`."""
     found: dict[str, dict[Reason, list[int]]] = {}
     for index, level in enumerate(run.levels):
         seen = set()
-        for reason in reasons_of(run, level, kind):
+        for reason in reasons_of(run, level, kind) if status in {"", level.verdict.status} else ():
             # A level may have a reason twice, as for two models of a mix.
             key = reason.message if reason.code in seen else reason.code
             seen.add(reason.code)
             found.setdefault(key, {}).setdefault(reason, []).append(index)
-    lines = []
+    merged = []
     for reasons in found.values():
         (first, places), *others = reasons.items()
-        also = [index for _, indexes in others for index in indexes]
-        more = f", also {level_place(run, *also)}" if also else ""
-        lines.append(f"{level_place(run, *places)}: {reason_text(first.message, first.code)}{more}; {first.advice}")
-    return lines
+        merged.append(MergedReason(first, places, [index for _, indexes in others for index in indexes]))
+    return merged
+
+
+def _reason_notes(run: Run, kind: Literal["verdict", "caveats"]) -> list[str]:
+    return [f"{one.text(run)}; {one.reason.advice}" for one in merged_reasons(run, kind)]
 
 
 def _failure_notes(run: Run) -> list[str]:

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 from loadbench.analyze.level.knee import knee
 from loadbench.record.histogram import Histogram
 from loadbench.report.document import Block, Chart, Choice, HeatMap, Mark, Series, Table, Text
+from loadbench.report.run import UNSURE
+from loadbench.report.run import quantile as shown_quantile
 from loadbench.report.values import duration
 from loadbench.results.run import ClosedLoad
 
@@ -49,12 +51,27 @@ _FAINT = " Thin lines: INVALID levels, whose figures decide nothing, and INCONCL
 _DOUBTFUL = ("INVALID", "INCONCLUSIVE")
 
 
-def _points_of(
-    status: str, levels: Sequence[LevelResult], points: Sequence[tuple[float, float | None]], *, judged: bool
-) -> list[tuple[float, float | None]]:
-    """The points of levels of this verdict, where levels are `judged` one by one: the probes of a search are not."""
-    pairs = zip(levels, points, strict=True)
-    return [point for level, point in pairs if judged and level.verdict.status == status]
+def _line(
+    name: str,
+    levels: Sequence[LevelResult],
+    points: Sequence[tuple[float, float | None]],
+    band: Sequence[tuple[float, float, float]] = (),
+    *,
+    judged: bool,
+    labels: Sequence[str] = (),
+    arrows: bool = True,
+) -> Series:
+    """A point for each level; it tells those of a doubtful verdict apart where levels are `judged` one by one: the
+    probes of a search are not."""
+    pairs = list(zip(levels, points, strict=True)) if judged else []
+    hollow, dotted = ([point for level, point in pairs if level.verdict.status == status] for status in _DOUBTFUL)
+    return Series(name, points, band, labels=labels, hollow=hollow, dotted=dotted, arrows=arrows)
+
+
+def _ends(metric: Metric, quantile: str) -> tuple[float, float]:
+    """The ends of a quantile's interval; one that is not known is infinite."""
+    low, high = metric.interval.get(quantile) or (None, None)
+    return -math.inf if low is None else low, math.inf if high is None else high
 
 
 def _marks(series: Sequence[Series]) -> str:
@@ -79,15 +96,7 @@ def throughput_chart(by_model: Mapping[str, Sequence[LevelResult]], *, judged: b
             if interval is not None:
                 band.append((level.load.amount, *interval))
         points = [(level.load.amount, level.throughput.output_tokens_per_s) for level in ordered]
-        series.append(
-            Series(
-                model,
-                points,
-                band,
-                hollow=_points_of("INVALID", ordered, points, judged=judged),
-                dotted=_points_of("INCONCLUSIVE", ordered, points, judged=judged),
-            )
-        )
+        series.append(_line(model, ordered, points, band, judged=judged))
         at = knee(levels)
         if at is not None and at.high is not None:
             marks.append(Mark(at.high.amount, "knee" + (f" of {model}" if len(by_model) > 1 else "")))
@@ -117,19 +126,10 @@ def latency_charts(levels: Sequence[LevelResult], *, judged: bool = True, of: st
             for level in ordered:
                 metric = level.metrics.get(key)
                 points.append((level.load.amount, None if metric is None else float(getattr(metric, quantile))))
-                low, high = (metric and metric.interval.get(quantile)) or (None, None)
-                # The long tails have open intervals nearly everywhere: their arrows would hide the lines.
-                if low is not None and (high is not None or quantile == "p95"):
-                    band.append((level.load.amount, low, math.inf if high is None else high))
-            series.append(
-                Series(
-                    quantile,
-                    points,
-                    band,
-                    hollow=_points_of("INVALID", ordered, points, judged=judged),
-                    dotted=_points_of("INCONCLUSIVE", ordered, points, judged=judged),
-                )
-            )
+                if metric is not None:
+                    band.append((level.load.amount, *_ends(metric, quantile)))
+            # The long tails have open intervals nearly everywhere: their arrows would hide the lines.
+            series.append(_line(quantile, ordered, points, band, judged=judged, arrows=quantile == "p95"))
         if any(y is not None for line in series for _, y in line.points):
             note = "Band: the 95 % interval; an arrow where nothing bounds it from above."
             charts.append(
@@ -156,17 +156,8 @@ def median_charts(by_line: Mapping[str, Sequence[LevelResult]], *, judged: bool 
             ordered = _by_load(levels)
             found = [(level.load.amount, level.metrics.get(key)) for level in ordered]
             points = [(at, None if metric is None else metric.p50) for at, metric in found]
-            ends = [(at, metric.interval.get("p50") or (None, None)) for at, metric in found if metric is not None]
-            band = [(at, low, math.inf if high is None else high) for at, (low, high) in ends if low is not None]
-            series.append(
-                Series(
-                    name,
-                    points,
-                    band,
-                    hollow=_points_of("INVALID", ordered, points, judged=judged),
-                    dotted=_points_of("INCONCLUSIVE", ordered, points, judged=judged),
-                )
-            )
+            band = [(at, *_ends(metric, "p50")) for at, metric in found if metric is not None]
+            series.append(_line(name, ordered, points, band, judged=judged))
         if any(y is not None for line in series for _, y in line.points):
             axis = load_axis(next(iter(by_line.values())))
             name = f"{short.lower()}-medians"
@@ -193,9 +184,8 @@ def trade_off_chart(by_model: Mapping[str, Sequence[LevelResult]], *, judged: bo
         known = [(level, metric) for level, metric in found if metric is not None]
         points = [(level.throughput.output_tokens_per_s, metric.p95) for level, metric in known]
         shown = [level for level, _ in known]
-        hollow, dotted = (_points_of(status, shown, points, judged=judged) for status in _DOUBTFUL)
         labels = [f"{level.load.amount:g}" for level in shown]
-        series.append(Series(model, points, labels=labels, hollow=hollow, dotted=dotted))
+        series.append(_line(model, shown, points, judged=judged, labels=labels))
     first = next(iter(by_model.values()), [])
     unit = "users" if load_axis(first) == "users" else "requests/s"
     return Chart(
@@ -234,8 +224,8 @@ def distribution_charts(
             label = level.load.label + f", {status}" * faint
             series.append(Series(label, _percentiles(metric), shade=shade, hidden=hidden, faint=faint))
             middles.append(metric.p50)
-            figures = (metric.min, metric.p50, metric.p90, metric.p95, metric.p99, metric.p999, metric.max)
-            rows.append([label, f"{metric.count:,}", *map(duration, figures)])
+            known = [shown_quantile(metric, point) for point in ("p50", "p90", "p95", "p99", "p999")]
+            rows.append([label, f"{metric.count:,}", duration(metric.min), *known, duration(metric.max)])
         if not series:
             continue
         values = [y for line in series for _, y in line.points if y is not None]
@@ -243,7 +233,8 @@ def distribution_charts(
         headers = ("load", counted, "min", "p50", "p90", "p95", "p99", "p99.9", "max")
         # A few events that came in one read would squash all others into the upper half of the axis.
         floor = min(middles) / _BELOW_MEDIAN
-        note = f"Each step to the right is ten times rarer. A line ends where its level has no more {counted}."
+        slowest = "longest gap" if key == "itl_s" else "slowest response"
+        note = f"Each step to the right is ten times rarer. A line ends at the {slowest} of its level."
         note += f" Values below {duration(floor)} lie on the lower edge of the logarithmic axis." * (
             min(values, default=floor) < floor
         )
@@ -251,6 +242,9 @@ def distribution_charts(
             line.hidden for line in series
         )
         note += _FAINT * any(line.faint for line in series)
+        note += f" {UNSURE} in the figures: too few to know this percentile to 10 %." * any(
+            UNSURE in cell for row in rows for cell in row
+        )
         charts.append(
             Chart(
                 name=f"{short.lower()}-distribution{name}",
@@ -274,17 +268,18 @@ def distribution_charts(
 
 
 def _percentiles(metric: Metric) -> list[tuple[float, float | None]]:
-    """(nines, value in seconds), up to the last percentile that so many values have."""
+    """(nines, value in seconds), up to the largest value: all others are smaller, so it is at 1 - 1/n."""
     histogram = Histogram.decode(metric.hdr)
     total = histogram.count
     if not total:
         return []
     points: list[tuple[float, float | None]] = []
-    for step in range(int(math.log10(total) / _STEP + 1e-9) + 1):
+    last = math.log10(total)
+    for step in range(math.ceil(last / _STEP - 1e-9)):
         nines = step * _STEP
         rank = max(1, math.ceil((1 - 10**-nines) * total - 1e-9))
         points.append((nines, min(max(histogram.value_at_rank(rank) / 1e9, metric.min), metric.max)))
-    return points
+    return [*points, (last, metric.max)]
 
 
 def timeline(

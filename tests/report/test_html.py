@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from html.parser import HTMLParser
 from pathlib import Path
@@ -11,7 +12,7 @@ import msgspec
 import pytest
 
 from loadbench.analyze.level.rebuild import run_in
-from loadbench.report.chart import drawing, svg
+from loadbench.report.chart import drawing, svg, table_rows
 from loadbench.report.document import Chart, Choice, Document, Heading, Notes, Series, Table, Text, Tiles
 from loadbench.report.formats import render
 from loadbench.report.html import charts_of, render_html
@@ -20,7 +21,7 @@ from loadbench.report.render_markdown import render_markdown
 from loadbench.report.run import notes
 from loadbench.report.run_charts import throughput_chart
 from loadbench.results.run import Reason, Verdict
-from tests.building import a_run
+from tests.building import MS, S, a_level, a_run, a_sample
 from tests.report.golden import HOSTILE, RUNS, bending, hostile, level, stopped
 
 RESULTS = Path(__file__).parents[2] / "results"
@@ -243,7 +244,58 @@ def test_every_level_of_a_reason_is_named():
         for one in run.levels
     ]
     text = Elements(render_html(run_page(msgspec.structs.replace(run, levels=levels), None))).text
-    assert "users=1: it was late; users=2: it was late; also users=4, 8" in text
+    assert "users=1, 2, 4, 8: it was late (late_start)reduce the load" in text
+
+
+def test_equal_reasons_are_one_row_of_the_page():
+    """As in the notes of a terminal: also where the messages and what to do differ in their figures; each status has
+    its own row."""
+    few = [
+        Reason("too_few_answers", f"{count} responses", f"use --duration {9 - count}s or longer") for count in (2, 3)
+    ]
+    late = Reason("late_start", "it was late", "reduce the load")
+    verdicts = [Verdict("INCONCLUSIVE", few[:1]), Verdict("INCONCLUSIVE", few[1:]), Verdict("INVALID", [few[0], late])]
+    levels = [
+        msgspec.structs.replace(one, verdict=verdict, caveats=[late])
+        for one, verdict in zip(bending().levels, verdicts, strict=False)
+    ]
+    (table,) = [
+        block
+        for block in run_page(a_run(*levels), None).blocks
+        if isinstance(block, Table) and block.headers[:1] == ("verdict",)
+    ]
+    assert [row[:2] for row in table.rows] == [
+        ["INCONCLUSIVE", "users=1: 2 responses (too_few_answers), also users=2"],
+        ["INVALID", "users=4: 2 responses (too_few_answers)"],
+        ["INVALID", "users=4: it was late (late_start)"],
+        ["note", "users=1, 2, 4: it was late (late_start)"],
+    ]
+
+
+@pytest.mark.parametrize("count", [1, 10, 11, 100])
+def test_slowest_response_ends_its_line(count):
+    """The line of a distribution ends at the maximum that its table names: of n responses, 1 - 1/n are faster."""
+    slow = [a_sample(n, due_ns=n * S, ttft_ns=(3000 if n == count - 1 else 80) * MS) for n in range(count)]
+    chart = charts_of(run_page(a_run(a_level(slow)), None).blocks)["ttft-distribution"]
+    (line,) = chart.series
+    assert line.points[-1] == (pytest.approx(math.log10(count)), pytest.approx(3.0, rel=1e-3))
+    assert [x for x, _ in line.points] == sorted({x for x, _ in line.points})
+    assert "ends at the slowest response" in chart.note
+    assert chart.table.rows[0][-1] == "3.00 s"
+    # One value alone is no line.
+    assert ("lb-fills" in drawing(chart).svg) == (count == 1)
+
+
+def test_percentile_of_few_responses_is_marked_in_the_figures():
+    """Every quantile of a chart has its interval, also one that is open or not known at all, and draws no arrow."""
+    run = a_run(a_level(a_sample(n, due_ns=n * S) for n in range(11)))
+    charts = charts_of(run_page(run, None).blocks)
+    _, rows = table_rows(charts["ttft"])
+    assert rows[0][3].endswith("or more)")
+    assert drawing(charts["ttft"]).svg.count('class="lb-open') == 1
+    assert charts["ttft-distribution"].table.rows[0][6].startswith("~")
+    alone = charts_of(run_page(a_run(a_level([a_sample()])), None).blocks)
+    assert "interval unknown" in table_rows(alone["ttft"])[1][0][1]
 
 
 def test_a_reason_has_its_code():

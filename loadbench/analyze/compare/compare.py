@@ -403,7 +403,7 @@ def _drift_caveats(
 ) -> list[Reason]:
     """That a drift had to be assumed, and from which ratio on a difference is shown."""
     if not assumed:
-        message = "a and b were not measured in turns: a change in the meantime, such as an update, may be what differs"
+        message = "A and B were not measured in turns: a change in the meantime, such as an update, may be what differs"
         advice = "measure both in turns: loadbench compare with two URLs does"
         return [] if paired else [Reason("not_in_turns", message, advice)]
     least = max(max(effect.below, effect.above) for effect in assumed)

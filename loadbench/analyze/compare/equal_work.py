@@ -174,7 +174,7 @@ def _target_caveats(a: Sequence[Run], b: Sequence[Run]) -> Iterator[Reason]:
 def _setting_caveats(a: Sequence[Run], b: Sequence[Run], *, paired: bool) -> Iterator[Reason]:
     differing = _differing(a[0], b[0], *_CAVEATS)
     if differing:
-        message = f"a and b were measured with different settings: {_named(differing, a[0], b[0])}"
+        message = f"A and B were measured with different settings: {_named(differing, a[0], b[0])}"
         yield Reason("settings", message, "measure both with the same settings")
     for name, side in (("a", a), ("b", b)):
         within = {key for run in side[1:] for key in _differing(side[0], run, *_CAVEATS)}
@@ -193,7 +193,7 @@ def _setting_caveats(a: Sequence[Run], b: Sequence[Run], *, paired: bool) -> Ite
     (seed,) = (setting for setting in settings() if setting.comparable is Comparable.SEED)
     seeds = [[_value(run, seed.key) for run in side] for side in (a, b)]
     if seeds[0] != seeds[1] if paired else set(map(str, seeds[0])) != set(map(str, seeds[1])):
-        message = "a and b used different seeds, so their prompts have different words"
+        message = "A and B used different seeds, so their prompts have different words"
         yield Reason("seeds", message, "use the same seeds")
 
 

@@ -7,9 +7,9 @@ differ too much, or are too few to tell a difference from the drift of the machi
 
 from __future__ import annotations
 
-from collections import Counter
 from typing import TYPE_CHECKING
 
+from loadbench.analyze.level.knee import commonest_reason, reasons_against
 from loadbench.results.compare import NOT_COMPARED
 
 if TYPE_CHECKING:
@@ -63,11 +63,11 @@ def why_undecided(
 
 def not_counted(labels: set[str], runs: Sequence[Run]) -> tuple[str, str]:
     """The most frequent reason why levels at these loads are INVALID, in short, and what to do; empty if none is."""
-    reasons = [
-        (reason.message.partition(": ")[0], reason.advice)
+    invalid = [
+        level
         for run in runs
         for level in run.levels
         if level.load.label in labels and level.verdict.status == "INVALID"
-        for reason in level.verdict.reasons
     ]
-    return Counter(reasons).most_common(1)[0][0] if reasons else ("", "")
+    reason = commonest_reason(map(reasons_against, invalid))
+    return ("", "") if reason is None else (reason.message.partition(": ")[0], reason.advice)

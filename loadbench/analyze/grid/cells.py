@@ -26,14 +26,14 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 
-from loadbench.analyze.level.knee import Rate, load_rates, shows_throughput
+from loadbench.analyze.level.knee import Rate, commonest_reason, load_rates, reasons_against, shows_throughput
 from loadbench.results.grid import BestCell, CellFigures, DepthFigures, Grid
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from loadbench.results.grid import Cell
-    from loadbench.results.run import LevelResult, OpenInterval, Reason, Run
+    from loadbench.results.run import LevelResult, OpenInterval, Run
 
 # The standard deviation of a machine's speed from cell to cell. Heat, other load and memory placement make steps of 10
 # to 15 % between sessions (`loadbench.analyze.compare.effect`); a single step of 15 % between two cells is covered.
@@ -75,7 +75,9 @@ def concluded(grid: Grid, runs: Mapping[int, Run]) -> Grid:
             verdicts=dict(Counter(level.verdict.status for level in run.levels)),
             figures=[],
             depth=[depth for levels in by_model.values() for depth in _depth(levels)],
-            uncounted=_commonest_reason(run.levels),
+            uncounted=None
+            if any(map(shows_throughput, run.levels))
+            else commonest_reason(map(reasons_against, run.levels)),
         )
     compared = [one for of_model in candidates.values() for one in of_model if _is_compared(grid, one)]
     # Beyond so many standard errors one pair of levels differs for sure.
@@ -135,18 +137,6 @@ def _candidate(place: int, model: str, levels: Sequence[LevelResult]) -> _Candid
         steadiness_unknown=any(caveat.code == "steadiness_unknown" for caveat in level.caveats),
     )
     return _Candidate(place, rates, figures)
-
-
-def _commonest_reason(levels: Sequence[LevelResult]) -> Reason | None:
-    """Why most of the levels do not count; `None` where one does. Where other programs were the cause, it is that."""
-    if any(map(shows_throughput, levels)):
-        return None
-    found = [
-        (*level.verdict.reasons, *(one for one in level.caveats if one.code == "busy_machine")) for level in levels
-    ]
-    codes = Counter(code for reasons in found for code in dict.fromkeys(one.code for one in reasons))
-    code = max(codes, key=lambda code: (codes[code], code == "busy_machine"), default="")
-    return next((one for reasons in found for one in reasons if one.code == code), None)
 
 
 def _meets(level: LevelResult) -> bool:

@@ -28,9 +28,9 @@ from loadbench.core.units import parse_duration
 from loadbench.results.run import ClosedLoad, OpenLoad, counts_as_throughput
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
-    from loadbench.results.run import LevelResult
+    from loadbench.results.run import LevelResult, Reason
 
 # A smaller gain is not worth more load, and is about the difference between two runs on one machine.
 WORTHWHILE = 0.05
@@ -39,6 +39,7 @@ _ERROR = 0.05
 _LEAST_SD = 0.01
 # Of a level without an interval nothing is known; it is taken as one of 10 % either way at the least.
 _UNKNOWN_SD = 0.1
+_BUSY = "busy_machine"
 # What an advice asks of a measurement that was too short.
 _LONGER = re.compile(r"--(?:duration (?=\d)((?:\d{1,5}m)?(?:\d{1,2}s)?)|requests (\d{1,9})) or (?:longer|more)")
 
@@ -101,6 +102,20 @@ def shows_throughput(level: LevelResult) -> bool:
         output_tokens_per_s=level.throughput.output_tokens_per_s,
         interrupted=level.interrupted,
     )
+
+
+def reasons_against(level: LevelResult) -> list[Reason]:
+    """The reasons of a level's verdict; other programs on the machine are one also where they are only a caveat."""
+    return [*level.verdict.reasons, *(one for one in level.caveats if one.code == _BUSY)]
+
+
+def commonest_reason(found: Iterable[Sequence[Reason]]) -> Reason | None:
+    """Of the reasons of each of several levels, the first of the most frequent code, whatever its figures; of equally
+    frequent ones, other programs, which cause others. `None` where there is none."""
+    found = list(found)
+    codes = Counter(code for reasons in found for code in dict.fromkeys(one.code for one in reasons))
+    code = max(codes, key=lambda code: (codes[code], code == _BUSY), default="")
+    return next((one for reasons in found for one in reasons if one.code == code), None)
 
 
 def unsound_sentence(levels: Sequence[LevelResult], *, of: str = "this run") -> str:
@@ -169,7 +184,7 @@ def named_with_verdict(levels: Sequence[LevelResult]) -> str:
 def _again(levels: Sequence[LevelResult]) -> str:
     """What would make these levels count: a longer measurement, an idle machine, or what the reasons say."""
     longest, how, explained = 0, "", True
-    busy = [any(one.code == "busy_machine" for one in (*level.verdict.reasons, *level.caveats)) for level in levels]
+    busy = [any(one.code == _BUSY for one in reasons_against(level)) for level in levels]
     for level, is_busy in zip(levels, busy, strict=True):
         matches = [match for reason in level.verdict.reasons if (match := _LONGER.search(reason.advice))]
         explained = explained and (is_busy or bool(matches))
