@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import msgspec
+
 from loadbench.analyze.level.by_prompt import by_prompt
 from loadbench.report.by_prompt import by_prompt_document
 from loadbench.report.render_text import render_text
@@ -18,6 +20,16 @@ def test_outliers_are_named_and_not_without_end():
     lines = render_text(by_prompt_document(a_run(), by_prompt([*quiet, *loud]))).splitlines()
     assert sum("E2E 9.00 s" in line for line in lines) == 20
     assert any("and 30 more" in line for line in lines)
+
+
+def test_a_level_that_decides_nothing_is_marked():
+    """In the title of its table: its figures look like those of any other."""
+    run, figures = a_run(), by_prompt([a_request(n) for n in range(3)])
+    for status, shown in (("INVALID", True), ("INCONCLUSIVE", True), ("VALID", False)):
+        verdict = msgspec.structs.replace(run.levels[0].verdict, status=status)
+        levels = [msgspec.structs.replace(run.levels[0], verdict=verdict)]
+        text = render_text(by_prompt_document(msgspec.structs.replace(run, levels=levels), figures))
+        assert (f", {status}\n" in text) == shown
 
 
 def test_a_run_of_made_prompts_says_so():

@@ -90,10 +90,10 @@ def unequal(a: Levels, b: Levels, run_a: Run, run_b: Run, *, paired: bool, confi
         longer = None
     # Different models split the same text into different tokens.
     if longer is not None and (prompts or model_families([run_a]) == model_families([run_b])):
-        work.leave_out(_BY_PROMPT, "prompt_lengths", f"the prompts of b are {_longer(longer)} than those of a")
+        work.leave_out(_BY_PROMPT, "prompt_lengths", f"the prompts of B are {_longer(longer)} than those of A")
     longer = _relative_length(a, b, _response_tokens, paired=paired, confidence=confidence)
     if longer is not None:
-        message = f"the responses of b are {_longer(longer)} than those of a"
+        message = f"the responses of B are {_longer(longer)} than those of A"
         if not any(_value(run, "work.exact_output") for run in (run_a, run_b)):
             message += " (--exact-output requests responses of exactly --max-tokens)"
         work.leave_out(_BY_RESPONSE, "answer_lengths", message)
@@ -134,7 +134,7 @@ def why_not_the_same(
     if different:
         return f"other work: {different}"
     reason = unequal([level], [other_level], run, other, paired=False, confidence=0.95).reason(metric)
-    return reason[1].replace(" of b ", " of this run ").replace(" of a", " of the newest") if reason else ""
+    return reason[1].replace(" of B ", " of this run ").replace(" of A", " of the newest") if reason else ""
 
 
 def caveats(a: Sequence[Run], b: Sequence[Run], *, paired: bool) -> list[Reason]:
@@ -160,7 +160,7 @@ def _target_caveats(a: Sequence[Run], b: Sequence[Run]) -> Iterator[Reason]:
         where = ", ".join(f"{model} at {target}" for target, model in sorted(targets[0]))
         advice = "this is right if the server was changed between the runs, or to check that no difference is shown"
         yield Reason("same_target", f"both sides are {where}", advice)
-    for name, of_side in zip("ab", targets, strict=True):
+    for name, of_side in zip("AB", targets, strict=True):
         if len(of_side) > 1:
             where = ", ".join(f"{model} at {target}" for target, model in sorted(of_side))
             advice = "name runs of one server for each side"
@@ -176,7 +176,7 @@ def _setting_caveats(a: Sequence[Run], b: Sequence[Run], *, paired: bool) -> Ite
     if differing:
         message = f"A and B were measured with different settings: {_named(differing, a[0], b[0])}"
         yield Reason("settings", message, "measure both with the same settings")
-    for name, side in (("a", a), ("b", b)):
+    for name, side in (("A", a), ("B", b)):
         within = {key for run in side[1:] for key in _differing(side[0], run, *_CAVEATS)}
         differing = sorted(key for key in within if key.startswith("load."))
         if differing:
@@ -206,7 +206,7 @@ def _run_caveats(a: Sequence[Run], b: Sequence[Run]) -> Iterator[Reason]:
     if versions[0] != versions[1]:
         message = f"measured with different versions of loadbench: {_of_both(versions)}"
         yield Reason("versions", message, "measure both with the same version")
-    for name, side in (("a", a), ("b", b)):
+    for name, side in (("A", a), ("B", b)):
         stopped = sum(not run.complete for run in side)
         if stopped:
             was = "was" if stopped == 1 else "were"
@@ -231,18 +231,18 @@ def _response_caveats(a: Sequence[Run], b: Sequence[Run]) -> Iterator[Reason]:
         at_limit.append(cut / ended if ended else None)
     if max(failed) > _FAILED_FROM:
         message = (
-            f"{failed[0]:.1%} of a's requests failed and {failed[1]:.1%} of b's: latencies are those of the successful "
+            f"{failed[0]:.1%} of A's requests failed and {failed[1]:.1%} of B's: latencies are those of the successful "
             "requests only"
         )
         advice = "fix the failures first: a server that drops requests is fast with the rest"
         yield Reason("failures", message, advice)
     if max(gave_up) > _FAILED_FROM:
-        message = f"users gave up {gave_up[0]:.1%} of a's requests and {gave_up[1]:.1%} of b's"
+        message = f"users gave up {gave_up[0]:.1%} of A's requests and {gave_up[1]:.1%} of B's"
         advice = "latencies are those of complete responses: the slow ones are missing, most on the slower side"
         yield Reason("gave_up", message, advice)
     cut_a, cut_b = at_limit
     if cut_a is not None and cut_b is not None and abs(cut_b - cut_a) > _ENDS_WITHIN:
-        message = f"{cut_a:.0%} of a's responses ended at the length limit, and {cut_b:.0%} of b's"
+        message = f"{cut_a:.0%} of A's responses ended at the length limit, and {cut_b:.0%} of B's"
         yield Reason("finish_reasons", message, "use --exact-output, or request a length that both sides reach")
     sources = [{source for level in side for source, count in level.tokens.source.items() if count} for side in sides]
     if sources[0] != sources[1]:
@@ -250,7 +250,7 @@ def _response_caveats(a: Sequence[Run], b: Sequence[Run]) -> Iterator[Reason]:
         yield Reason("token_source", message, "let both servers report usage")
     cached = [sum(level.tokens.cached_requests for level in side) for side in sides]
     if any(cached):
-        message = f"parts of prompts came from the server's cache: in {cached[0]} requests of a, {cached[1]} of b"
+        message = f"parts of prompts came from the server's cache: in {cached[0]} requests of A, {cached[1]} of B"
         yield Reason("cached", message, "keep --unique on, unless a warm cache is what you compare")
     if model_families(a) != model_families(b):
         message = "the sides have different models: their tokens are different amounts of text and of work"
@@ -273,9 +273,9 @@ def _energy_caveats(a: Sequence[Run], b: Sequence[Run]) -> Iterator[Reason]:
             names = ("an estimate" if part == "estimate" else f"those of {_METERS.get(part, part)}" for part in parts)
             measured.append(" and ".join(names))
         advice = "measure both sides with the same meters, or at the wall"
-        yield Reason("energy_sources", f"the joules of a are {measured[0]}, of b {measured[1]}", advice)
+        yield Reason("energy_sources", f"the joules of A are {measured[0]}, of B {measured[1]}", advice)
     estimates = []
-    for name, side in zip("ab", energies, strict=True):
+    for name, side in zip("AB", energies, strict=True):
         watts = sorted({f"{energy.watts:g} W" for energy in side if energy.source == "estimate"})
         if watts:
             estimates.append(f"of {name} from {' and '.join(watts)}")
@@ -292,7 +292,7 @@ def _level_caveats(a: Sequence[Run], b: Sequence[Run]) -> Iterator[Reason]:
     Whether a level was steady is part of the spread of several runs.
     """
     ours = {"gave_up"} if len(a) == len(b) == 1 else {"gave_up", "steadiness_unknown"}
-    sides = {name: [level for run in side for level in run.levels] for name, side in (("a", a), ("b", b))}
+    sides = {name: [level for run in side for level in run.levels] for name, side in (("A", a), ("B", b))}
     beyond: dict[str, list[str]] = {}
     for name, levels in sides.items():
         for label in dict.fromkeys(level.load.label for level in levels if level.verdict.status == "OVERLOADED"):

@@ -97,7 +97,7 @@ def not_in_every_run(a: Levels, b: Levels, metric: str) -> str:
     ]
     if not any(map(any, sides)) or all(map(all, sides)):
         return ""
-    return " and ".join(f"{sum(has)} of {len(has)} runs of {name}" for name, has in zip("ab", sides, strict=True))
+    return " and ".join(f"{sum(has)} of {len(has)} runs of {name}" for name, has in zip("AB", sides, strict=True))
 
 
 def failures_by_run(a: Levels, b: Levels, design: Design) -> BetweenRuns:

@@ -7,6 +7,7 @@ differ too much, or are too few to tell a difference from the drift of the machi
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 from loadbench.analyze.level.knee import commonest_reason, reasons_against
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 
 # A smaller relative change than this would most likely have been shown, or the data are too few.
 _MOST_DETECTABLE = 1.0
+# What ends the first part of a reason, which says the cause; figures follow.
+_CLAUSE = re.compile("[:;] ")
 
 
 def lacks_data(row: ComparedFigure) -> bool:
@@ -70,4 +73,4 @@ def not_counted(labels: set[str], runs: Sequence[Run]) -> tuple[str, str]:
         if level.load.label in labels and level.verdict.status == "INVALID"
     ]
     reason = commonest_reason(map(reasons_against, invalid))
-    return ("", "") if reason is None else (reason.message.partition(": ")[0], reason.advice)
+    return ("", "") if reason is None else (_CLAUSE.split(reason.message)[0], reason.advice)

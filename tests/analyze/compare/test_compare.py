@@ -219,7 +219,7 @@ def test_waiting_times_of_a_load_that_is_too_much_for_both_are_not_compared(on_a
     )
     assert found.gates[0].passed is (None if on_a and on_b else False)
     (caveat,) = (one for one in found.caveats if one.code == "overloaded")
-    names = " and ".join(name for name, over in (("a", on_a), ("b", on_b)) if over)
+    names = " and ".join(name for name, over in (("A", on_a), ("B", on_b)) if over)
     assert caveat.message.startswith(f"rate=2 was more than {names} could serve (OVERLOADED)")
 
 
@@ -330,7 +330,7 @@ def test_a_run_without_a_token_is_not_left_out_of_the_speed():
     found = compare(lucky({1: 100}), b, gates=[parse_gate("output_tokens_per_s<-5%")])
     assert TOKENS not in {one.metric for one in found.comparisons}
     (left,) = [one for one in found.left_out if one.metric == TOKENS]
-    assert (left.code, left.message) == ("no_samples", "only some runs have it: 6 of 6 runs of a and 5 of 6 runs of b")
+    assert (left.code, left.message) == ("no_samples", "only some runs have it: 6 of 6 runs of A and 5 of 6 runs of B")
     assert found.gates[0].passed is False
 
 
@@ -341,7 +341,7 @@ def test_a_run_without_the_level_is_listed():
     found = compare(lucky({1: 100, 4: 300}), b)
     assert [(one.level, one.code, bool(one.run)) for one in found.left_out] == [("users=4", "missing", True)]
     assert row(found, TOKENS, "users=4").n == (6, 5)
-    assert "1 of 6 runs of b was stopped before the end" in {one.message for one in found.caveats}
+    assert "1 of 6 runs of B was stopped before the end" in {one.message for one in found.caveats}
 
 
 def test_levels_that_no_two_runs_share_have_no_crossover():
@@ -422,8 +422,8 @@ def test_money_of_two_currencies_is_not_compared():
     found = compare(*sides)
     assert [(one.metric, one.code) for one in found.left_out] == [("cost_per_million_output_tokens", "currencies")]
     told = {one.code: one.message for one in found.caveats}
-    assert told["energy_sources"] == "the joules of a are those of CPU and memory, of b an estimate"
-    assert "of b from 10 W" in told["energy_estimate"]
+    assert told["energy_sources"] == "the joules of A are those of CPU and memory, of B an estimate"
+    assert "of B from 10 W" in told["energy_estimate"]
 
 
 def test_a_side_has_one_model_and_a_run():

@@ -47,7 +47,7 @@ def test_longer_answers_are_compared_per_token(runs):
     assert {"ttft", "tpot", "e2e_per_token", "output_tokens_per_s"} <= figures_of(found)
     assert not {"e2e", "requests_per_s"} & figures_of(found)
     assert codes(found)[0] - {"too_few_requests"} == {"answer_lengths"}
-    message = "the responses of b are 9.1% longer on average than those of a"
+    message = "the responses of B are 9.1% longer on average than those of A"
     advice = " (--exact-output requests responses of exactly --max-tokens)"
     assert message + advice in {one.message for one in found.left_out}
     assert found.gates[0].passed is None
@@ -133,7 +133,7 @@ def test_users_who_gave_up_are_told_once_for_both_sides():
     left = {"outcomes": {"ok": 400, "gave_up": 40}, "caveats": [message]}
     found = compare(side("a"), side("b", **left))
     (caveat,) = (one for one in found.caveats if one.code == "gave_up")
-    assert caveat.message == "users gave up 0.0% of a's requests and 9.1% of b's"
+    assert caveat.message == "users gave up 0.0% of A's requests and 9.1% of B's"
     assert "failures" not in codes(found)[1]
     few = compare(side("a"), side("b", outcomes={"ok": 400, "gave_up": 4}, caveats=[message]))
     assert "gave_up" not in codes(few)[1]
@@ -175,14 +175,14 @@ def test_runs_of_one_side_that_differ_otherwise_are_told():
     a[2] = msgspec.structs.replace(a[2], levels=[moved])
     told = {one.code: one.message for one in compare(a, side("b")).caveats}
     assert "load.warm_up" in told["settings_within"]
-    assert told["mixed_side"] == "a is 2 servers: m at http://127.0.0.1:1/v1, m at http://127.0.0.1:2/v1"
+    assert told["mixed_side"] == "A is 2 servers: m at http://127.0.0.1:1/v1, m at http://127.0.0.1:2/v1"
 
 
 def test_latencies_of_survivors_are_told_to_be_that():
     """Where more fail than the usual limit allows, a quick answer is one that was given at all."""
     found = compare(side("a"), side("b", outcomes={"ok": 360, "http_error": 40}))
     told = {one.code: one.message for one in found.caveats}
-    assert told["failures"].startswith("0.0% of a's requests failed and 10.0% of b's")
+    assert told["failures"].startswith("0.0% of A's requests failed and 10.0% of B's")
     usual = {"outcomes": {"ok": 396, "http_error": 4}}
     assert "failures" not in codes(compare(side("a", **usual), side("b", **usual)))[1]
     assert "failures" in codes(compare(side("a", **usual), side("b", outcomes={"ok": 395, "http_error": 5})))[1]
@@ -192,9 +192,9 @@ def test_caveats_of_levels_stay_with_them():
     """Heat that held one side down is said once, with how often."""
     hot = Reason("throttled_heat", "heat held the clocks of gpu0 down for 40% of the window", "cool it")
     told = [one for one in compare(side("a"), side("b", caveats=[hot])).caveats if one.code == "throttled_heat"]
-    assert [one.message for one in told] == [f"b: {hot.message} (also at 5 more of 6 levels)"]
+    assert [one.message for one in told] == [f"B: {hot.message} (also at 5 more of 6 levels)"]
     told = [one for one in compare(side("a", caveats=[hot]), side("b", caveats=[hot])).caveats if one.code == hot.code]
-    assert [one.message for one in told] == [f"a and b: {hot.message} (also at 11 more of 12 levels)"]
+    assert [one.message for one in told] == [f"A and B: {hot.message} (also at 11 more of 12 levels)"]
 
 
 def test_the_number_of_servers_and_the_models_of_a_mix_are_told():

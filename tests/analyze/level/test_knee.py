@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from loadbench.analyze.level.knee import knee, knee_sentence
+from loadbench.analyze.level.knee import commonest_reason, knee, knee_sentence
 from loadbench.plan.load import Closed
 from loadbench.results.run import ClosedLoad, LevelResult, OpenLoad, Reason, Throughput, Verdict
 from tests.building import a_level
@@ -183,3 +183,12 @@ def test_with_think_times_growth_says_nothing():
     )
     assert knee_sentence(growing) == ""
     assert "stops growing between 50 and 100 users" in knee_sentence(flat)
+
+
+def test_the_commonest_reason_is_counted_by_its_code():
+    """Whatever its figures, once a level; of equally frequent ones other programs, which cause others."""
+    few = [Reason("too_few_answers", f"only {count}", "measure longer") for count in (3, 4)]
+    busy, late = Reason("busy_machine", "other programs", "end them"), Reason("late_reads", "late", "a core")
+    assert commonest_reason([[late, late, late], few[:1], few[1:]]) == few[0]
+    assert commonest_reason([[late, busy], [late, busy]]) == busy
+    assert commonest_reason([[], []]) is None
