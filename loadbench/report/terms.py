@@ -25,6 +25,8 @@ KINDS: Final = {
     "code": ("reason of a verdict", "Why a level is INVALID, OVERLOADED or INCONCLUSIVE"),
     "caveat": ("caveat", "Caveats"),
     "outcome": ("outcome of a request", "Outcomes of a request"),
+    "state": ("state", "States and decisions"),
+    "column": ("column or mark of a table", "Columns and marks of tables"),
 }
 
 
@@ -132,10 +134,12 @@ TERMS: Final[tuple[Term, ...]] = (
     Term("output_tokens_per_s", "level", "Output tokens that arrived in the window, of all users together.",
          "output tokens in the window ÷ window",
          others=(("vLLM", "output token throughput"), ("guidellm", "output tokens per second"),
-                 ("SGLang", "output token throughput")), also=("tok/s", "tokens per second", "throughput", "tps"),
+                 ("SGLang", "output token throughput")), also=("tok/s", "tokens per second", "throughput", "tps",
+                                                           "output tokens/s", "highest output tokens/s"),
          see=("requests_per_s", "knee")),
     Term("requests_per_s", "level", "Requests that completed in the window.", "completed requests ÷ window",
-         others=(("vLLM, SGLang", "request throughput"),), also=("req/s", "rps", "qps"), see=("output_tokens_per_s",)),
+         others=(("vLLM, SGLang", "request throughput"),), see=("output_tokens_per_s",),
+         also=("req/s", "requests/s", "rps", "qps")),
     Term("total_tokens_per_s", "level", "Input and output tokens of the window.", "(input + output tokens) ÷ window",
          others=(("vLLM", "total token throughput"),), see=("output_tokens_per_s",)),
     Term("goodput", "level", "Throughput of the requests that met every objective of the level. A request that failed "
@@ -150,7 +154,7 @@ TERMS: Final[tuple[Term, ...]] = (
          see=("outcome", "failures (code)")),
     Term("interval", "level", "The 95 % confidence interval of a figure. An open end (↑) means that too few "
          "independent requests lie beyond the percentile to bound it.", see=("effective n",),
-         also=("confidence interval",)),
+         also=("confidence interval", "95 % interval")),
     Term("effective n", "level", "The number of independent requests that would tell as much as these, which queue "
          "together and share batches.", "n ÷ inefficiency", see=("interval",), also=("effective_n",)),
     Term("knee", "level", "The lowest load whose output tokens/s no higher load exceeds by more than 5 %: more users "
@@ -164,9 +168,10 @@ TERMS: Final[tuple[Term, ...]] = (
     Term("prefill_tokens_per_s", "level", "Comparison: how fast a side reads a prompt that waits for no other request. "
          "It includes the network and the first token's decoding, so short prompts make it look slower.",
          "mean prompt tokens ÷ TTFT p50", "more than one request was in flight, or prompts came from a cache",
-         see=("prefill", "ttft"), also=("prompt tokens per s", "prompt tok/s")),
+         see=("prefill", "ttft"), also=("prompt tokens per s", "prompt tok/s", "prefill tok/s")),
     Term("decode_tokens_per_s", "level", "Comparison: the output tokens per second that one user sees after the first.",
-         "1 ÷ TPOT p50", "TPOT is undefined", see=("decode", "tpot"), also=("tok/s/user",)),
+         "1 ÷ TPOT p50", "TPOT is undefined", see=("decode", "tpot"),
+         also=("tok/s/user", "decode tok/s per user")),
     Term("crossover", "level", "Comparison: the number of users from which the other side has more output tokens/s.",
          "where the ratio, interpolated over the logarithm of users, is 1",
          "neither side is clearly faster at some load and the other at a higher one", see=("worth it",)),
@@ -187,7 +192,7 @@ TERMS: Final[tuple[Term, ...]] = (
          "load.", see=("open loop", "users")),
     Term("open loop", "concept", "Requests come at a rate, however fast the server responds: a slow server gets a "
          "queue.", others=(("vLLM", "--request-rate"), ("wrk2", "-R"), ("k6", "constant-arrival-rate")),
-         see=("closed loop", "coordinated omission")),
+         see=("closed loop", "coordinated omission"), also=("rate",)),
     Term("coordinated omission", "concept", "Leaving out the wait of requests that were due and could not be sent. "
          "loadbench counts it: response latencies count from `due`.", see=("ttft_response", "due")),
     Term("objective", "concept", "A bound on a figure (SLO), as in ttft_p95<1s, decided by its interval: PASS, FAIL or "
@@ -206,7 +211,7 @@ TERMS: Final[tuple[Term, ...]] = (
     Term("refining", "concept", "The second phase of a capacity search: it measures the load whose requests narrow the "
          "likely range most.", see=("bracketing", "likely")),
     Term("leans to", "concept", "Of a probe: its requests favour PASS or FAIL, without a proof.", see=("proven",),
-         also=("lean",)),
+         also=("lean", "leans to PASS", "leans to FAIL")),
     Term("scaled", "concept", "Of a capacity: computed from the measured one for another think time.",
          see=("capacity",)),
     Term("fingerprint", "concept", "The beginning of a hash of a run's settings: runs that have the same one measured "
@@ -299,7 +304,9 @@ TERMS: Final[tuple[Term, ...]] = (
     Term("not_steady", "code", "Output tokens/s, TPOT or TTFT changed during the level, or in an open loop the "
          "requests in flight grew.", remedy="warm up longer; where requests grew, the rate is above capacity",
          see=("OVERLOADED",)),
-    Term("late_start", "code", "The load generator sent requests late.", remedy=_GENERATOR, see=("lateness",)),
+    Term("late_start", "code", "The load generator sent requests late: in an open loop 1 request in 100 by more than "
+         "5 % of the median ITL, in a closed loop by more than 2 % of a user's cycle on average; less than 1 ms counts "
+         "in neither.", remedy=_GENERATOR, see=("lateness", "event loop")),
     Term("loop_lag", "code", "The load generator read late, and timestamps are taken at the read (not on Linux, or "
          "with --transport httpx): 1 read in 100 was later than 1 ms and than 5 % of the median ITL.",
          remedy=_GENERATOR, see=("event loop", "lateness")),
@@ -499,6 +506,128 @@ TERMS: Final[tuple[Term, ...]] = (
     Term("cancelled", "outcome", "Cut by the user, or by a search that has measured enough. It is no failure."),
     Term("abandoned", "outcome", "Still running at the end of the drain.", remedy="use a longer --drain"),
     Term("gave_up", "outcome", "Its user lost patience and disconnected (--abandon). It is no failure."),
+
+    # Columns of tables, as far as they have no other term.
+    Term("load", "column", "How much is sent: `users=N` in a closed loop, `rate=N` requests per second in an open one.",
+         see=("users", "open loop"), also=("loads", "probe at", "load without think time")),
+    Term("verdict", "column", "Whether the figures of a level can be used. `VALID 2/3`: of a cell's 3 levels 2 are "
+         "VALID; `3 VALID` counts the levels of a run.", see=("VALID", "INVALID", "OVERLOADED", "INCONCLUSIVE"),
+         also=("verdicts", "valid levels")),
+    Term("failed", "column", "Measured requests that failed; in a comparison their share.",
+         see=("failures", "outcome"), also=("count",)),
+    Term("responses", "column", "Requests that were answered completely, or figures of such requests.",
+         see=("ok",), also=("responses/s", "requests", "n")),
+    Term("median", "column", "p50 is the value that half of all values do not exceed, p95 the one that 95 % do not "
+         "exceed; mean is their average, min and max the ends.",
+         also=("percentile", "p50", "p90", "p95", "p99", "p99.9", "mean", "min", "max", "median response time")),
+    Term("server CPU", "column", "Processor time of the server's processes in the window, in cores: 2.00 cores are two "
+         "that never rest.", see=("host CPU", "server RSS")),
+    Term("server RSS", "column", "The most main memory that the server's processes had (resident set size). Memory on "
+         "a GPU is not in it.", see=("server CPU", "GPU mem"), also=("RSS", "memory", "server memory")),
+    Term("host CPU", "column", "The share of the machine's processor time that all programs used.",
+         see=("server CPU", "busy_machine")),
+    Term("GPU", "column", "How busy each GPU was on average: the share of the time in which it worked on anything.",
+         see=("GPU mem",), also=("NPU", "GPU use", "NPU use")),
+    Term("GPU mem", "column", "The most memory of each GPU that was in use; of some, by all programs together.",
+         see=("server RSS",), also=("GPU memory",)),
+    Term("power", "column", "What was drawn in the window, on average, as far as there are meters; `est.`: stated with "
+         "--watts and not metered.", see=("J/token",)),
+    Term("J/token", "column", "Energy for each output token: what was drawn in the window, divided by the tokens that "
+         "arrived in it.", "joules ÷ output tokens", see=("above idle", "power"), also=("joules per output token",)),
+    Term("per 1M tok", "column", "What a million output tokens cost at this load: electricity, and the purchase spread "
+         "over its years, as far as prices are given.", see=("J/token",), also=("cost per million output tokens",)),
+    Term("KV use", "column", "The share of the server's memory for the KV cache that was in use, as it reports.",
+         see=("preemptions",), also=("kv cache",)),
+    Term("A", "column", "Comparison: the first side, and B the second. Ratios are B over A.", see=("B/A", "B is"),
+         also=("B", "side")),
+    Term("B/A", "column", "Comparison: the figure of B divided by that of A, and its interval.",
+         see=("interval", "B is"), also=("B/A at", "change", "ratio")),
+    Term("B is", "column", "Comparison: whether the interval shows B to be faster or slower than A, for energy, cost "
+         "and failures better or worse; `undecided` and `no difference` if it shows neither.",
+         see=("faster", "B/A"), also=("it is",)),
+    Term("decision", "column", "What the requests say about an objective or a gate; of a probe, what they lean to.",
+         see=("PASS", "leans to")),
+    Term("plan with", "column", "The low end of the range of a capacity: as many users are likely to be served well.",
+         see=("capacity", "likely range", "best estimate"), also=("plan with (users)", "plan with (requests/s)")),
+    Term("best estimate", "column", "The capacity that fits all requests best; as likely too high as too low.",
+         see=("plan with",), also=("estimated", "estimated (search)")),
+    Term("likely range", "column", "The range in which the capacity lies, by a curve fitted to all requests.",
+         see=("likely", "plan with"), also=("its range", "scaled range")),
+    Term("proven range", "column", "The range in which the capacity lies, by tests that need no curve.",
+         see=("proven",), also=("claim", "what it says")),
+    Term("predicted", "column", "By a queueing model that knows only the loads without think time.", see=("scaled",),
+         also=("predicted (queueing model)", "predicted by a queueing model", "limited by")),
+    Term("phase", "column", "What a search had a probe for: bracketing, refining, test, repeat test, verification.",
+         see=("bracketing", "refining", "test", "verification"), also=("phases", "step", "steps")),
+    Term("test", "column", "The phase of a capacity search that measures loads below and above the estimate until they "
+         "are proven to pass or to fail; a repeat test measures an end again.", see=("proven", "phase"),
+         also=("repeat test",)),
+    Term("bottleneck", "column", "What limits the server: prefill, decode, slots, memory or its queue; `client`: the "
+         "load generator was the limit.", see=("slots", "capacity")),
+    Term("measured", "column", "How long the measured window is, or was; `measured (verification)`: the share of its "
+         "requests that met an objective.", see=("window", "verification"),
+         also=("measured for", "measured (verification)", "time", "time on each side")),
+    Term("order by repeat", "column", "Comparison: which side is measured first in each repeat; both orders are "
+         "equally frequent, so that a slow change of the machine cancels.", see=("repeat", "turn")),
+    Term("mark", "column", "Of `loadbench try`: the timestamp that the line is of. In a grid: whether the cell is the "
+         "best one.", see=("due", "marks"), also=("at (ms)", "step (ms)", "timeline", "seen")),
+    Term("from", "column", "Where a setting comes from: a flag, a variable, the scenario file, or the default.",
+         also=("setting", "value", "flag", "variable", "origin")),
+    Term("run", "column", "What one command measured and saved: a folder with its settings and results; `label` and "
+         "`commit` say of what it is.", see=("level",),
+         also=("runs", "command", "result", "labels", "commit", "started", "files", "size")),
+    Term("model", "column", "The model as the server names it, its name at the provider (alias), its version, license, "
+         "device and context length.",
+         also=("id", "alias", "provider", "device", "version", "license", "context", "disk", "loaded")),
+    Term("figure", "column", "What was measured; `here` is loadbench's value next to that of another tool.",
+         also=("unit", "here", "in run.json", "tool", "its name", "error")),
+    Term("note", "column", "Why it is so, and what to do.", also=("why", "what to do", "remark", "remarks", "at",
+         "what the server or the network said")),
+    Term("check", "column", "What `loadbench doctor` looked at.", see=("warn",)),
+    Term("budget", "column", "The most time that a command may take (--budget).",
+         also=("part of the budget", "searched from")),
+    Term("prompt", "column", "What is sent: its length in tokens, a hash of its text, and its beginning.",
+         see=("prefill",), also=("prompts", "prompt tokens", "tokens", "hash", "text")),
+    Term("Jain", "column", "Jain's index of fairness over users: 1 if all had the same, 1/n if one of n had all; with "
+         "its 95 % interval.", others=(("queueing textbooks", "Jain's fairness index"),), see=("starved",),
+         also=("Jain responses", "Jain responses 95 %", "Jain TTFT", "Jain TTFT 95 %")),
+    Term("starved", "column", "Users who clearly got fewer than half the responses of the median user.",
+         see=("Jain",)),
+    Term("facets", "column", "What a response is rated by, from 1 to 5: coherence, factuality, brevity, and what its "
+         "prompt asks for (own facets). `facets found` are expected words that are in it.",
+         also=("facet", "facets found", "own facets", "coherence", "factuality", "brevity", "rater", "rated by",
+               "quality", "95 %")),
+    Term("score", "column", "Of `loadbench select`: the weighted mean of a model's figures, each relative to the best.",
+         see=("facets",)),
+    Term("load warm", "column", "How long a model took to load that had been loaded before; load cold: the first time.",
+         see=("cold",), also=("load cold",)),
+    Term("Avg Latency (s)", "column", "The workshop's name for the mean E2E; its other columns are named likewise.",
+         see=("e2e",), also=("Rounds", "Tokens/sec", "First Token (s)", "p95 (s)")),
+
+    # States and decisions.
+    Term("PASS", "state", "The whole interval is within the bound of an objective or a gate: it is met. FAIL: it is "
+         "wholly beyond it. UNDECIDED: the bound lies inside it.",
+         remedy="if undecided, measure longer", see=("objective", "gate", "undecided"),
+         also=("FAIL", "unclear")),
+    Term("faster", "state", "Comparison: the interval of the ratio shows a difference, for B. `no difference`: the "
+         "interval includes 1. `undecided`: there is no interval that could decide.",
+         remedy="if undecided, measure more repeats, each with VALID levels", see=("B is", "pair"),
+         also=("slower", "better", "worse", "no difference", "more", "fewer")),
+    Term("found", "state", "Of a capacity search: it has an answer. `at least`: the highest allowed load met the "
+         "objectives (raise --at-most). `none`: not even the lowest load did. `inconclusive`: too little was measured. "
+         "`client`: the load generator was the limit.", see=("capacity",),
+         also=("at_least", "none", "client", "estimate", "agrees", "contradicts", "answer", "status")),
+    Term("complete", "state", "Of a run or a cell: all was measured. `running`: it is being measured. `planned`: not "
+         "yet. `interrupted`: stopped before its end, `--resume` goes on. `empty`: no level. `damaged`: it cannot be "
+         "read.", see=("interrupted",), also=("planned", "damaged", "not measured", "not searched", "not finished")),
+    Term("warn", "state", "Of `loadbench doctor`: measuring is possible, but what the line says may change "
+         "the results. `fail`: measuring is not possible. `skip`: not checked.", see=("check",), also=("skip",)),
+    Term("marks", "column", "Signs beside figures. ±: half the width of the 95 % interval. ~: too few independent "
+         "requests to know this to 10 %; in a comparison no difference is shown, or it is undecided. ↑: at least about "
+         "this, nothing bounds it from above. ◄: the knee. ?: it is unknown whether the server was steady. ±?: no "
+         "interval. *: a note below says why. +: files had changed since the commit. In a grid ★: surely the best "
+         "cell, ≈: may be the best, ◆: on the Pareto front.", see=("interval", "knee", "VALID"),
+         also=("±", "~", "↑", "◄", "?", "±?", "*", "+", "★", "≈", "◆")),
 )
 # fmt: on
 
@@ -525,6 +654,11 @@ def find_term(text: str) -> Term:
     raise BadInput(f"{text:.60}: an unknown word", hint=f"did you mean {known[near[0]].name}? {hint}" if near else hint)
 
 
+def alike(term: Term) -> str:
+    """What the other words are that lead to it: those of columns and states are not the same, but explained here."""
+    return "also explains" if term.kind in {"column", "state"} else "also called"
+
+
 def term_document(term: Term) -> Document:
     """What a term means."""
     rows = [
@@ -533,7 +667,7 @@ def term_document(term: Term) -> Document:
             ("formula", term.formula),
             ("undefined if", term.undefined),
             ("what to do", term.remedy),
-            ("also called", ", ".join(term.also)),
+            (alike(term), ", ".join(term.also)),
         )
         if value
     ]
@@ -546,14 +680,10 @@ def term_document(term: Term) -> Document:
 
 
 def terms_document() -> Document:
-    """All terms by kind, with the beginning of their text."""
+    """All terms by kind, with the first sentence of their text."""
     blocks: list[Heading | Text | Notes | Table] = []
     for kind, (_, title) in KINDS.items():
-        rows = [
-            (term.name, term.text.partition(": ")[0].partition(". ")[0].rstrip("."))
-            for term in TERMS
-            if term.kind == kind
-        ]
+        rows = [(term.name, term.text.partition(". ")[0].rstrip(".")) for term in TERMS if term.kind == kind]
         blocks += [Heading(title), Table([], rows, "ll")]
     return Document("`loadbench explain WORD` explains one of these", blocks)
 

@@ -9,7 +9,7 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from loadbench.report.terms import KINDS, TERMS
+from loadbench.report.terms import KINDS, TERMS, alike
 
 if TYPE_CHECKING:
     from loadbench.report.terms import Term
@@ -38,7 +38,7 @@ def _entry(term: Term) -> str:
     lines = [f"- {title}: {value}" for title, value in _facts(term) if value]
     kind = KINDS[term.kind][0]
     text = f"*{kind[0].upper()}{kind[1:]}.* {prose(term.text)}"
-    is_plain = term.kind in {"concept", "level", "status"} or " " in term.name
+    is_plain = term.kind in {"concept", "level", "status", "column", "state"} or " " in term.name
     title = prose(term.name) if is_plain else f"`{term.name}`"
     return "\n".join([f"## {title}", "", text, *([""] if lines else []), *lines, ""])
 
@@ -49,7 +49,7 @@ def _facts(term: Term) -> list[tuple[str, str]]:
         ("Undefined if", prose(term.undefined)),
         ("What to do", prose(term.remedy)),
         ("In other tools", "; ".join(f"{tool}: {prose(name)}" for tool, name in term.others)),
-        ("Also called", ", ".join(map(prose, term.also))),
+        (alike(term).capitalize(), ", ".join(map(prose, term.also))),
         ("See also", ", ".join(f"[{prose(name)}](#{anchor(name)})" for name in term.see)),
     ]
 

@@ -5,15 +5,22 @@ from __future__ import annotations
 import ast
 import json
 import re
+from itertools import pairwise
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
 import loadbench
 from loadbench.core.errors import BadInput
 from loadbench.record.outcome import Outcome
+from loadbench.report.capacity import _PHASES
+from loadbench.report.grid import BEST, FRONT, MAYBE
+from loadbench.report.run import AT_LEAST, KNEE, UNKNOWN, UNSURE
 from loadbench.report.terms import KINDS, TERMS, find_term
+from loadbench.results import capacity, grid, run, run_summary
 from loadbench.results.compare import NO_SAMPLES, NOT_COMPARED, TOO_FEW_REQUESTS
+from loadbench.targets import check_result
 from tests.building import a_level
 from tests.cli.typed import typed
 
@@ -89,6 +96,75 @@ def test_every_code_of_a_reason_is_explained():
         assert find_term(code).text
 
 
+def column_heads() -> set[str]:
+    """The names that the code gives to columns: those in the first argument of `Table`, or in what this is made of."""
+    heads: set[str] = set()
+    for file in [*(PACKAGE / "report").glob("*.py"), *(PACKAGE / "cli").glob("*.py")]:
+        tree, made = ast.parse(file.read_text(encoding="utf-8")), {}
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Assign | ast.AugAssign | ast.AnnAssign) and node.value is not None:
+                for target in getattr(node, "targets", None) or [node.target]:
+                    # A row is a dict in some tables: each of its keys is the name of a column.
+                    is_key = isinstance(target, ast.Subscript)
+                    made.setdefault(ast.unparse(target.value if is_key else target), []).append(
+                        target.slice if is_key else node.value
+                    )
+
+        def names(node: ast.AST, above: tuple[str, ...] = (), made: dict[str, list[ast.expr]] = made) -> set[str]:
+            if isinstance(node, ast.Constant):
+                return {node.value} if isinstance(node.value, str) else set()
+            if isinstance(node, ast.Name) and node.id not in above:
+                return set().union(*(names(each, (*above, node.id)) for each in made.get(node.id, [])))
+            inner = [key for key in node.keys if key] if isinstance(node, ast.Dict) else ast.iter_child_nodes(node)
+            return set() if isinstance(node, ast.JoinedStr) else set().union(*(names(each, above) for each in inner))
+
+        for call in ast.walk(tree):
+            if isinstance(call, ast.Call) and getattr(call.func, "id", "") == "Table" and call.args:
+                heads |= names(call.args[0])
+    return {head for head in heads if re.search("[A-Za-z]{2}|^[AB]$", head) and head not in {" long", " short"}}
+
+
+def test_every_column_is_explained():
+    """Whoever reads a table can ask for the name of each column."""
+    heads = column_heads()
+    assert len(heads) > 120
+    for head in heads:
+        assert find_term(head).text
+
+
+GOLDEN = Path(__file__).parents[1] / "data" / "golden"
+
+
+def test_every_column_of_the_kept_reports_is_explained():
+    """So that names which the code puts together are known, too."""
+    heads: set[str] = set()
+    for file in GOLDEN.glob("*.txt"):
+        lines = file.read_text(encoding="utf-8").splitlines()
+        for head, rule in pairwise(lines):
+            if re.fullmatch(r"-+(  -+)*", rule):
+                heads |= {head[dashes.start() : dashes.end()].strip() for dashes in re.finditer("-+", rule)}
+    assert len(heads) > 30
+    for head in heads - {"", "max_tokens", "temperature"}:
+        assert find_term(head).text
+
+
+@pytest.mark.parametrize("kind", [run_summary.State, capacity.Status, capacity.Strength, run.Decision, run.Status])
+def test_every_state_is_explained(kind):
+    """As it is kept, and as it is printed."""
+    for state in get_args(kind):
+        assert find_term(state.replace("_", " ")).text == find_term(state).text
+
+
+def test_phases_marks_and_decisions_are_explained():
+    """Those that reports print next to figures."""
+    marks = [KNEE, UNSURE, UNKNOWN, AT_LEAST, BEST, MAYBE, FRONT, "±", f"±{UNKNOWN}", "*", "+"]
+    phases = [name for name, _ in _PHASES.values()]
+    decisions = ["leans to PASS", "unclear", "faster", "slower", "better", "worse", "undecided", "no difference"]
+    for word in [*marks, *phases, *decisions, *get_args(check_result.Status), *get_args(grid.CellStatus)]:
+        assert find_term(word).text
+    assert all(mark in find_term("marks").text for mark in marks)
+
+
 def test_terms_are_whole():
     """Each has a known kind, its own name, and leads to terms that exist."""
     names = [term.name for term in TERMS]
@@ -138,3 +214,4 @@ def test_list_fits(tmp_path, columns):
     done = typed("explain", cwd=tmp_path, COLUMNS=columns)
     assert max(map(len, done.stdout.splitlines())) <= int(columns)
     assert all(term.name in done.stdout for term in TERMS)
+    assert not re.search(r"  (Comparison|Not compared|Prediction|Of a \w+)$", done.stdout, re.MULTILINE)
