@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -11,18 +10,17 @@ import click
 from loadbench.cli.measuring import (
     check_report,
     data_or_page,
+    finish,
     look,
-    print_result,
+    print_document,
     progress_line,
     refuse_wide,
     report_option,
     resume_option,
     run_options,
     say_data_set,
-    say_saved,
     say_unused,
     settings_of_resumed,
-    write_reports,
 )
 from loadbench.cli.options import ScenarioCommand, scenario_argument, setting_flags, setting_options
 
@@ -72,7 +70,6 @@ def command(
     from loadbench.report.formats import renderers  # noqa: PLC0415
     from loadbench.report.line import capacity_lines  # noqa: PLC0415
     from loadbench.report.pages import page_of  # noqa: PLC0415
-    from loadbench.report.render_text import render_text  # noqa: PLC0415
     from loadbench.results.run import to_json  # noqa: PLC0415
     from loadbench.session.capacity import Resumed, check_search, run_capacity  # noqa: PLC0415
     from loadbench.session.resume import in_its_folder  # noqa: PLC0415
@@ -89,7 +86,7 @@ def command(
     if dry_run:
         sample, earlier = sample_request(resolved, os.environ), [search.capacity for search in resumed.values()]
         plan = capacity_plan_document(resolved, sample, verbose=verbose, resume=resume, earlier=earlier)
-        click.echo(render_text(plan, **look(wide=wide)), nl=False)
+        print_document(plan, wide=wide)
         return
     say_unused(resolved)
     say_data_set(resolved)
@@ -108,9 +105,9 @@ def command(
         shown = renderers(**look(wide=wide, file=file))
         return searches.junit() if form == "junit" else shown[form](searches.document())
 
-    print_result(content, form)
-    for writer in searches.writers:
-        progress.say(answer_line(writer.capacity, of_several=len(searches.folders) > 1))
-    say_saved(searches.folder.place, quiet=quiet)
-    written = write_reports(report, content)
-    sys.exit(searches.exit_code() or written)
+    def say_answers() -> None:
+        for writer in searches.writers:
+            progress.say(answer_line(writer.capacity, of_several=len(searches.folders) > 1))
+
+    place, code = searches.folder.place, searches.exit_code
+    finish(content, place, code, form=form, quiet=quiet, report=report, last=say_answers)

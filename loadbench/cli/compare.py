@@ -20,6 +20,7 @@ from loadbench.cli.measuring import (
     github_option,
     hold_resumed,
     look,
+    print_document,
     print_result,
     progress_line,
     refuse_wide,
@@ -230,7 +231,6 @@ def _search_both(a: str, b: str, flags: dict[str, object], options: Mapping[str,
     from loadbench.report.junit import sides_junit, sides_suites
     from loadbench.report.line import capacity_lines
     from loadbench.report.pages import page_of
-    from loadbench.report.render_text import render_text
     from loadbench.report.shown import runs_at
     from loadbench.results.run import to_json
     from loadbench.session.capacity_sides import check_searches, search_sides, searched_before, split_budget
@@ -256,7 +256,7 @@ def _search_both(a: str, b: str, flags: dict[str, object], options: Mapping[str,
         plan = capacity_sides_plan(
             (side_a, side_b), requests, verbose=options["verbose"], resume=resume, earlier=earlier
         )
-        click.echo(render_text(plan, **look(wide=options["wide"])), nl=False)
+        print_document(plan, wide=options["wide"])
         sys.exit(ExitCode.OK)
     for name, of_side in zip(SIDES, (side_a, side_b), strict=True):
         for value in of_side.unused:
@@ -402,7 +402,6 @@ def _measure(
     from loadbench.plan.pairs import sides as read_sides
     from loadbench.plan.settings import FEWEST_DECIDING
     from loadbench.report.compare_plan import compare_plan_document, few_repeats
-    from loadbench.report.render_text import render_text
     from loadbench.session.paired import check_paired, measure_paired
     from loadbench.session.resume import in_its_folder, whole_repeats
     from loadbench.session.sample_request import sample_request
@@ -424,8 +423,10 @@ def _measure(
             confidence=settings.confidence,
             requests=requests,
             verbose=options["verbose"],
+            resume=resume,
+            complete=len(earlier[0]),
         )
-        click.echo(render_text(plan, **look(wide=options["wide"])), nl=False)
+        print_document(plan, wide=options["wide"])
         return None
     say_unused(both[0])
     say_data_set(both[0])

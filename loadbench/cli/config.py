@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from loadbench.cli.command import Command
-from loadbench.cli.measuring import look, refuse_wide, wide_option
+from loadbench.cli.measuring import print_document, refuse_wide, wide_option
 from loadbench.cli.options import setting_flags
 
 if TYPE_CHECKING:
@@ -43,7 +43,6 @@ def command(words: tuple[str, ...], *, every: bool, as_json: bool, wide: bool) -
     """
     # ruff: noqa: PLC0415 - the help needs nothing of what is imported in functions
     from loadbench.report.config import config_document, config_json
-    from loadbench.report.render_text import render_text
 
     # Wherever they stand: nobody writes them for the command that is shown.
     every, as_json, wide = every or "--all" in words, as_json or "--json" in words, wide or "--wide" in words
@@ -59,7 +58,7 @@ def command(words: tuple[str, ...], *, every: bool, as_json: bool, wide: bool) -
         click.echo(printable_json(orjson.dumps(config_json(scenario, named), option=orjson.OPT_INDENT_2)))
         return
     document = config_document(scenario, named, every=every, environment=os.environ)
-    click.echo(render_text(document, **look(wide=wide)), nl=False)
+    print_document(document, wide=wide)
 
 
 def _scenario(named: str, arguments: list[str]) -> Scenario:

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from loadbench.cli.measuring import look, say, say_unused
+from loadbench.cli.measuring import print_document, say, say_unused
 from loadbench.cli.options import ScenarioCommand, setting_flags, setting_options
 from loadbench.core.errors import ExitCode
 from loadbench.core.text import printable_json
@@ -31,7 +31,6 @@ def command(*, as_json: bool, **options: Any) -> None:
 
     from loadbench.plan.sources import resolve  # noqa: PLC0415
     from loadbench.report.document import Document, Table  # noqa: PLC0415
-    from loadbench.report.render_text import render_text  # noqa: PLC0415
     from loadbench.session.doctor import run_checkup  # noqa: PLC0415
 
     scenario = resolve(flags=setting_flags("doctor", options), environment=os.environ, command="doctor")
@@ -47,5 +46,5 @@ def command(*, as_json: bool, **options: Any) -> None:
             rows += [["", "", f"→ {check.advice}"]] if check.advice else []
         title = "no --url was given: this is the simulated server" if scenario.simulated else ""
         document = Document(title, [Table(("status", "check", "result"), rows, "lll")])
-        click.echo(render_text(document, **look()), nl=False)
+        print_document(document)
     sys.exit(ExitCode.OK if checkup.healthy else ExitCode.TARGET_UNAVAILABLE)

@@ -9,7 +9,7 @@ import click
 from click.shell_completion import CompletionItem
 
 from loadbench.cli.command import Command
-from loadbench.cli.measuring import look
+from loadbench.cli.measuring import print_document
 
 if TYPE_CHECKING:
     TermType = click.ParamType[str]  # newer versions say of which type
@@ -44,7 +44,6 @@ def command(words: tuple[str, ...], *, as_json: bool) -> None:
     # ruff: noqa: PLC0415 - the help needs nothing of what is imported in functions
     import orjson
 
-    from loadbench.report.render_text import render_text
     from loadbench.report.terms import TERMS, find_term, term_document, terms_document
 
     term = find_term(" ".join(words)) if words else None
@@ -53,4 +52,4 @@ def command(words: tuple[str, ...], *, as_json: bool) -> None:
         click.echo(orjson.dumps(document, option=orjson.OPT_INDENT_2).decode())
         return
     content = terms_document() if term is None else term_document(term)
-    click.echo(render_text(content, **look()), nl=False)
+    print_document(content)

@@ -6,7 +6,7 @@ import os
 import shutil
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
@@ -246,6 +246,32 @@ def look(*, wide: bool = False, file: Path | None = None) -> Look:
         columns = os.environ.get("COLUMNS", "")
         return {"width": int(columns) if columns.isdecimal() and int(columns) else PLAIN_WIDTH, "wide": wide}
     return {"width": terminal_width(), "wide": wide, "color": wants_color(sys.stdout)}
+
+
+def print_document(document: Document, *, wide: bool = False) -> None:
+    """Print a document as text on stdout."""
+    from loadbench.report.render_text import render_text  # noqa: PLC0415 - the help needs nothing of it
+
+    click.echo(render_text(document, **look(wide=wide)), nl=False)
+
+
+def finish(
+    content: Content,
+    place: RunPlace,
+    code: Callable[[], ExitCode],
+    *,
+    form: str,
+    quiet: bool,
+    report: Sequence[Path],
+    last: Callable[[], None] = lambda: None,
+) -> NoReturn:
+    """Print what was measured and where it is, with the `last` words in between, write the files of --report, and leave
+    with the exit code of the measurement, or else of what could not be written."""
+    print_result(content, form)
+    last()
+    say_saved(place, quiet=quiet)
+    written = write_reports(report, content)
+    sys.exit(code() or place.exit_code or written)
 
 
 def data_or_page(form: str, shown: Callable[[], Sequence[Shown]], page: Callable[[], Document]) -> str | None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from loadbench.cli.measuring import look, refuse_wide, say, say_unused, wide_option
+from loadbench.cli.measuring import print_document, refuse_wide, say, say_unused, wide_option
 from loadbench.cli.options import ScenarioCommand, setting_flags, setting_options
 
 
@@ -47,7 +47,6 @@ def command(
 
     from loadbench.plan.sources import resolve  # noqa: PLC0415
     from loadbench.report.models import catalogue_document  # noqa: PLC0415
-    from loadbench.report.render_text import render_text  # noqa: PLC0415
     from loadbench.results.run import to_json  # noqa: PLC0415
     from loadbench.session.models import list_models  # noqa: PLC0415
 
@@ -62,4 +61,4 @@ def command(
     if as_json:
         click.echo(to_json(catalogue), nl=False)
     else:
-        click.echo(render_text(catalogue_document(catalogue), **look(wide=wide)), nl=False)
+        print_document(catalogue_document(catalogue), wide=wide)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import click
 
 from loadbench.cli.command import Group
-from loadbench.cli.measuring import look, refuse_wide, say, wide_option
+from loadbench.cli.measuring import look, print_document, refuse_wide, say, wide_option
 from loadbench.cli.run_names import RUN
 from loadbench.core.errors import BadInput
 from loadbench.core.text import printable
@@ -134,10 +134,9 @@ def list_command(*, every: bool, as_json: bool, wide: bool, **options: Any) -> N
         document = {"schema": "loadbench.runs/1", "results": folder, "runs": msgspec.to_builtins(runs)}
         click.echo(printable_json(orjson.dumps(document, option=orjson.OPT_INDENT_2)))
         return
-    from loadbench.report.render_text import render_text
     from loadbench.report.runs import runs_document
 
-    click.echo(render_text(runs_document(runs, results=folder, left_out=older), **look(wide=wide)), nl=False)
+    print_document(runs_document(runs, results=folder, left_out=older), wide=wide)
 
 
 @command.command(

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from loadbench.cli.command import Command
-from loadbench.cli.measuring import look, say
+from loadbench.cli.measuring import print_document, say
 
 if TYPE_CHECKING:
     from loadbench.engine.selfcheck import SelfCheck
@@ -67,7 +67,6 @@ def _duration(name: str, text: str, *, least: str) -> int:
 
 def _show(result: SelfCheck) -> None:
     from loadbench.report.document import Document, Notes, Table  # noqa: PLC0415
-    from loadbench.report.render_text import render_text  # noqa: PLC0415
 
     load = result.given
     errors = {"timestamp": result.stamp_error_s, "TTFT": result.ttft_error_s, "chunk gap": result.gap_error_s}
@@ -92,7 +91,7 @@ def _show(result: SelfCheck) -> None:
             Notes([f"→ {advice}" for advice in result.advice]),
         ],
     )
-    click.echo(render_text(document, **look()), nl=False)
+    print_document(document)
 
 
 def _share(share: float | None) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -11,19 +10,18 @@ import click
 from loadbench.cli.measuring import (
     check_report,
     data_or_page,
+    finish,
     look,
-    print_result,
+    print_document,
     progress_line,
     refuse_wide,
     report_option,
     resume_option,
     run_options,
     say_data_set,
-    say_saved,
     say_trace,
     say_unused,
     settings_of_resumed,
-    write_reports,
 )
 from loadbench.cli.options import ScenarioCommand, scenario_argument, setting_flags, setting_options
 
@@ -102,11 +100,11 @@ def measure(
     before = None if resume is None else whole_levels(resume, scenario)
     if dry_run:
         from loadbench.report.plan import plan_document  # noqa: PLC0415
-        from loadbench.report.render_text import render_text  # noqa: PLC0415
         from loadbench.session.sample_request import sample_request  # noqa: PLC0415
 
-        plan = plan_document(scenario, sample_request(scenario, os.environ), verbose=verbose)
-        click.echo(render_text(plan, **look(wide=wide)), nl=False)
+        request = sample_request(scenario, os.environ)
+        plan = plan_document(scenario, request, verbose=verbose, resume=resume, before=before)
+        print_document(plan, wide=wide)
         return
     say_unused(scenario)
     say_data_set(scenario)
@@ -119,10 +117,7 @@ def measure(
         data = data_or_page(form, lambda: [Shown(writer.run, folder)], lambda: page_of([folder]))
         return render(writer.run, form, **look(wide=wide, file=file)) if data is None else data
 
-    print_result(content, form)
-    say_saved(writer.folder.place, quiet=quiet)
-    written = write_reports(report, content)
-    sys.exit(writer.exit_code() or writer.folder.place.exit_code or written)
+    finish(content, writer.folder.place, writer.exit_code, form=form, quiet=quiet, report=report)
 
 
 def measure_grid(
@@ -154,11 +149,12 @@ def measure_grid(
     check_report(report)
     if dry_run:
         from loadbench.report.grid_plan import grid_plan_document  # noqa: PLC0415
-        from loadbench.report.render_text import render_text  # noqa: PLC0415
+        from loadbench.session.grid import measured_before  # noqa: PLC0415
         from loadbench.session.sample_request import sample_request  # noqa: PLC0415
 
-        request = sample_request(cells[0].scenario, os.environ)
-        click.echo(render_text(grid_plan_document(base, cells, request, verbose=verbose), **look(wide=wide)), nl=False)
+        request, complete = sample_request(cells[0].scenario, os.environ), measured_before(resume, cells)
+        plan = grid_plan_document(base, cells, request, verbose=verbose, resume=resume, complete=complete)
+        print_document(plan, wide=wide)
         return
     say_unused(base)
     say_data_set(base)
@@ -170,7 +166,4 @@ def measure_grid(
         data = data_or_page(form, lambda: runs_at(folder), lambda: page_of([folder]))
         return render_grid(writer.grid, writer.runs, form, **look(wide=wide, file=file)) if data is None else data
 
-    print_result(content, form)
-    say_saved(writer.folder.place, quiet=quiet)
-    written = write_reports(report, content)
-    sys.exit(writer.exit_code() or written)
+    finish(content, writer.folder.place, writer.exit_code, form=form, quiet=quiet, report=report)

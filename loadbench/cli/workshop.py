@@ -14,6 +14,7 @@ from loadbench.cli.measuring import (
     check_report,
     data_or_page,
     look,
+    print_document,
     print_result,
     progress_line,
     refuse_wide,
@@ -71,7 +72,6 @@ def command(
     from loadbench.report.junit import run_junit  # noqa: PLC0415
     from loadbench.report.pages import page_of  # noqa: PLC0415
     from loadbench.report.plan import plan_document  # noqa: PLC0415
-    from loadbench.report.render_text import render_text  # noqa: PLC0415
     from loadbench.report.shown import Shown  # noqa: PLC0415
     from loadbench.results.folder import RunFolder, RunPlace, folder_of, read_run  # noqa: PLC0415
     from loadbench.session.sample_request import sample_request  # noqa: PLC0415
@@ -99,7 +99,7 @@ def command(
         check(resolved, os.environ)
         if dry_run:
             plan = plan_document(resolved, sample_request(resolved, os.environ), verbose=verbose)
-            click.echo(render_text(plan, **look(wide=wide)), nl=False)
+            print_document(plan, wide=wide)
             return
         say_unused(resolved)
         say_data_set(resolved)

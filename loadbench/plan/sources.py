@@ -9,6 +9,7 @@ exclude each other are refused with the reason, and so is a setting without effe
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import json
 import shlex
 from contextlib import suppress
@@ -301,9 +302,11 @@ def _check_cell(scenario: Scenario, varied: Sequence[Entry]) -> None:
             if scenario.target.server_cmd is not None:
                 hint = f"write {{{one.name}}} in it where the value belongs"
                 raise BadInput(f"{place}: neither a setting of a sweep nor in the server's command", hint=hint)
-            near = nearest(one.name, [known.name for known in settings(scenario.command) if may_vary(known)])
-            own = f"a name of your own can stand in --server-cmd, as {{{one.name}}}"
-            hint = f"{near} Otherwise {own}" if near else own
+            # A name of the user's own is likely, so that only a slip of the finger is taken for a setting.
+            known = [setting.name for setting in settings(scenario.command) if may_vary(setting)]
+            near = difflib.get_close_matches(one.name, known, n=1, cutoff=0.8)
+            own = f"{{{one.name}}} has to be in --server-cmd, where the value belongs"
+            hint = f"did you mean {near[0]}? Otherwise {own}" if near else own
             raise BadInput(f"{place}: no setting of a sweep", hint=hint)
     for entry in varied:
         other = scenario.origins[entry.setting.key]

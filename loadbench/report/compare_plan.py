@@ -19,6 +19,7 @@ from loadbench.report.document import Document, Notes, Table, Text
 from loadbench.report.plan import (
     closing_blocks,
     level_cells,
+    resume_facts,
     setting_text,
     target_text,
     trace_facts,
@@ -30,6 +31,7 @@ from loadbench.results.folder import RESULTS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from pathlib import Path
 
     from loadbench.plan.gate import GateRule
     from loadbench.plan.pairs import Pairing
@@ -50,20 +52,30 @@ def compare_plan_document(
     confidence: float = 0.95,
     requests: Sequence[Sequence[str]] = (),
     verbose: bool = False,
+    resume: Path | None = None,
+    complete: int = 0,
 ) -> Document:
-    """The plan of `--dry-run`, with the lines of each side's first request. No request was sent to make it."""
+    """The plan of `--dry-run`, with the lines of each side's first request. No request was sent to make it.
+
+    A comparison that goes on in the folder `resume` has so many `complete` repeats already.
+    """
     a, b = sides
+    left = max(0, most_repeats(a, pairing) - complete)
     facts = [
         ("A", _side_text(a)),
         ("B", _side_text(b)),
         ("work", f"{work_text(a)}, the same on both sides"),
         ("repeats", repeats_text(a, pairing)),
-        *traffic_facts(a, times=2 * most_repeats(a, pairing)),
+        *(traffic_facts(a, times=2 * left) if left else []),
         (
             "saved in",
             f"{(a.report.out or RESULTS) / f'<time>-{a.report.name}'}: compare.json, and a run for each repeat",
         ),
     ]
+    if resume is not None:
+        most = "" if pairing.until is None and pairing.budget_ns is None else "at most "
+        there = counted(complete, "repeat") if complete else ""
+        facts[-1:] = resume_facts(resume, there, f"{most}{counted(left, 'repeat')}" if left else "")
     shown = min(pairing.most, _MOST_ORDERED)
     more = " …" if pairing.most > shown else ""
     rows = [
@@ -82,7 +94,7 @@ def compare_plan_document(
     if repeat_ns is None:
         time = f"{blocks}; the time is that of the requests"
     else:
-        whole_ns = repeat_ns * pairing.most
+        whole_ns = repeat_ns * (pairing.most - complete)
         whole_ns = whole_ns if pairing.budget_ns is None else min(pairing.budget_ns, whole_ns)
         drain = f"and the drain of each, at most {format_duration(a.extent.drain_ns)}"
         time = f"{blocks}: {format_duration(repeat_ns)} a repeat, {format_duration(whole_ns)} in all, {drain}"
@@ -110,7 +122,7 @@ def compare_plan_document(
             Table((), facts, "ll"),
             Table((), trace_facts(a), "ll"),
             Table(headers, rows, "rlllll"),
-            Text([time, starts_text(sides)] if pairing.one_up else [time]),
+            Text([*[time] * bool(left), *[starts_text(sides)] * pairing.one_up]),
             Text(data_set_lines(a)),
             Notes(notes),
             *closing_blocks(a, first, verbose=verbose, warnings=warnings),

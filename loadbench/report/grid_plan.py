@@ -9,26 +9,36 @@ from loadbench.plan.cells import shown_value
 from loadbench.plan.grid import START_NS, starts_of, within
 from loadbench.report.data_set import data_set_lines
 from loadbench.report.document import Document, Table, Text
-from loadbench.report.plan import closing_blocks, length_text, target_text, work_text
+from loadbench.report.plan import closing_blocks, length_text, resume_facts, target_text, work_text
 from loadbench.report.values import counted
 from loadbench.results.folder import RESULTS
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Sequence
+    from pathlib import Path
 
     from loadbench.plan.grid import PlannedCell
     from loadbench.plan.scenario import Scenario
 
 
 def grid_plan_document(
-    base: Scenario, cells: Sequence[PlannedCell], request: Sequence[str] = (), *, verbose: bool = False
+    base: Scenario,
+    cells: Sequence[PlannedCell],
+    request: Sequence[str] = (),
+    *,
+    verbose: bool = False,
+    resume: Path | None = None,
+    complete: Collection[int] = (),
 ) -> Document:
-    """The plan of `--dry-run`; when verbose with every setting of the first cell, and its first request."""
+    """The plan of `--dry-run`; when verbose with every setting of the first cell, and its first request. Of a grid that
+    goes on in the folder `resume`, these cells, by their places, are `complete`."""
     names = list(cells[0].values)
     budget, rows, whole_ns = base.grid.budget, [], 0
     left_ns = (budget or 0) - starts_of(cells) * START_NS
     is_exact = True
     for number, cell in enumerate(cells, 1):
+        if number - 1 in complete:
+            continue
         scenario = cell.scenario if budget is None else within(cell, left_ns, cells[number:])
         extent = scenario.extent
         each_ns = extent.warm_up_ns + (extent.duration_ns or 0) + extent.cool_down_ns
@@ -43,8 +53,9 @@ def grid_plan_document(
         if scenario.waits_for_answers:
             time += f" to {format_duration(most_ns // NS_PER_S * NS_PER_S)}"
         rows.append([str(number), *(shown_value(cell.values[name]) for name in names), shown, time])
-    levels = sum(cell.levels for cell in cells)
-    total = f"{counted(len(cells), 'cell')}, {counted(levels, 'level')}, {format_duration(whole_ns)} of load"
+    levels = sum(cell.levels for place, cell in enumerate(cells) if place not in complete)
+    total = counted(len(rows), "cell") + " left" * (resume is not None)
+    total += f", {counted(levels, 'level')}, {format_duration(whole_ns)} of load"
     total += "" if is_exact else " or more"
     starts = starts_of(cells)
     total += f", {counted(starts, 'start')} of the server" if starts else ""
@@ -55,6 +66,9 @@ def grid_plan_document(
         ("target", target_text(base)),
         ("saved in", f"{folder}: grid.json, grid.md, and a run folder for each cell"),
     ]
+    if resume is not None:
+        there = f"{len(complete)} of {counted(len(cells), 'cell')}"
+        facts[-1:] = resume_facts(resume, there if complete else "", counted(len(rows), "cell") if rows else "")
     facts.insert(1, ("work", f"{work_text(cells[0].scenario)} (cell 1)"))
     return Document(
         f"{base.report.name}, planned: nothing was sent",
@@ -64,7 +78,7 @@ def grid_plan_document(
             Table(("cell", *names, "loads", "time"), rows, "r" + "l" * len(names) + "ll"),
             Text(
                 [
-                    f"{total}; cells are measured in this order",
+                    *([f"{total}; cells are measured in this order"] if rows else []),
                     *(length_text(cells[0].scenario) if budget is None else []),
                 ]
             ),

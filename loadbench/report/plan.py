@@ -19,38 +19,66 @@ from loadbench.plan.settings import DEFAULT_INPUT_TOKENS
 from loadbench.plan.traces import Replayed
 from loadbench.report.data_set import data_set_lines
 from loadbench.report.document import Block, Document, Notes, Table, Text
+from loadbench.report.run import level_place
 from loadbench.report.values import clipped, counted, disk_size, percent
 from loadbench.results.folder import RESULTS, free_bytes
 from loadbench.results.space import USUAL_TOKENS_PER_S, expected_bytes, largest_file
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from pathlib import Path
 
     from loadbench.plan.load import Load
     from loadbench.plan.scenario import Scenario
+    from loadbench.results.run import Run
 
 _MOST_SHOWN = 80
 # Longer times are shown in whole seconds, shorter ones in ms.
 _LONG_SPAN_NS = 600 * NS_PER_S
 
 
-def plan_document(scenario: Scenario, request: Sequence[str] = (), *, verbose: bool = False) -> Document:
-    """The plan of `--dry-run`; when verbose with every setting and the lines of its first request."""
-    target, levels = scenario.target, len(scenario.loads)
+def plan_document(
+    scenario: Scenario,
+    request: Sequence[str] = (),
+    *,
+    verbose: bool = False,
+    resume: Path | None = None,
+    before: Run | None = None,
+) -> Document:
+    """The plan of `--dry-run`; when verbose with every setting and the lines of its first request. A run that goes on
+    in the folder `resume` has the levels of `before` already."""
+    target = scenario.target
     models = target.model or ("the simulated model" if scenario.simulated else "the model that the server lists",)
     if target.mix_models is not None:
         models = (f"a mix of {', '.join(map(str, target.mix_models))}",)
     facts = [("target", target_text(scenario)), ("models", ", ".join(models)), ("work", work_text(scenario))]
     if scenario.load.users is not None and scenario.think and not scenario.work.mix:
         facts.append(("think time", f"{scenario.think} between a response and a user's next request"))
-    facts += [*traffic_facts(scenario), ("saved in", saved_text(scenario))]
-    rows = [[str(number), *level_cells(scenario, load)] for number, load in enumerate(scenario.loads, start=1)]
-    shown = counted(levels * len(models), "level")
+    # What is left of each model; a sweep that finds its levels itself may have had further ones.
+    there = [] if before is None else before.levels
+    named = target.model or tuple(dict.fromkeys(level.model for level in there)) or ("",)
+    has = {model: sum(level.model == model for level in there) for model in named}
+    left = [load for model in named for load in scenario.loads[0 if scenario.finds_levels else has[model] :]]
+    facts += traffic_facts(scenario, left=left)
+    if resume is None:
+        facts.append(("saved in", saved_text(scenario)))
+    else:
+        shown = "" if before is None or not there else level_place(before, *range(len(there)))
+        shown = f"{counted(len(there), 'level')} ({shown})" if shown else ""
+        facts += resume_facts(resume, shown, counted(len(left), "level") if left else "")
+    rows = [
+        [str(number), *level_cells(scenario, load)]
+        for number, load in enumerate(scenario.loads, start=1)
+        if load in left
+    ]
+    shown, levels = counted(len(left), "level"), len(left)
+    if resume is not None and not scenario.finds_levels:
+        shown += " left"
     if scenario.finds_levels:
         # Which of them are measured, the server decides.
         rows, shown = [["1 …", *rows[0][1:]], ["2 …", *rows[1][1:]]], f"at most {shown}"
 
-    extent, levels = scenario.extent, levels * len(models)
+    extent = scenario.extent
     longer = length_text(scenario)
     drain = f"at most {format_duration(extent.drain_ns * levels)} of draining"
     if extent.duration_ns is None:
@@ -67,11 +95,21 @@ def plan_document(scenario: Scenario, request: Sequence[str] = (), *, verbose: b
             Table((), facts, "ll"),
             Table((), trace_facts(scenario), "ll"),
             Table(("level", "load", "measured", "requests", "time"), rows, "rllll"),
-            Text([f"{shown}, {total}, {drain}", *longer]),
+            Text([f"{shown}, {total}, {drain}", *longer] if left else []),
             Text(data_set_lines(scenario)),
             *closing_blocks(scenario, request, verbose=verbose, warnings=_short_total(scenario, levels)),
         ],
     )
+
+
+def resume_facts(resume: Path, there: str, left: str) -> list[tuple[str, str]]:
+    """What a measurement goes on with, what it has, and what is left of it; `left` is empty where all is there."""
+    return [
+        ("resumes", str(resume)),
+        ("already there", f"{there}, not measured again" if there else "nothing whole"),
+        ("left", left or "nothing: all is there"),
+        ("saved in", f"{resume}: with what is there already"),
+    ]
 
 
 def closing_blocks(
@@ -116,28 +154,32 @@ def usual_cycle_s(scenario: Scenario) -> float:
     return output / USUAL_TOKENS_PER_S + think_s
 
 
-def traffic_facts(scenario: Scenario, *, times: int = 1) -> list[tuple[str, str]]:
-    """About how many requests and tokens will be sent and received, the plan carried out so many times.
+def traffic_facts(scenario: Scenario, *, times: int = 1, left: Sequence[Load] | None = None) -> list[tuple[str, str]]:
+    """About how many requests and tokens will be sent and received, the plan carried out so many times; or those of
+    the levels that are `left`, of all models.
 
-    What a closed loop sends depends on the server; it is reckoned at the usual speed.
+    What a closed loop sends depends on the server, whose speed is assumed.
     """
     extent, models = scenario.extent, len(scenario.target.model or ("",))
+    loads = [*scenario.loads] * models if left is None else left
+    if not loads:
+        return []
     seconds = (extent.warm_up_ns + (extent.duration_ns or 0) + extent.cool_down_ns) / NS_PER_S
     count, how = 0.0, ""
-    for load in scenario.loads[:1] if scenario.finds_levels else scenario.loads:
+    for load in loads[:1] if scenario.finds_levels else loads:
         if extent.requests is not None:
             count, how = count + extent.requests, " that are measured, and those of the warm-up"
         elif scenario.waits_for_answers:
             count, how = count + answers_wanted(load), " that are measured, and those of the warm-up"
         elif isinstance(load, Closed):
             count += load.users * seconds / usual_cycle_s(scenario)
-            how = f", if the server sends each user {USUAL_TOKENS_PER_S} tokens/s"
+            how = f", assuming that each user gets {USUAL_TOKENS_PER_S} tokens/s; a slower server gets fewer"
         elif isinstance(load.arrivals, Replayed):
             count += len(load.arrivals.trace)
         else:
             factor = load.arrivals.pattern.mean if isinstance(load.arrivals, Patterned) else 1.0
             count += load.rate_per_s * factor * seconds
-    count = max(1.0, count * models * times)
+    count = max(1.0, count * times)
     is_exact = extent.requests is not None or scenario.load.trace is not None
     least = scenario.waits_for_answers or scenario.finds_levels
     about = "at least " if least else "" if is_exact else "about "
@@ -178,7 +220,7 @@ def space_text(scenario: Scenario) -> tuple[str, bool]:
     """(what the run is expected to write and how much may be written, whether that is too little)."""
     out, (_, whole) = scenario.report.out or RESULTS, expected_bytes(scenario)
     free, largest = free_bytes(out), largest_file()
-    speed = f" at {USUAL_TOKENS_PER_S} tokens/s a user" if scenario.load.users is not None else ""
+    speed = f", assuming {USUAL_TOKENS_PER_S} tokens/s a user" if scenario.load.users is not None else ""
     text = f"about {disk_size(whole)} to write{speed}"
     text += "" if free is None else f"; {disk_size(free)} free at {out}"
     text += (

@@ -76,6 +76,22 @@ def check_grid(
     check_grid_budget(cells, base.grid.budget, base.place("grid.budget"))
 
 
+def measured_before(resume: Path | None, cells: Sequence[PlannedCell]) -> set[int]:
+    """The places of the cells that the grid in a folder has measured completely, with the same settings."""
+    earlier = {} if resume is None else {tuple(sorted(cell.values.items())): cell for cell in read_grid(resume).cells}
+    return {
+        place
+        for place, cell in enumerate(cells)
+        if resume is not None and (known := earlier.get(tuple(sorted(cell.values.items())))) is not None
+        if _is_complete(resume, known, cell)
+    }
+
+
+def _is_complete(path: Path, known: Cell, cell: PlannedCell) -> bool:
+    is_there = (path / known.folder / "run.json").is_file()
+    return is_there and known.content_hash == cell.content_hash and known.status == "complete"
+
+
 class Servers:
     """The servers that loadbench starts for the cells: one for those that follow each other with one command.
 
@@ -359,7 +375,7 @@ def _take_over(writer: GridWriter, before: Grid, cells: Sequence[PlannedCell], p
         taken[place] = msgspec.structs.replace(taken[place], folder=known.folder)
         if not (path / known.folder / "run.json").is_file():
             continue
-        if known.content_hash == cell.content_hash and known.status == "complete":
+        if _is_complete(path, known, cell):
             taken[place], writer.runs[place] = known, run_in(path / known.folder)
             continue
         try:

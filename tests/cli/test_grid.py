@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 import shlex
 import shutil
 import signal
@@ -129,6 +130,9 @@ def test_a_resumed_grid_measures_what_is_missing(six, server):
     shutil.copytree(original, folder)
     before, gone = starts_of(folder), cells_of(folder)["32 4"]
     shutil.rmtree(folder / gone["folder"])
+    planned = typed("sweep", "--resume", str(folder), "--dry-run", cwd=folder.parent).stdout
+    assert re.search(r"already there +5 of 6 cells, not measured again\nleft +1 cell\n", planned)
+    assert "1 cell left, " in planned
     ended = typed("sweep", "--resume", str(folder), cwd=folder.parent)
     after = starts_of(folder)
     assert "resumed: 5 of 6 cells complete" in ended.stderr
@@ -215,6 +219,7 @@ def test_a_scenario_has_a_table_of_what_is_varied(tmp_path):
     ("arguments", "message"),
     [
         (["--vary=inputtokens=1,2"], "--vary: inputtokens: no setting of a sweep\nhint: did you mean input_tokens?"),
+        (["--vary=slots=1,2"], "--vary: slots: no setting of a sweep\nhint: {slots} has to be in --server-cmd"),
         (["--vary=name=a,b"], "--vary: name: cannot be varied"),
         (["--vary=max_tokens"], "--vary: found 'max_tokens', want a name and its values"),
         (["--vary=max_tokens=1,1"], "--vary: max_tokens: '1' is given more than once"),

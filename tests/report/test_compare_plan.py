@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+import pytest
+
 from loadbench.plan.pairs import Pairing, sides
 from loadbench.plan.scenario import Scenario
 from loadbench.plan.settings import LoadSettings
@@ -75,3 +79,15 @@ def test_repeats_until_the_ratio_is_known():
     assert repeats_text(PLAN, Pairing(until=0.03, budget_ns=600 * S)) == (
         "until the ratio is known to ±3 % at every level, from 8 to 100, and as many as fit into 10m: about 10"
     )
+
+
+@pytest.mark.parametrize(("complete", "left"), [(3, "1 repeat"), (4, "nothing: all is there"), (0, "4 repeats")])
+def test_plan_of_a_resumed_comparison_has_what_is_left(complete, left):
+    """What it resumes, how many repeats are there, and the time of the others."""
+    both, resume = sides(PLAN, a=A, b=B), Path("results/x")
+    text = render_text(compare_plan_document(both, Pairing(repeats=4), resume=resume, complete=complete))
+    assert "resumes        results/x\n" in text
+    assert f"left           {left}\n" in text
+    assert ("1m a repeat" in text) == (complete < 4)
+    assert (f"{4 - complete}m in all" in text) == (complete < 4)
+    assert ("nothing whole" in text) == (complete == 0)

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 import pytest
 
+from loadbench.plan.load import Closed
 from loadbench.plan.sources import resolve
 from loadbench.report.capacity_plan import capacity_plan_document
 from loadbench.report.plan import plan_document
 from loadbench.report.render_text import render_text
+from tests.building import a_level, a_run
 
 
 def plan(*, environment=None, **flags) -> str:
@@ -117,7 +120,7 @@ def test_a_short_plan_has_what_somebody_set():
         # A response takes 1 s at the usual speed.
         (
             {"users": "3", "duration": "8s", "warm_up": "2s", "max_tokens": "100", "prompt": "Hello."},
-            "about 30, if the server sends each user 100 tokens/s",
+            "about 30, assuming that each user gets 100 tokens/s; a slower server gets fewer",
             "at most 3,000 to receive",
         ),
         (
@@ -169,3 +172,17 @@ def test_a_search_whose_budget_is_too_short_is_warned_of():
         flags = {"objectives": ["ttft_p90<2s"], "think": "20s", "budget": budget}
         scenario = resolve(flags=flags, environment={}, command="capacity")
         assert (f"warning: --budget {budget} is too short" in render_text(capacity_plan_document(scenario))) == warned
+
+
+@pytest.mark.parametrize(("users", "left"), [("1,2,4", "1 level"), ("1,2", "nothing: all is there")])
+def test_plan_of_a_resumed_sweep_has_what_is_left(users, left):
+    """What it resumes, the levels that are there, and of the others their requests."""
+    before = a_run(*(a_level(load=Closed(number)) for number in (1, 2)))
+    scenario = resolve(flags={"users": users, "requests": "10"}, environment={})
+    text = render_text(plan_document(scenario, resume=Path("results/x"), before=before))
+    assert "resumes        results/x\n" in text
+    assert "already there  2 levels (users=1, 2), not measured again\n" in text
+    assert f"left           {left}\n" in text
+    assert ("    3  users=4" in text) == ("10 that are measured" in text) == (users == "1,2,4")
+    assert not re.search("^ +[12]  users=", text, re.MULTILINE)
+    assert "<time>" not in text
