@@ -24,6 +24,8 @@ PLAIN_WIDTH: Final = 100
 _NARROWEST = 40
 # A column of words may be made as narrow as its longest word, if that is not longer than this: a path, a URL.
 _LONGEST_WORD = 24
+# Before a column of sentences becomes narrower than this, the columns that matter less are left out.
+_READABLE = 30
 # A column of names is wrapped only where nothing else helps; no column becomes narrower than this.
 _LEAST = 12
 # With fewer columns of figures a table is wide because of its texts, and parts of it would be no narrower.
@@ -136,7 +138,10 @@ def _table(table: Table, width: int | None, *, wide: bool, color: bool) -> tuple
     ]
     shown = [column for column in range(len(table.align)) if wide or rank[column] != DETAIL]
     if width is not None and not wide:
-        while _total(least, shown) > width and (worst := max(rank[column] for column in shown)) > "0":
+        wanted = [
+            min(size, max(low, _READABLE)) if low < size else size for low, size in zip(least, natural, strict=True)
+        ]
+        while _total(wanted, shown) > width and (worst := max(rank[column] for column in shown)) > "0":
             shown.remove(max(column for column in shown if rank[column] == worst))
     hidden = {table.headers[column] for column in range(len(table.align)) if column not in shown}
     if width is not None and _total(least, shown) > width:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from loadbench.results.run_summary import RunSummary
 
 _LONGEST_CELL = 40
+_LONGEST_RESULT = 70
 _BLOCKS = "▁▂▃▄▅▆▇█"
 # On a narrow screen those with the highest digits are left out first.
 _RANKS = {"run": 0, "result": 0, "verdicts": 1, "model": 2, "command": 3, "loads": 4, "labels": 5, "commit": 6}
@@ -51,6 +52,17 @@ def result_of(run: RunSummary) -> str:
     return "; ".join(texts) or (f"no level counts ({_verdicts(run)})" if run.verdicts else "nothing measured")
 
 
+def _first_part(text: str) -> str:
+    """A text up to the end of its last sentence that fits, or of a part of one; where nothing ends, it is cut."""
+    if len(text) <= _LONGEST_RESULT:
+        return text
+    for marks in (".;", ":,"):
+        at = max(text.rfind(f"{mark} ", 0, _LONGEST_RESULT + 2) for mark in marks)
+        if at >= _LONGEST_RESULT // 3:
+            return text[:at]
+    return clipped(text, _LONGEST_RESULT)
+
+
 def _verdicts(run: RunSummary) -> str:
     return ", ".join(f"{count} {status}" for status, count in run.verdicts.items())
 
@@ -67,7 +79,7 @@ def runs_document(runs: Sequence[RunSummary], *, results: str, left_out: int) ->
             for run in runs
         ],
         "loads": [_loads(run.loads) or "-" for run in runs],
-        "result": [clipped(result_of(run), 60) for run in runs],
+        "result": [_first_part(result_of(run)) for run in runs],
         # The probes of a search are short on purpose: its answer is judged, and not they.
         "verdicts": ["-" if run.capacity or run.command == "capacity" else _verdicts(run) or "-" for run in runs],
         "commit": [_commit(run.commit, dirty=run.dirty) for run in runs],
@@ -77,7 +89,7 @@ def runs_document(runs: Sequence[RunSummary], *, results: str, left_out: int) ->
     rows = list(zip(*shown.values(), strict=True))
     notes = []
     if any(run.dirty for run in runs):
-        notes.append("+: files had changed since the commit")
+        notes.append("commit: + where files had changed since")
     if left_out:
         notes.append(f"{counted(left_out, 'older run')} not shown: --all shows every run, --help how to filter")
     return Document(

@@ -150,6 +150,20 @@ def test_list_says_that_no_level_counts():
     assert result_of(msgspec.structs.replace(run, verdicts={})) == "nothing measured"
 
 
+@pytest.mark.parametrize("width", [60, 80, 120])
+def test_list_gives_the_result_the_space(width):
+    """It is what one looks for: before it is broken into many lines, verdicts, models and commands are left out; and
+    its sentence ends where one of its parts does."""
+    said = "B is 14.4x (12.3-16.9) as fast as A in output tokens/s at 2 loads; B's TTFT p50 is 0.143x (0.121-0.169) A's"
+    counts = {"INCONCLUSIVE": 6, "INVALID": 3, "VALID": 9}
+    of_run = {"conclusion": said, "command": "compare", "verdicts": counts, "models": ["llama-325m-cuda-gpu"]}
+    run = RunSummary(run="20261128T044037Z-night", path="", name="", started_at="", state="complete", **of_run)
+    text = render_text(runs_document([run], results="results", left_out=0), width=width)
+    assert all(word in text for word in said.partition(";")[0].split())
+    assert len(text.split("not shown")[0].strip().splitlines()) <= 7
+    assert "TTFT" not in text
+
+
 def test_list_has_no_figure_of_a_level_that_does_not_count(tmp_path):
     """As in the report, whose first sentence says that no level is sound."""
     few = Verdict("INCONCLUSIVE", [Reason("too_few_answers", "", "")])

@@ -215,15 +215,15 @@ PAGES: dict[str, Callable[[], str]] = {
     "run-json.md": run_json,
     "verdicts.md": partial(
         terms,
-        "Verdicts, reasons, caveats, outcomes",
-        ("status", "code", "caveat", "outcome"),
+        "Verdicts, reasons, caveats, outcomes, states",
+        ("status", "code", "caveat", "outcome", "state"),
         "A level has one verdict; its reasons are why it is not VALID, and caveats do not change it.\n"
         "[What the figures mean](../metrics.md#the-verdict) has the rules.",
     ),
     "metrics.md": partial(
         terms,
         "Metrics",
-        ("figure", "mark", "level"),
+        ("figure", "mark", "level", "column"),
         "[What the figures mean](../metrics.md) has the definitions in full.",
     ),
     "exit-codes.md": exit_codes,
