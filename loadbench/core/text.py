@@ -65,11 +65,16 @@ def digest(text: str, *, size: int = 8) -> str:
     return blake2b(text.encode("utf-8", "surrogatepass"), digest_size=size).hexdigest()
 
 
+def beginning(text: str, most: int = _LONGEST_SHOWN) -> str:
+    """The text, or of a longer one than `most` the beginning and how long it is."""
+    return text if len(text) <= most else f"{text[:most]}… ({len(text):,} characters)"
+
+
 def shortened(value: object) -> object:
     """A JSON value to be shown: of long texts in it there is the beginning, and how long they are."""
     match value:
-        case str() if len(value) > _LONGEST_SHOWN:
-            return f"{value[:_LONGEST_SHOWN]}… ({len(value):,} characters)"
+        case str():
+            return beginning(value)
         case dict():
             return {name: shortened(part) for name, part in value.items()}
         case list():

@@ -127,6 +127,8 @@ class LevelRunner:
         within_s = _CLOSES_WITHIN_S if recording.interrupted else math.inf
         with anyio.move_on_after(within_s, shield=True) as self._closing:
             await session.settled(recording.window[1])
+            if server is not None:
+                await server.look()
             if before is not None:
                 # Read twice where needed: a busy server may time out once.
                 rose = total_rise(before, await session.counters() or await session.counters())

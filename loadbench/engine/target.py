@@ -42,6 +42,10 @@ class WatchedServer(Protocol):
         """Wait until it has ended by itself."""
         ...
 
+    async def look(self) -> None:
+        """Notice an end that nobody reports, as that of a server which something else starts again."""
+        ...
+
     async def raise_if_ended(self, *, soon: bool = False) -> None:
         """Raise `TargetEnded` if it has; `soon` leaves a moment for that to be known."""
         ...

@@ -135,8 +135,11 @@ class Progress:
         self._levels, self._standing, self._time, self._thinks = levels, standing, time_left, think
 
     def doing(self, text: str) -> None:
-        """Say what happens now, before or between levels: nothing that stays."""
-        self._stage, self._stage_began_s, self._is_stage_said = text, self._now_s(), False
+        """Say what happens now, before or between levels: nothing that stays. The time is since this began, whatever is
+        said meanwhile in parentheses at the end."""
+        if text.partition(" (")[0] != self._stage.partition(" (")[0]:
+            self._stage_began_s, self._is_stage_said = self._now_s(), False
+        self._stage = text
         self._draw()
 
     def part_begins(self, part: str, text: str) -> None:

@@ -51,6 +51,7 @@ _MOST_UNTIL = 100
 # The settings that a side may have of its own. Headers are not among them: they hold commas.
 _PER_SIDE = {setting.name: setting for setting in settings("compare") if setting.per_side}
 _NAMES = {setting.name for setting in settings()}
+_VARIABLES = setting_of("target.server_env").name
 # A server named without its scheme; reading the URL reports what is missing.
 # Objects and headers have commas too: the next setting begins with its name.
 _NEXT_SETTING = re.compile(r",(?=\s*\w+\s*=)")
@@ -245,7 +246,7 @@ def searched_sides(
     for two sides that are equal unless `same` allows it.
     """
     of_sides = {f"{name}_{own}" for name in SIDES for own in ("model", "cmd")} | {"same"}
-    given = {} if file is None else {entry.setting.key: entry.value for entry in ScenarioFile.read(file).entries()}
+    of_file = {} if file is None else {entry.setting.key: entry for entry in ScenarioFile.read(file).entries()}
     own_settings = {setting.name for setting in settings("capacity")} | of_sides | {MAX_CONCURRENCY}
     for name in flags:
         if name not in own_settings:
@@ -260,10 +261,11 @@ def searched_sides(
             named = flags.get(of_side.name) or environment.get(of_side.variable)
             if named and word in own and of_side.name in flags:
                 raise BadInput(f"{of_side.flag}: --{name} has its own already", hint="leave one of them out")
-            if not named and of_side.guarded and given.get(key):
-                # The user confirms a command that a file gives, which one that comes as a flag would not need.
-                raise BadInput(f"{key} of the scenario is not taken with --capacity", hint=f"give {of_side.flag}")
-            named = named or given.get(key)
+            if not named and key in of_file and of_side.guarded and word not in own:
+                # It stays the file's: the user confirms such a command.
+                own[word] = replace(of_file[key], setting=_PER_SIDE[word])
+                continue
+            named = named or (of_file[key].value if key in of_file else None)
             if named:
                 own.setdefault(word, (named,) if word == "model" else named)
         groups = {_group(_PER_SIDE[word]) for word in own} - {""}
@@ -415,16 +417,22 @@ def _group(setting: Setting) -> str:
     return "target" if setting.name == "profile" else setting.group
 
 
-def _read(text: str, flag: str) -> dict[str, str]:
-    """The settings that a side is written with."""
+def _read(text: str, flag: str) -> dict[str, str | list[str]]:
+    """The settings that a side is written with. Variables of its server are repeated, or follow the first one."""
     if not text:
         return {}
     if text.partition("=")[0].strip() not in _NAMES:
         return {"url": text}
-    written: dict[str, str] = {}
+    written: dict[str, str | list[str]] = {}
+    variables: list[str] = []
+    name = ""
     for part in _NEXT_SETTING.split(text):
-        name, equals, value = part.partition("=")
+        before, (name, equals, value) = name, part.partition("=")
         name = name.strip()
+        if name == _VARIABLES or (before == _VARIABLES and name not in _NAMES):
+            variables.append(value if name == _VARIABLES else part.strip())
+            written[_VARIABLES], name = variables, _VARIABLES
+            continue
         if not equals or name not in _PER_SIDE:
             hint = f"known: {', '.join(_PER_SIDE)}"
             raise BadInput(f"{flag}: {part!r}: want settings as in url=URL,model=ID", hint=hint)

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 # Where a server listens if no URL says it.
 DEFAULT_URL = f"http://127.0.0.1:{PORT}/v1"
+# Of a command, in a message or a report.
+MOST_SHOWN = 2_000
 # Doubled braces, a name in braces, or a brace that is neither.
 _BRACES = re.compile(r"\{\{|\}\}|\{(?P<name>[A-Za-z_]\w*)\}|[{}]")
 # What a shell would take as it is. Braces stay: they are ours.

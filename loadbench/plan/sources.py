@@ -59,8 +59,8 @@ def resolve(
     key_variables: Sequence[str] = (),
     cell: int = 0,
 ) -> Scenario:
-    """The scenario in force for a command. `flags` has the values of its flags by setting name, as they were written.
-    Of a grid it is that of one `cell`.
+    """The scenario in force for a command. `flags` has the values of its flags by setting name, as they were written,
+    or an `Entry` that the file has in another place, and that is there instead. Of a grid it is that of one `cell`.
 
     `reused` has values of a saved run by key, for commands that score its answers or continue it, `reused_personas` its
     personas; `foreign` is the name of a run that is not this user's own. `key_variables` are variables that hold API
@@ -72,14 +72,16 @@ def resolve(
     own = document.personas() if document is not None else own
     personas = PERSONAS | {persona.name: persona for persona in own}
     choice = _Choice(command, Values(command, {}, personas))
-    flags, concurrency = {**flags}, flags.get(MAX_CONCURRENCY)
-    flags.pop(MAX_CONCURRENCY, None)
+    moved = {name: value for name, value in flags.items() if isinstance(value, Entry)}
+    concurrency = flags.get(MAX_CONCURRENCY)
+    flags = {name: value for name, value in flags.items() if name not in {MAX_CONCURRENCY, *moved}}
     given = [
         *_from_flags(command, flags),
         *_from_run(reused or {}, flags, command=command, foreign=foreign),
         *choice.from_environment(environment),
         *_from_workshop_variables(command, environment),
-        *(document.entries() if document is not None else ()),
+        *(one for one in (document.entries() if document is not None else ()) if one.setting.name not in moved),
+        *moved.values(),
     ]
     if concurrency is not None:
         given.insert(0, _most_at_once(command, concurrency, given))

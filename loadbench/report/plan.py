@@ -8,12 +8,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from loadbench.core.secrets import MASK
-from loadbench.core.text import some
+from loadbench.core.text import beginning, some
 from loadbench.core.units import NS_PER_S, format_duration
 from loadbench.plan.load import FEWEST_ANSWERS, ROUNDS, Closed, answers_wanted, users_of
 from loadbench.plan.pattern import Patterned
 from loadbench.plan.request_lengths import request_lengths
-from loadbench.plan.server_command import shown_command
+from loadbench.plan.server_command import MOST_SHOWN, shown_command
 from loadbench.plan.server_url import shown_url
 from loadbench.plan.settings import DEFAULT_INPUT_TOKENS
 from loadbench.plan.traces import Replayed
@@ -244,9 +244,8 @@ def target_text(scenario: Scenario) -> str:
     if target.server_cmd is not None:
         listens = f" ({shown_url(scenario.url)})" if scenario.url is not None else ""
         variables = [f"{name}={MASK}" for name, _ in target.server_env]
-        return (
-            f"the server that this command starts{listens}: {' '.join([*variables, shown_command(target.server_cmd)])}"
-        )
+        shown = " ".join([*variables, shown_command(target.server_cmd)])
+        return f"the server that this command starts{listens}: {beginning(shown, MOST_SHOWN)}"
     if target.url is not None:
         return some([*map(shown_url, target.url)])
     return target.adapter or "Foundry Local, which is looked for on this machine"

@@ -260,9 +260,13 @@ async def search_models(
     resumed: Mapping[str, Resumed],
     resume: Path | None,
     folder: RunFolder | None = None,
+    *,
+    confirmed: bool = False,
 ) -> Searches:
-    """As `run_capacity`, inside an event loop; a new search of one model may have a `folder` that is there."""
-    async with open_session(scenario, environment, say=progress.say, doing=progress.doing) as session:
+    """As `run_capacity`, inside an event loop; a new search of one model may have a `folder` that is there. With
+    `confirmed` the user has let the server's command run."""
+    opening = open_session(scenario, environment, say=progress.say, doing=progress.doing, confirmed=confirmed)
+    async with opening as session:
         models, missing, searches = session.models, session.prepared.missing, Searches()
         if len(models) > 1:
             searches.folders = {model: slug(f"{number}-{model}") for number, model in enumerate(models, 1)}

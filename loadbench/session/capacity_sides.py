@@ -29,6 +29,7 @@ from loadbench.results.compare_capacity import FILE
 from loadbench.results.folder import RunFolder, read_run
 from loadbench.results.run import to_json
 from loadbench.session.capacity import Resumed, check_search, search_models
+from loadbench.session.consent import confirm_command
 from loadbench.session.run_writer import new_folder
 
 if TYPE_CHECKING:
@@ -110,6 +111,10 @@ def search_sides(
         return await run_alongside(work, progress.run)
 
     async def work() -> SearchedSides:
+        confirm_command(
+            *(side for side, (_, is_done) in zip(sides, searched_before(resume, sides), strict=True) if not is_done),
+            say=progress.say,
+        )
         folder = new_folder(sides[0], datetime.now(UTC), progress.say) if resume is None else RunFolder(resume)
         both = SearchedSides(folder)
         for name, scenario in zip(SIDES, sides, strict=True):
@@ -131,6 +136,7 @@ def search_sides(
                         Resumed.read_all(path, scenario) if begun else {},
                         path if begun else None,
                         None if begun else folder.inside(name),
+                        confirmed=True,
                     )
             except LoadbenchError as error:
                 both.problems[name] = error

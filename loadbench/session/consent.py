@@ -13,9 +13,9 @@ import anyio
 
 from loadbench.client.faults import explain
 from loadbench.core.errors import BadInput, Interrupted, TargetUnavailable
-from loadbench.core.text import printable, some
+from loadbench.core.text import beginning, printable, some
 from loadbench.plan.cells import names_in_command
-from loadbench.plan.server_command import join_words, shown_command
+from loadbench.plan.server_command import MOST_SHOWN, join_words, shown_command
 from loadbench.plan.server_url import origin_of, shown_url
 from loadbench.plan.settings import Source
 
@@ -86,12 +86,39 @@ async def confirm_load(scenario: Scenario, *, say: Callable[[str], None]) -> dic
     return kept
 
 
-def confirm_command(scenario: Scenario, *, say: Callable[[str], None]) -> None:
+def confirm_command(*scenarios: Scenario, say: Callable[[str], None]) -> None:
     """Have the user confirm a server command of a scenario file, or one for which a file sets variables, which may be
-    the PATH: --yes-run does, or an answer at the terminal.
+    the PATH: --yes-run does, or an answer at the terminal. For the sides of a comparison there is one question.
 
     Raises `BadInput` where neither does, and `Interrupted` for Ctrl-C. What the user gives needs no confirmation.
     """
+    wanted: dict[str, str] = {}
+    hint, allowed = "add --yes-run", False
+    for scenario in scenarios:
+        place, shown = _of_file(scenario)
+        if len(shown) > MOST_SHOWN:
+            shown, hint = beginning(shown, MOST_SHOWN), "read all of it in the file first; then add --yes-run"
+        if shown:
+            wanted.setdefault(printable(shown), place)
+        allowed = allowed or bool(scenario.target.yes_run)
+    if not wanted:
+        return
+    if allowed:
+        for shown, place in wanted.items():
+            say(f"{place} runs {shown}, as --yes-run allows")
+        return
+    facts = "; ".join(f"{place}: wants to run {shown}" for shown, place in wanted.items())
+    lines, one = "".join(f"\n  {shown}" for shown in wanted), len(wanted) == 1
+    what = "wants to run this command" if one else "want to run these commands"
+    confirmed = _confirmed(f"{some([*wanted.values()])} {what} on this machine:{lines}\nMay {'it' if one else 'they'}?")
+    if confirmed is None:
+        raise BadInput(facts, hint=f"if {'it' if one else 'they'} may, {hint}")
+    if not confirmed:
+        raise BadInput(f"not confirmed: {facts}", hint=f"type yes, or {hint}")
+
+
+def _of_file(scenario: Scenario) -> tuple[str, str]:
+    """Where a file chooses what is run, and the command with all that it chooses; empty if it chooses nothing."""
     keys = ("target.server_cmd", "target.server_env")
     of_file = [key for key in keys if key in {entry.setting.key for entry in scenario.values.commands_to_confirm}]
     command, variables = scenario.target.server_cmd, scenario.target.server_env
@@ -100,8 +127,7 @@ def confirm_command(scenario: Scenario, *, say: Callable[[str], None]) -> None:
     if filled and given is not None and given.origin.source is Source.SCENARIO:
         of_file.append("grid.vary")
     if not of_file or command is None:
-        return
-    place = scenario.place(of_file[0])
+        return "", ""
     # All of what the file says: `sh -c 'token=$(rm …)'` has no secret in it, though it looks like one.
     shown = join_words(command) if keys[0] in of_file else shown_command(command)
     if variables:
@@ -109,15 +135,7 @@ def confirm_command(scenario: Scenario, *, say: Callable[[str], None]) -> None:
         shown += f", with {' and '.join(join_words([text]) for text in texts)} in its environment"
     if filled:
         shown += "".join(f", {{{one.name}}} being {' or '.join(map(repr, one.values))}" for one in filled)
-    shown = printable(shown)
-    if scenario.target.yes_run:
-        say(f"{place} runs {shown}, as --yes-run allows")
-        return
-    confirmed = _confirmed(f"{place} wants to run this command on this machine:\n  {shown}\nMay it?")
-    if confirmed is None:
-        raise BadInput(f"{place}: wants to run {shown}", hint="if it may, add --yes-run")
-    if not confirmed:
-        raise BadInput(f"{place}: not confirmed: {shown}", hint="type yes, or add --yes-run")
+    return scenario.place(of_file[0]), shown
 
 
 def _confirmed(question: str) -> bool | None:

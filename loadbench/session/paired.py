@@ -37,6 +37,7 @@ from loadbench.report.formats import render_comparison
 from loadbench.report.values import counted
 from loadbench.results.folder import RunFolder
 from loadbench.results.run import Reason, to_json
+from loadbench.session.consent import confirm_command
 from loadbench.session.resume import earlier_repeats, set_aside
 from loadbench.session.run_writer import RunWriter, new_folder
 from loadbench.session.setup import Session, check, open_session, run_observed, stopping
@@ -160,6 +161,7 @@ async def _measure(
         takes_turns = one_up(*sides) is True
         first = next(blocks(repeats, 1, seed=sides[0].work.seed)).side if takes_turns else 0
         opened: dict[int, Session] = {}
+        confirm_command(*sides, say=progress.say)
         for which in (first, 1 - first):
             name = SIDES[which]
 
@@ -170,7 +172,7 @@ async def _measure(
                 progress.doing(f"{side}: {text}")
 
             try:
-                opening = open_session(sides[which], environment, say=say, doing=doing)
+                opening = open_session(sides[which], environment, say=say, doing=doing, confirmed=True)
                 opened[which] = await stack.enter_async_context(opening)
             except LoadbenchError as error:
                 error.message = f"{name.upper()}: {error.message}"

@@ -336,11 +336,13 @@ async def open_session(
     doing: Say = _silent,
     models: Sequence[str] = (),
     server: StartedServer | None = None,
+    confirmed: bool = False,
     addresses: Mapping[str, Sequence[str]] | None = None,
 ) -> AsyncIterator[Session]:
     """A session with the scenario's target while the context lasts; `models` as for `server_of`. So far the server has
     only been asked for its list of models. `doing` has a word about each thing that may take a while. A `server` that
-    runs already goes on after it. `addresses` of hosts are those that the user has let be loaded already.
+    runs already goes on after it. With `confirmed` the user has let the command run, and `addresses` of hosts are those
+    that the user has let be loaded.
 
     Raises `TargetUnavailable` or `BadInput` if there is nothing to measure.
     """
@@ -355,7 +357,8 @@ async def open_session(
         if server is not None:
             url = server.url
         elif scenario.target.server_cmd is not None:
-            confirm_command(scenario, say=say)
+            if not confirmed:
+                confirm_command(scenario, say=say)
             server = StartedServer(scenario, environment, port=origin_of(url)[2], say=say, doing=doing)
             stack.push_async_callback(server.stop)
             await server.start()

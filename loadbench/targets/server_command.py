@@ -23,6 +23,7 @@ import threading
 import time
 from contextlib import suppress
 from datetime import UTC, datetime
+from http import HTTPStatus
 from itertools import chain, count
 from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import quote
@@ -35,15 +36,16 @@ from loadbench.core.children import child_environment, find_program, python_comm
 from loadbench.core.errors import BadInput, TargetEnded, TargetUnavailable
 from loadbench.core.guard import MARK, Order, kill_marked
 from loadbench.core.secrets import SHORTEST_SECRET, Secrets, is_secret
-from loadbench.core.text import printable, some
+from loadbench.core.text import beginning, printable, some
 from loadbench.core.units import NS_PER_S, format_duration
-from loadbench.plan.server_command import DEFAULT_URL, chooses_port, fill, secrets_of_command, shown_command
+from loadbench.plan.server_command import DEFAULT_URL, MOST_SHOWN, chooses_port, fill, secrets_of_command, shown_command
 from loadbench.plan.server_url import PORT, ServerUrl, origin_of, shown_url
 from loadbench.record.outcome import Outcome
 from loadbench.results.folder import RESULTS, slug
 from loadbench.results.run import ServerStart
 from loadbench.targets.error_hints import advice_for
-from loadbench.targets.http_get import SECRET_PIECE, NoConnection, get
+from loadbench.targets.http_get import SECRET_PIECE, NoConnection, get, parse_json
+from loadbench.targets.model_list import entries_of
 from loadbench.targets.openai import target_at
 from loadbench.telemetry.process import owners
 from loadbench.telemetry.sampler import is_local
@@ -64,8 +66,11 @@ GRACE_S = 10.0
 _KILLED_WITHIN_S = 10.0
 # Ten times a cold start of Python on a slow disk.
 _GUARD_WITHIN_S = 20.0
-# How a broken connection and the report of the process's end race.
-_REPORTED_WITHIN_S = 1.0
+# How a broken connection, or the end of the process that listens, and the report of the command's end race; most
+# supervisors have started the next server by then.
+_REPORTED_WITHIN_S = 1.5
+# How often it is looked whether the process that listens is still the same.
+_LOOKS_EVERY_S = 0.5
 # A server that loads is asked after each 2 % of the time that it has taken so far: its start is known that exactly.
 _ASK_AGAIN, _SOONEST_S, _LATEST_S = 0.02, 0.01, 0.5
 # A request with a prompt is more work than a list.
@@ -74,6 +79,8 @@ _REPEATED_S = 0.05
 _PROBE_WITHIN_S = 10.0
 # It says that it is there, and not yet able to.
 _LOADING = frozenset({425, 429, 502, 503, 504})
+# Of a secret, every piece of so much of it is hidden in what is shown; of more, the whole.
+_MOST_SECRET = 1 << 16
 LOG = "server.log"
 # Of a log, for a message.
 _TAIL_BYTES, _TAIL_LINES, _LONGEST_LINE = 16_384, 10, 300
@@ -226,7 +233,7 @@ class StartedServer:
         inherited = [value for name, value in environment.items() if is_secret(name)]
         hidden = [*self._variables.values(), *secrets_of_command(self._words), *inherited]
         self._hidden = [text for text in hidden if len(text) >= SHORTEST_SECRET]
-        self._secrets = Secrets(self._hidden, piece=SECRET_PIECE)
+        self._secrets = Secrets([text[:_MOST_SECRET] for text in self._hidden], piece=SECRET_PIECE)
         self._guard: subprocess.Popen[bytes] | None = None
         self._token = ""
         self._pid: int | None = None
@@ -237,8 +244,9 @@ class StartedServer:
         self._in_folder = log is not None
         self._told = self._over = self._gone = asyncio.Event()
         self._failed: Mapping[str, Any] | None = None
+        self._listeners: list[Any] = []  # psutil's processes
         self.record = ServerStart(
-            command=self._secrets.hide(shown_command(self._words)),
+            command=self._secrets.hide(beginning(shown_command(self._words), MOST_SHOWN)),
             variables=[*self._variables],
             url=shown_url(self.url),
             ready_by="list" if self._ready_url is None else "url",
@@ -294,6 +302,7 @@ class StartedServer:
             await self.stop()
             raise
         self.record = msgspec.structs.replace(self.record, ready_s=self._seconds())
+        self._listeners = self._listening()
         return self.record
 
     async def stop(self) -> None:
@@ -302,7 +311,7 @@ class StartedServer:
         if guard is None:
             return
         self.look_at_memory()
-        self._stopping, self._guard = True, None
+        self._stopping, self._guard, self._listeners = True, None, []
         self._doing("ending the server")
         with anyio.CancelScope(shield=True):
             if guard.stdin is not None:
@@ -341,15 +350,31 @@ class StartedServer:
     async def until_ended(self) -> None:
         """Wait until the server has ended by itself; for ever if it is stopped first."""
         while self.ended is None:
+            with anyio.move_on_after(_LOOKS_EVERY_S):
+                await self._over.wait()
+                if self.ended is None:
+                    await anyio.sleep_forever()
+            await self.look()
+
+    async def look(self) -> None:
+        """Notice that the process that listened is gone while its command goes on: what restarts it hides a crash."""
+        if self.ended is not None or any(map(_runs, self._listeners)) or not self._listeners:
+            return
+        # Mostly it is the command itself, or its last process, and its guard knows how it ended.
+        with anyio.move_on_after(_REPORTED_WITHIN_S):
             await self._over.wait()
-            if self.ended is None:
-                await anyio.sleep_forever()
+        if self._listeners and not self.why_ended:  # it was not stopped either
+            before, self._listeners = _pids(self._listeners), self._listening()
+            now = f"; {_pids(self._listeners)} does now" if self._listeners else ""
+            again = " and was started again by its command" if now else ", while its command goes on"
+            self._has_ended(ServerEnd(reason=f"by itself{again}: {before} listened at its port{now}"))
 
     async def raise_if_ended(self, *, soon: bool = False) -> None:
         """Raise `TargetEnded` if the server has ended by itself; with `soon`, a moment is left for this to be known."""
         if soon:
             with anyio.move_on_after(_REPORTED_WITHIN_S):
                 await self._over.wait()
+        await self.look()
         if self.ended is not None:
             raise self.end_error()
 
@@ -370,8 +395,8 @@ class StartedServer:
         within_ns = self._scenario.target.ready_timeout
         if not (refused or sample.status in _LOADING) or (within_ns and self._seconds() * NS_PER_S > within_ns):
             return False
-        if not self._was_loading:
-            self._doing("waiting until the server has loaded its model")
+        why = f"HTTP {sample.status}" if sample.status else sample.outcome.value
+        self._doing(f"waiting until the server has loaded its model ({': '.join(filter(None, [why, sample.detail]))})")
         self._was_loading = True
         await self._pause(least_s=_REPEATED_S)
         return True
@@ -386,6 +411,7 @@ class StartedServer:
         first_s = self._seconds() if self._was_loading else (self.record.ready_s or 0.0) + took_s
         self.record = msgspec.structs.replace(self.record, first_response_s=first_s)
         self.look_at_memory(is_loaded=True)
+        self._listeners = self._listening()
 
     def first_tokens(self, cold_s: float | None, warm_s: float | None) -> None:
         """The times to first token of the model that responded first since the start."""
@@ -550,17 +576,21 @@ class StartedServer:
         if self._pid is None:
             reason = "its guard did not start" if self._failed is None else self._failed["reason"]
             place = self._scenario.place("target.server_cmd")
-            hint = "try the command in a shell"
-            if self._failed is not None and self._failed["errno"] == errno.ENOEXEC:
-                hint = "a script begins with a line that names its shell, as #!/bin/sh"
+            hints = {
+                errno.ENOEXEC: "a script begins with a line that names its shell, as #!/bin/sh",
+                errno.E2BIG: "put what is long into a file",
+            }
+            hint = hints.get((self._failed or {}).get("errno", 0), "try the command in a shell")
             raise BadInput(f"{place}: cannot be run: {printable(str(reason))}", hint=hint)
-        self._doing(f"waiting for the server, process {self._pid}")
+        doing = f"waiting for the server, process {self._pid}"
+        self._doing(doing)
         within_ns = self._scenario.target.ready_timeout
         seen = "nothing listens at its port"
 
         async def wait() -> None:
             nonlocal seen
             while seen := await self._why_not_ready():
+                self._doing(f"{doing} ({seen})")
                 await self._pause()
 
         with anyio.move_on_after(None if within_ns is None else within_ns / NS_PER_S) as limit:
@@ -589,17 +619,24 @@ class StartedServer:
 
     def _listens_at(self) -> list[str]:
         """Where the server's processes listen, as far as the system says it."""
-        psutil, found = library("psutil"), set()
+        found = {(address, port) for _, address, port in self._sockets()}
+        return sorted(f"[{address}]:{port}" if ":" in address else f"{address}:{port}" for address, port in found)
+
+    def _listening(self) -> list[Any]:
+        """The server's processes that listen at its port, as far as the system says it."""
+        return [process for process, _, port in self._sockets() if port == self.port]
+
+    def _sockets(self) -> list[tuple[Any, str, int]]:
+        """Each socket at which a process of the server listens: the process, the address and the port."""
+        psutil, found = library("psutil"), []
         if psutil is None or self._guard_pid is None:
             return []
         with suppress(psutil.Error):
             for process in psutil.Process(self._guard_pid).children(recursive=True):
                 with suppress(psutil.Error, OSError):
-                    for one in process.net_connections(kind="tcp"):
-                        if one.status == psutil.CONN_LISTEN and one.laddr:
-                            address, port = one.laddr
-                            found.add(f"[{address}]:{port}" if ":" in address else f"{address}:{port}")
-        return sorted(found)
+                    listening = (one for one in process.net_connections("tcp") if one.status == psutil.CONN_LISTEN)
+                    found += [(process, *one.laddr) for one in listening if one.laddr]
+        return found
 
     def _log_hint(self, lines: Sequence[str]) -> str:
         advice = next(filter(None, (advice_for(line) for line in reversed(lines))), "")
@@ -627,7 +664,25 @@ class StartedServer:
                     return "" if status < 400 else f"{shown}: HTTP {status}"
                 if status in _LOADING:
                     return f"{shown}: HTTP {status}"
+                # An Ollama without models will have none later either.
+                may_come = scenario.target.model is None and scenario.target.api != Api.OLLAMA
+                if status == HTTPStatus.OK and may_come and entries_of(parse_json(response)) == []:
+                    return f"{shown}: its list of models is empty"
         return ""
+
+
+def _runs(process: Any) -> bool:
+    """Whether this very process of psutil's still runs."""
+    psutil: Any = library("psutil")
+    with suppress(psutil.Error, OSError):
+        return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
+    return False
+
+
+def _pids(processes: Sequence[Any]) -> str:
+    """`process 12`, `processes 12 and 13`."""
+    pids = [str(pid) for pid in sorted({process.pid for process in processes})]
+    return f"process{'es' * (len(pids) > 1)} {some(pids)}"
 
 
 def _plain(line: str) -> str:

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from loadbench.plan.pairs import searched_sides, sides
+from loadbench.plan.sources import resolve
 from loadbench.results.compare_capacity import read_capacity_comparison
 from tests.cli.running import interrupted, loadbench, started
 from tests.cli.typed import typed
@@ -84,14 +86,43 @@ def test_a_scenario_names_both_models(tmp_path):
     assert "three" in done.stdout.partition("only B has")[2]
 
 
-def test_the_command_of_a_scenario_is_not_run_without_a_yes(tmp_path):
-    """One for a side, that only a flag could give without a question, is refused; nothing is started."""
+def test_the_commands_of_a_scenario_are_not_run_without_a_yes(tmp_path):
+    """Both are shown in one refusal; nothing is started."""
     scenario = tmp_path / "s.toml"
-    scenario.write_text('[compare]\na_cmd = "touch a"\nb_cmd = "touch b"\n')
-    done = typed("compare", "--capacity", "--slo=ttft_p95<1s", f"--scenario={scenario}", cwd=tmp_path)
+    scenario.write_text('[compare]\na_cmd = "touch a{port}"\nb_cmd = "touch b{port}"\n')
+    given = ("compare", "--capacity", "--slo=ttft_p95<1s", f"--scenario={scenario}")
+    planned = typed(*given, "--dry-run", cwd=tmp_path)
+    assert "touch a{port}" in planned.stdout
+    assert "touch b{port}" in planned.stdout
+    done = typed(*given, cwd=tmp_path)
     assert done.returncode == 2
-    assert "compare.a_cmd of the scenario is not taken with --capacity" in done.stderr
+    for name in "ab":
+        assert f"compare.{name}_cmd: wants to run touch {name}{{port}}" in done.stderr
+    assert "if they may, add --yes-run" in done.stderr
     assert sorted(path.name for path in tmp_path.iterdir()) == ["s.toml"]
+    # A flag is the user's own, and takes the place of the file's.
+    done = typed(*given, "--a-cmd=mine {port}", cwd=tmp_path)
+    assert "mine" not in done.stderr.partition("wants to run")[2]
+
+
+@pytest.mark.parametrize("command", ["compare", "capacity"])
+@pytest.mark.parametrize(
+    ("text", "variables"),
+    [
+        ("server_cmd=serve {port},server_env=A=1,server_env=B=2", {"A": "1", "B": "2"}),
+        ("server_env=A=1,B=2,server_cmd=serve {port}", {"A": "1", "B": "2"}),
+        ("server_cmd=serve {port},server_env=CUDA_VISIBLE_DEVICES=0,1,B=2", {"CUDA_VISIBLE_DEVICES": "0,1", "B": "2"}),
+    ],
+)
+def test_a_side_has_several_variables(command, text, variables):
+    """Repeated, or one after the other."""
+    if command == "compare":
+        a, b = sides(resolve(flags={}, environment={}, command="compare"), a=text, b="server_cmd=serve {port}")
+    else:
+        a, b = searched_sides({"objectives": ["ttft_p95<1s"]}, {}, a=text, b="server_cmd=serve {port}")
+    assert dict(a.target.server_env) == variables
+    assert b.target.server_env == ()
+    assert a.target.server_cmd == ("serve", "{port}")
 
 
 @pytest.mark.slow
@@ -150,6 +181,23 @@ def test_only_one_sides_server_is_up_at_a_time(tmp_path):
     assert [result[side]["capacity"]["model"] for side in "ab"] == ["small", "small"]
     for side in "ab":
         assert (kept(tmp_path) / side / "server.log").is_file()
+        run = json.loads((kept(tmp_path) / side / "run.json").read_text(encoding="utf-8"))
+        assert f"mark-{side}-" in run["server_start"]["command"]
+    until(lambda: not with_mark(a) and not with_mark(b))
+
+
+@pytest.mark.slow
+@linux_only
+def test_the_commands_of_a_scenario_are_searched_after_a_yes(tmp_path):
+    """As those of flags are; the answer that is there already needs no server and no question."""
+    a, b = f"mark-a-{tmp_path.name}", f"mark-b-{tmp_path.name}"
+    scenario = tmp_path / "s.toml"
+    scenario.write_text(f"[compare]\na_cmd = {json.dumps(command(a))}\nb_cmd = {json.dumps(command(b))}\n")
+    given = (f"--scenario={scenario}", "--yes-run", *SEARCH[:4], "--warm-up=0s", "--budget=8s", "--json")
+    done = loadbench("compare", *given, cwd=tmp_path)
+    assert "Traceback" not in done.stderr
+    assert done.stderr.count("as --yes-run allows") == 2
+    for side in "ab":
         run = json.loads((kept(tmp_path) / side / "run.json").read_text(encoding="utf-8"))
         assert f"mark-{side}-" in run["server_start"]["command"]
     until(lambda: not with_mark(a) and not with_mark(b))

@@ -25,6 +25,8 @@ def main() -> None:
     parser.add_argument("--floods", type=int, default=0, help="so many bytes of output before it listens")
     parser.add_argument("--ends", default="", help="how it ends at once: exit:3, signal:SIGSEGV")
     parser.add_argument("--after", nargs=2, metavar=("REQUESTS", "END"), help="how it ends after so many requests")
+    parser.add_argument("--refuses-list", type=float, default=0, help="seconds in which the list gets 503")
+    parser.add_argument("--lists-none", type=float, default=0, help="seconds in which the list is empty")
     parser.add_argument("--never", action="store_true", help="never listen")
     parser.add_argument("--refuses", type=int, default=0, help="so many chats get 503 first")
     parser.add_argument("--loads", type=float, default=0, help="seconds in which chats get 503")
@@ -111,7 +113,9 @@ def serve(options: argparse.Namespace) -> None:
         protocol_version = "HTTP/1.1"
 
         def do_GET(self) -> None:
-            self.reply(200, {"object": "list", "data": [{"id": "small", "object": "model"}]})
+            since = time.monotonic() - began
+            models = [] if since < options.lists_none else [{"id": "small", "object": "model"}]
+            self.reply(503 if since < options.refuses_list else 200, {"object": "list", "data": models})
 
         def do_POST(self) -> None:
             nonlocal count

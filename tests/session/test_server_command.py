@@ -213,7 +213,96 @@ def test_a_search_keeps_what_it_had_when_the_server_crashes(tmp_path, mark):
     assert (next(tmp_path.rglob("capacity.json")).parent / "server.log").exists()
 
 
+def supervised(mark: str, *options: str, pause: str = "0.1") -> str:
+    """A command that starts the small server again whenever it ends."""
+    return shlex.join(["sh", "-c", f"while :; do {command(mark, *options)}; sleep {pause}; done"])
+
+
+@linux_only
+@pytest.mark.parametrize(("pause", "words"), [("0.1", "started again by its command"), ("60", "its command goes on")])
+def test_a_restart_in_a_level_is_named(tmp_path, mark, pause, words):
+    """A supervisor that starts a crashed server again does not hide the crash: the level is kept as failed."""
+    given = supervised(mark, "--after", "40", "exit:3", pause=pause)
+    options = ("--users=1,2,4", "--duration=4s", "--warm-up=0s", "--max-tokens=3", "--telemetry=off", "--think=20ms")
+    result = typed("sweep", f"--server-cmd={given}", *options, cwd=tmp_path)
+    assert result.returncode == 6, result.stderr
+    assert with_mark(mark) == []
+    (level,) = run_in(tmp_path)["levels"]
+    assert level["verdict"]["status"] == "INVALID"
+    (reason,) = (one for one in level["verdict"]["reasons"] if one["code"] == "server_ended")
+    assert words in reason["message"]
+    pids = re.findall(r"process (\d+)", reason["message"])
+    assert len(pids) == len({*pids}) == 1 + (pause == "0.1")
+    assert level["outcomes"]["ok"] > 0
+    assert words in result.stdout
+
+
+@linux_only
+def test_a_restart_at_the_end_of_a_level_is_named(tmp_path, mark):
+    """Whoever looks at that moment sees it, whether or not a request fails."""
+    one = server(mark, folder=tmp_path, server_cmd=supervised(mark))
+
+    async def use() -> None:
+        await one.start()
+        try:
+            await one.look()
+            assert one.why_ended == ""
+            listeners = {process.pid for process in one._listeners}
+            assert listeners < {*with_mark(mark)}
+            for pid in listeners:
+                os.kill(pid, signal.SIGKILL)
+            until(lambda: not listeners & {*with_mark(mark)})
+            with pytest.raises(TargetEnded, match="was started again by its command: process"):
+                await one.raise_if_ended()
+        finally:
+            await one.stop()
+
+    anyio.run(use)
+    assert with_mark(mark) == []
+
+
 # Starting.
+
+
+@linux_only
+@pytest.mark.parametrize(
+    ("option", "seen"),
+    [
+        ("--never", "nothing listens at its port"),
+        ("--refuses-list=600", "HTTP 503"),
+        ("--lists-none=600", "its list of models is empty"),
+    ],
+)
+def test_what_is_waited_for_is_said(tmp_path, mark, option, seen):
+    """Also without a terminal, as in the log of a CI job: from time to time, and in the error at the end."""
+    result = typed("sweep", f"--server-cmd={command(mark, option)}", *SHORT, "--ready-timeout=5s", cwd=tmp_path)
+    assert result.returncode == 6
+    lines = result.stderr.splitlines()
+    (waits,) = (line for line in lines if line.startswith("waiting for the server, process "))
+    assert seen in waits
+    (error,) = (line for line in lines if line.startswith("error: the server was not ready within 5s: "))
+    assert seen in error
+
+
+@linux_only
+def test_a_list_that_is_empty_at_first_is_waited_for(tmp_path, mark):
+    """Unless the model is named: a server may list none."""
+    for named in ({}, {"model": ["small"]}):
+        one = server(mark, "--lists-none=1.5", folder=tmp_path, **named)
+        ready_s = anyio.run(_started_and_ended, one).ready_s
+        assert (ready_s >= 1.5) is not bool(named)
+
+
+@linux_only
+def test_a_model_that_is_loaded_is_waited_for_with_the_reason(tmp_path, mark):
+    """The list responds already, and chats get HTTP 503: that is said from time to time, and at the end."""
+    given = command(mark, "--loads=600")
+    result = typed("sweep", f"--server-cmd={given}", *SHORT, "--ready-timeout=6s", cwd=tmp_path)
+    assert result.returncode == 6
+    assert re.search(
+        r"(?m)^waiting until the server has loaded its model \(HTTP 503.*Loading model.*\): ", result.stderr
+    )
+    assert "Loading model" in next(line for line in result.stderr.splitlines() if line.startswith("error"))
 
 
 @linux_only
@@ -507,6 +596,9 @@ def test_a_dry_run_shows_the_command_and_starts_nothing(tmp_path, mark):
     assert result.returncode == 0, result.stderr
     assert f"HF_TOKEN=*** {sys.executable} serve.py --api-key *** --mark {mark} --port {{port}}" in result.stdout
     assert "abcdefgh" not in result.stdout
+    long = typed("sweep", f"--server-cmd=python3 serve.py {'y' * 100_000} {{port}}", "--dry-run", cwd=tmp_path)
+    assert re.search(r"yyy… \(100,\d{3} characters\)", long.stdout)
+    assert "y" * 2_001 not in long.stdout
     assert "hf_secret" not in result.stdout
     assert not (tmp_path / "results").exists()
 
@@ -583,6 +675,28 @@ def test_the_variables_of_a_file_need_a_yes_too(tmp_path):
     confirm_command(own, say=lambda _: None)
 
 
+def test_the_commands_of_both_sides_are_one_question(tmp_path, monkeypatch):
+    """Whoever compares decides about both at once, and about one that both have once."""
+    (tmp_path / "s.toml").write_text('[compare]\na_cmd = "serve -t 1 {port}"\nb_cmd = "serve -t 2 {port}"\n')
+    both = sides(resolve(flags={}, environment={}, file=tmp_path / "s.toml", command="compare"))
+    with pytest.raises(BadInput) as caught:
+        confirm_command(*both, say=lambda _: None)
+    for name, count in (("a", 1), ("b", 2)):
+        assert f"compare.{name}_cmd: wants to run serve -t {count} {{port}}" in caught.value.message
+    asked, typed_in = io.StringIO(), io.StringIO("yes\n")
+    for stream, name in ((typed_in, "sys.stdin"), (asked, "sys.stderr")):
+        monkeypatch.setattr(stream, "isatty", lambda: True)
+        monkeypatch.setattr(name, stream)
+    confirm_command(*both, say=lambda _: None)
+    assert asked.getvalue().count("Type yes to begin") == 1
+    assert "\n  serve -t 1 {port}\n  serve -t 2 {port}\nMay they? Type yes to begin:\n" in asked.getvalue()
+    # Of one side alone that is the file's, there is nothing else to ask.
+    own = sides(resolve(flags={"b_cmd": "mine {port}"}, environment={}, file=tmp_path / "s.toml", command="compare"))
+    with pytest.raises(BadInput) as caught:
+        confirm_command(*own, say=lambda _: None)
+    assert "mine" not in caught.value.message
+
+
 @pytest.mark.parametrize("command_line", ['server_cmd = "sh -c {what} {port}"', ""])
 def test_what_a_file_fills_into_a_command_is_confirmed(tmp_path, command_line):
     """The values of a grid are shown with a command of the file, and with the user's own."""
@@ -591,6 +705,20 @@ def test_what_a_file_fills_into_a_command_is_confirmed(tmp_path, command_line):
     with pytest.raises(BadInput) as caught:
         confirm_command(resolve(flags=flags, environment={}, file=tmp_path / "s.toml"), say=lambda _: None)
     assert "sh -c {what} {port}, {what} being 'exit 1' or 'rm -r x'" in caught.value.message
+
+
+def test_a_question_is_not_longer_than_a_screen(tmp_path):
+    """Of a megabyte it shows the beginning, how long it is, and that it is to be read in the file."""
+    long = "y" * 1_000_000
+    (tmp_path / "s.toml").write_text(
+        f'[target]\nserver_cmd = ["sh", "-c", "{long}", "{{port}}"]\nserver_env = {{ A = "{long}" }}\n'
+    )
+    with pytest.raises(BadInput) as caught:
+        confirm_command(resolve(flags={}, environment={}, file=tmp_path / "s.toml"), say=lambda _: None)
+    assert "wants to run sh -c yyyy" in caught.value.message
+    assert "… (2,000,0" in caught.value.message
+    assert len(caught.value.message) < 2_500
+    assert "read all of it in the file first" in caught.value.hint
 
 
 def test_no_file_can_confirm(tmp_path):
