@@ -77,8 +77,6 @@ def _search(capacity: Capacity, x: str) -> Chart:
             points += [(number, probe.amount if side_of(probe) == side else None), (number + 0.5, None)]
         if any(y is not None for _, y in points):
             series.append(Series(side, points))
-    # A single series has no legend.
-    alone = f"; every one here: {series[0].name}" if len(series) == 1 else ""
     answer = capacity.answer
     ends = [] if answer is None else [("likely at least", answer.likely_low), ("likely at most", answer.likely_high)]
     return Chart(
@@ -90,8 +88,8 @@ def _search(capacity: Capacity, x: str) -> Chart:
         log_x=False,
         across=[Mark(end, f"{name} {end:g}") for name, end in ends if end is not None],
         switches="y",
-        note=f"Each point is one measurement{alone}. "
-        "The search narrows the range between loads that pass and loads that fail.",
+        legend=True,
+        note="Each point is one measurement. The search narrows the range between loads that pass and loads that fail.",
     )
 
 

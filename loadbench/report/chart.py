@@ -264,18 +264,26 @@ def _ticks(axis: _Axis, *, decimal: bool = False, most: int = _MOST_TICKS) -> li
 
 
 class _Room:
-    """Where captions may stand: on no point and on no other caption, and if there is a choice on no line."""
+    """Where captions may stand: on no point and on no other caption, and if there is a choice on no line or band."""
 
     def __init__(self, chart: Chart, plot: _Plot) -> None:
         self._frame = plot.frame
+        # The labels of the axis are left of the plot.
+        self._left = plot.left
         # In a page also in the larger letters of a narrow screen.
         self._scale = 1.0 if plot.frame.alone else _NARROW
         self._taken: list[tuple[float, float, float, float]] = []
         self._lines: list[tuple[float, float, float, float]] = []
+        self._bands: list[tuple[float, float, float, float]] = []
         for line in chart.series:
             spots = [None if y is None else (plot.x(x), plot.y(y)) for x, y in line.points]
             self._taken += [(x - 5, y - 5, x + 5, y + 5) for x, y in filter(None, spots) if not chart.dense]
             self._lines += [(*one, *other) for one, other in pairwise(spots) if one and other]
+            ends = [(plot.x(x), plot.y(high), plot.y(low)) for x, low, high in line.band if math.isfinite(low - high)]
+            self._bands += [
+                (x, min(high, next_high), next_x, max(low, next_low))
+                for (x, high, low), (next_x, next_high, next_low) in pairwise(ends)
+            ]
         right = plot.frame.width - _RIGHT
         self._lines += [(plot.left, plot.y(mark.at), right, plot.y(mark.at)) for mark in chart.across]
         self._lines += [(plot.x(mark.at), plot.y.begin, plot.x(mark.at), plot.y.end) for mark in chart.down]
@@ -295,11 +303,12 @@ class _Room:
         for x, y, anchor in spots:
             begin = x - {"start": 0.0, "middle": wide / 2, "end": wide}[anchor]
             left, top, right, bottom = begin, y - high, begin + wide, y + deep
-            if left < 0 or right > self._frame.width or top < 0 or bottom > self._frame.height - _BOTTOM:
+            if left < self._left or right > self._frame.width or top < 0 or bottom > self._frame.height - _BOTTOM:
                 continue
             if any(left < b and right > a and top < d and bottom > c for a, c, b, d in self._taken):
                 continue
             crossed = sum(_crosses((left, top, right, bottom), line) for line in self._lines)
+            crossed += any(left < c and right > a and top < d and bottom > b for a, b, c, d in self._bands)
             if best is None or crossed < best[0]:
                 best = crossed, (left, top, right, bottom), (x, y, anchor)
         if best is None:
@@ -331,12 +340,15 @@ def _parts(chart: Chart, plot: _Plot) -> Iterator[str]:
     """Everything inside the axes. What belongs to one series is one group, which a page may hide."""
     room = _Room(chart, plot)
     yield from _grid(chart, plot)
-    yield from _marks(chart, plot, room)
+    lines, captions = _marks(chart, plot, room)
+    yield from lines
     for place, line in enumerate(chart.series):
         yield f'<g class="lb-series{" lb-off" * line.hidden}">'
         yield from _band(plot, line, place)
         yield from _line(plot, line, place, dense=chart.dense, room=room)
         yield "</g>"
+    # On the bands, which would cover them.
+    yield from captions
 
 
 def _grid(chart: Chart, plot: _Plot) -> Iterator[str]:
@@ -368,28 +380,31 @@ def _name(text: str, axis: _Axis) -> str:
     return f'<g class="lb-name" transform="{turned}">{_text(0, 0, text, "middle")}</g>'
 
 
-def _marks(chart: Chart, plot: _Plot, room: _Room) -> Iterator[str]:
+def _marks(chart: Chart, plot: _Plot, room: _Room) -> tuple[list[str], list[str]]:
+    """(lines, captions)"""
+    lines, captions = [], []
     left, right = plot.left, plot.frame.width - _RIGHT
     # Above the plot, each in a row of its own.
     height = plot.y.end - 5
     for mark in chart.down:
         at = plot.x(mark.at)
-        yield f'<path class="lb-mark" d="M{at:.1f} {plot.y.begin}V{height if mark.text else plot.y.end:.1f}"/>'
+        lines.append(f'<path class="lb-mark" d="M{at:.1f} {plot.y.begin}V{height if mark.text else plot.y.end:.1f}"/>')
         if mark.text:
             wide, beside = room.width(mark.text), plot.frame.width - at - 5
             side, anchor = (5, "start") if wide < beside or beside > at - left else (-5, "end")
             text = _clipped(mark.text, int(max(beside, at - 5 - left) / room.width("x")))
             room.place(text, [(at + side, height, anchor)])
-            yield _text(at + side, height, text, anchor)
+            captions.append(_text(at + side, height, text, anchor))
             height -= _CAPTION
     for mark in chart.across:
         at, text = plot.y(mark.at), _clipped(mark.text)
-        yield f'<path class="lb-mark" d="M{left} {at:.1f}H{right}"/>'
+        lines.append(f'<path class="lb-mark" d="M{left} {at:.1f}H{right}"/>')
         between = ((left + part * (right - left), "middle") for part in (0.5, 0.35, 0.65, 0.2, 0.8))
         sides = ((right - 4, "end"), (left + 4, "start"), *between)
         spots = [(x, at + away, anchor) for away in (-5, 16) for x, anchor in sides]
         x, y, anchor = room.place(text, spots) or room.place(text, spots, narrow=False) or spots[0]
-        yield _text(x, y, text, anchor)
+        captions.append(_text(x, y, text, anchor))
+    return lines, captions
 
 
 def _band(plot: _Plot, line: Series, place: int) -> Iterator[str]:
@@ -416,25 +431,28 @@ def _band(plot: _Plot, line: Series, place: int) -> Iterator[str]:
 
 def _line(plot: _Plot, line: Series, place: int, *, dense: bool, room: _Room) -> Iterator[str]:
     """A line between neighbouring points; it is interrupted where a value is missing."""
-    color, dash = class_of(line, place) + " lb-faint" * line.faint, _dash(place)
+    color, dash = class_of(line, place), _dash(place)
     run: list[str] = []
     for x, y in [*line.points, (0.0, None)]:
         if y is not None:
             run.append(f"{plot.x(x):.1f} {plot.y(y):.1f}")
+        elif len(run) == 1 and dense:
+            # One alone, between bins without a value, has nothing that it is joined to.
+            at, _, high = run.pop().partition(" ")
+            yield f'<circle class="lb-fill{color} lb-point" cx="{at}" cy="{high}" r="2"/>'
         elif run:
             dashes = f' stroke-dasharray="{dash}"' if dash else ""
-            yield f'<path class="lb-line lb-line{color}"{dashes} d="M{"L".join(run)}"/>'
+            faint = " lb-faint" * line.faint
+            yield f'<path class="lb-line lb-line{color}{faint}"{dashes} d="M{"L".join(run)}"/>'
             run = []
-    color = class_of(line, place)
     for number, (x, y) in enumerate(line.points):
         if y is None:
             continue
         at, high = plot.x(x), plot.y(y)
-        # A line through many points shows them; one alone has nothing to be joined to.
-        if not dense or len(line.points) == 1:
+        if not dense:
             yield _marker(at, high, color, place, hollow=(x, y) in (*line.hollow, *line.dotted))
             if (x, y) in line.dotted:
-                yield f'<circle class="lb-fill{color}" cx="{at:.1f}" cy="{high:.1f}" r="2.4"/>'
+                yield f'<circle class="lb-fill{color} lb-point" cx="{at:.1f}" cy="{high:.1f}" r="2.4"/>'
         if number >= len(line.labels):
             continue
         text = line.labels[number]
@@ -477,7 +495,7 @@ def _marker(x: float, y: float, color: str, place: int, *, hollow: bool = False)
         "m0 -5.5l5 5.5l-5 5.5l-5 -5.5Z",
     )
     drawn = f"lb-line lb-line{color}" if hollow else f"lb-fill{color}"
-    return f'<path class="{drawn}" d="M{x:.1f} {y:.1f}{shapes[place % len(shapes)]}"/>'
+    return f'<path class="{drawn} lb-point" d="M{x:.1f} {y:.1f}{shapes[place % len(shapes)]}"/>'
 
 
 def _hollow(x: float, y: float, *, dotted: bool) -> str:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from loadbench import __version__
 from loadbench.report.chart import DOTTED, doubtful_marks, drawing, page_colors, page_style, sample, table_rows
 from loadbench.report.document import COMMAND, Chart, Choice, Heading, HeatMap, Notes, Table, Tiles, tone
+from loadbench.report.render_text import GLUED, OPTION
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -29,6 +30,12 @@ if TYPE_CHECKING:
 _MOST_ROWS = 200
 # Text of more letters has a column that is wide enough to be read, and one of fewer stays in its line.
 _LONG, _SHORT = 40, 26
+# Parts of text that stay in one line have at most so many letters: longer ones would not fit a narrow screen.
+_WHOLE, _JOINT = 30, "\n"
+# A table with a column of text and at most so many others shows its cells below each other there.
+_FEW = 5
+# What follows the names of the rows of a wide table, which scrolls: its result, and whether that can be believed.
+_FRONT = ("tok/s", "verdict")
 # A sheet of paper has this many letters side by side, at the size of a table in print; a text takes so many lines.
 # A table of more columns is set in a smaller type, so that a desktop shows all of them.
 _MANY = 12
@@ -139,8 +146,9 @@ def _table(table: Table, *, printed: bool = False) -> dict[str, Any]:
     headers = [*table.headers] or [""] * len(table.align)
     order = [*range(len(table.align))]
     if "verdict" in headers[1:]:
-        # A wide table scrolls: what says whether its figures can be believed is seen first.
-        order.insert(1, order.pop([*headers].index("verdict")))
+        names = max(1, len(table.rank) - len(table.rank.lstrip("0")))
+        front = [headers.index(name) for name in _FRONT if name in headers[names:]]
+        order = [*order[:names], *front, *(at for at in order[names:] if at not in front)]
     if not table.headers and table.align == "ll":
         return {"kind": "facts", "rows": table.rows}
     letters = [max(len(row[at]) for row in table.rows) for at in range(len(headers))]
@@ -149,10 +157,13 @@ def _table(table: Table, *, printed: bool = False) -> dict[str, Any]:
         for side, wide in zip(table.align, letters, strict=True)
     ]
 
-    look = "stack" * (headers[-1:] == ["what to do"]) + "many" * (len(headers) > _MANY)
+    has_text = any(wide > _LONG for wide in letters[1:])
+    look = "stack" * (has_text and len(headers) <= _FEW) + "many" * (len(headers) > _MANY)
 
     def part(places: Sequence[int]) -> dict[str, Any]:
-        rows = [[(row[at], aligned[at], tone(headers[at], row[at])) for at in places] for row in table.rows]
+        rows = [
+            [(row[at], aligned[at], tone(headers[at], row[at]), headers[at]) for at in places] for row in table.rows
+        ]
         named = [(table.headers[at], aligned[at]) for at in places] if table.headers else []
         return {"headers": named, "rows": rows, "summary": table.summary, "look": look}
 
@@ -186,10 +197,24 @@ def _template() -> Template:
     # For what this package made, and which is escaped already: drawings, the style, the script and the island.
     environment.filters["ours"] = Markup
     environment.filters["plain"] = _plain
-    # Escaped first: a command of ours has nothing that this changes.
-    environment.filters["prose"] = lambda text: Markup(  # noqa: S704
-        COMMAND.sub(r"<code>\1</code>", str(escape(_plain(text))))
-    )
+
+    def prose(text: object) -> str:
+        """Commands of ours as code; no line is broken inside an option, between it and its value, or between a number
+        and its unit, as on a terminal."""
+        shown = []
+        for number, part in enumerate(COMMAND.split(_plain(text))):
+            is_command = number % 2 == 1
+            joined = part if is_command else OPTION.sub(rf"\1{_JOINT}", GLUED.sub(_JOINT, part))
+            words = []
+            for word in joined.split(" "):
+                kept = escape(word.replace(_JOINT, " "))
+                is_whole = len(word) <= _WHOLE and (_JOINT in word or "-" in word)
+                words.append(Markup('<span class="whole">{}</span>').format(kept) if is_whole else kept)
+            line = Markup(" ").join(words)
+            shown.append(Markup("<code>{}</code>").format(line) if is_command else line)
+        return Markup("").join(shown)
+
+    environment.filters["prose"] = prose
     return environment.from_string(_read("page.html.j2"))
 
 

@@ -129,7 +129,10 @@ def run_blocks(run: Run, folder: Path | None, *, levels: Sequence[LevelResult] |
         from loadbench.report.imported import imported_blocks  # noqa: PLC0415 - few runs are imported
 
         blocks += imported_blocks(run, run.imported)
-    return [*blocks, Heading("Notes"), *map(Notes, notes(run))]
+    # The reasons have their table.
+    said = {one.text(run) for kind in ("verdict", "caveats") for one in merged_reasons(run, kind)}
+    further = [[line for line in lines if not any(map(line.startswith, said))] for lines in notes(run)]
+    return [*blocks, Heading("Notes"), *map(Notes, further)]
 
 
 def words(*more: str) -> list[Block]:
@@ -315,7 +318,8 @@ def requested(run: Run) -> Table:
         closed = run.levels[0].load.label.startswith("users")
         add(
             "loads (chosen by the search)" if is_search(run) else "load",
-            f"{some(first[1], most=20)} {'users (closed loop)' if closed else 'requests/s (open loop)'}",
+            f"{some(first[1], most=20)} {'users'[: 4 + (first[1] != ['1'])] if closed else 'requests/s'} "
+            f"({'closed' if closed else 'open'} loop)",
         )
     add("arrivals", *dict.fromkeys(str(getattr(level.load, "arrivals", "")) for level in run.levels[:1]))
     add("think time", load.get("think"))

@@ -219,7 +219,11 @@ def _grid_page(folder: Path) -> Document:
         blocks.insert(1, Text(["This is the simulated server of loadbench, not a real one."]))
     chart = front_chart(grid)
     blocks += [Heading("Throughput and latency")] + ([chart] if chart is not None else [])
-    blocks += [*depth_charts(grid), *(levels_of_runs(named) if len(named) <= MOST_RUNS else [])]
+    # Of cells with one load each, the table says all that a chart over the load would.
+    over_load = len(named) <= MOST_RUNS and any(
+        len({level.load.amount for level in run.levels}) > 1 for _, run in named
+    )
+    blocks += [*depth_charts(grid), *(levels_of_runs(named) if over_load else [])]
     options = [(name, [*summary(run), level_table(run.levels), Notes(notes(run)[1])]) for name, run in named]
     blocks += [Heading("Each cell"), Choice("Cell", options)] if options else []
     return Document(grid.name, [*blocks, *words()])
@@ -301,11 +305,13 @@ def comparison_page(comparison: Comparison, a: Sequence[Run], b: Sequence[Run]) 
         blocks.insert(2, Text([f"{who_is} the simulated server of loadbench, not a real one."]))
     if isinstance(gates, Table) and gates.rows:
         blocks += [Heading("Gates"), gates]
+    # Of a single load the tables say all that charts over the load would.
+    several = len({row.level for row in comparison.comparisons}) > 1
     blocks += [
         Heading("Both sides"),
         at_a_glance,
         needs,
-        *comparison_charts(comparison),
+        *(comparison_charts(comparison) if several else []),
         Heading("Every figure"),
         *rest,
     ]
@@ -314,7 +320,7 @@ def comparison_page(comparison: Comparison, a: Sequence[Run], b: Sequence[Run]) 
         runs = [
             [
                 letter,
-                run.started_at,
+                when(run.started_at),
                 str(len(run.levels)),
                 ", ".join(dict.fromkeys(one.verdict.status for one in run.levels)),
             ]

@@ -34,12 +34,12 @@ _FEWEST_FIGURES = 4
 _CONTINUES = re.compile(r"\S+ (?:p[59]\S*|±|min|max)( ±)?")
 # Spaces where no line is broken: between a number and its unit or what it counts, before a mark of it, between a
 # metric and its percentile, before the second end of a range, and after the word that a command begins with.
-_GLUED = re.compile(
+GLUED = re.compile(
     r"(?<=\d) (?=[%×÷/]|[^\W\d_])|(?<=\d [÷/]) |(?<=[±~≥×]) (?=\d)| (?=[±↑◄]|p\d)|(?<= to) (?=\d)"
-    r"|(?<=`loadbench) "
+    r"|(?<=`loadbench) |(?<=leans) (?=to (?:PASS|FAIL))|(?<=leans to) (?=PASS|FAIL)"
 )
 # An option, which stays whole, and with its value.
-_OPTION = re.compile(r"(?<!\S)([`'\"(]?--[a-z][\w-]*) (?=[^\s-])")
+OPTION = re.compile(r"(?<!\S)([`'\"(]?--[a-z][\w-]*) (?=[^\s-])")
 _IN_OPTION = re.compile(r"--[a-z][\w-]*")
 _PART_ENDS = re.compile(r"[/_&?=<>|]|(?<=\w)-|[,;:](?!\d)")
 _JOINT = "\n"  # no printable text has one
@@ -124,7 +124,7 @@ def wrapped(text: str, width: int | None, indent: str = "") -> list[str]:
 
 def _glued(text: str) -> str:
     """The text with joints for the spaces where no line is broken."""
-    return _OPTION.sub(rf"\1{_JOINT}", _GLUED.sub(_JOINT, text))
+    return OPTION.sub(rf"\1{_JOINT}", GLUED.sub(_JOINT, text))
 
 
 def _table(table: Table, width: int | None, *, wide: bool, color: bool) -> tuple[list[str], set[str]]:

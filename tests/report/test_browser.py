@@ -160,6 +160,49 @@ def test_no_text_of_a_chart_is_cut_or_lies_on_another(opened, files, kind, width
     shown.page.close()
 
 
+def test_result_of_a_grid_is_seen_on_a_narrow_screen(opened, tmp_path):
+    """Without scrolling: the cell, what was varied, and the throughput."""
+    headers = ("cell", "threads", "max_tokens", "load", "tok/s", "TTFT p95", "verdict")
+    rows = [["1", "4", "16", "users=16", "1280 ±2 %", "23.9 ms ±12 %", "INCONCLUSIVE"]] * 2
+    page = tmp_path / "grid.html"
+    page.write_text(render_html(Document("grid", [Table(headers, rows, "rlllrrl", rank="0001020")])), encoding="utf-8")
+    shown = Opened(opened, page, width=400)
+    right = shown.page.evaluate("document.querySelector('.scroll').getBoundingClientRect().right")
+    cell = shown.page.get_by_text("1280 ±2 %").first
+    box = cell.bounding_box()
+    assert box["x"] + box["width"] <= right
+    shown.page.close()
+
+
+@pytest.mark.parametrize("width", range(360, 480, 15))
+def test_no_line_is_broken_inside_an_option(opened, tmp_path, width):
+    """Nor between it and its value, or a number and its unit: in a sentence, a command, a tile, a cell, a caption."""
+    text = "repeat it with --confidence 0.9 or --duration 12s, of which 0.5 % are allowed, and it leans to PASS there"
+    command = "see `loadbench compare --capacity --resume results/20261128T132325Z-compare --budget 74m` for it"
+    chart = Chart(name="x", title="x", y="y", series=[Series("a", [(1, 1.0), (2, 2.0)])], note=text)
+    blocks = [Text([text, command]), Notes([text, command]), Tiles([("a", text, text)]), chart]
+    page = tmp_path / "options.html"
+    page.write_text(
+        render_html(Document("options", [*blocks, Table(("a", "b"), [[text, command]], "ll")])), encoding="utf-8"
+    )
+    shown = Opened(opened, page, width=width)
+    broken = shown.page.evaluate(
+        """() => [...document.querySelectorAll("p, li, dd > *, td, th")].flatMap(part => {
+            const nodes = [], walker = document.createTreeWalker(part, NodeFilter.SHOW_TEXT);
+            while (walker.nextNode()) nodes.push(walker.currentNode);
+            const whole = /--[a-z]+( [0-9]\\S*)?|[0-9.]+ %|leans to PASS/g;
+            return nodes.flatMap(node => [...node.textContent.matchAll(whole)].filter(match => {
+                const range = document.createRange();
+                range.setStart(node, match.index); range.setEnd(node, match.index + match[0].length);
+                return new Set([...range.getClientRects()].map(box => Math.round(box.top / 6))).size > 1;
+            }).map(match => match[0]));
+        })"""
+    )
+    assert broken == []
+    assert shown.page.evaluate("document.documentElement.scrollWidth") <= width
+    shown.page.close()
+
+
 def test_table_that_is_wider_says_so(opened, files):
     """Below it, and by fading where it goes on; at its end it does not fade."""
     shown = Opened(opened, files["sweep"], width=400)

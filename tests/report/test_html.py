@@ -172,7 +172,9 @@ def test_points_of_invalid_levels_are_hollow():
     chart = charts_of(run_page(a_run(*levels), None).blocks)["throughput"]
     assert chart.series[0].hollow == [(2, 20.0)]
     assert "Hollow points: INVALID" in chart.note
-    filled = [drawing(one).svg.count('class="lb-fill0"') for one in (chart, throughput_chart({"m": levels[:1] * 2}))]
+    filled = [
+        drawing(one).svg.count('class="lb-fill0 lb-point"') for one in (chart, throughput_chart({"m": levels[:1] * 2}))
+    ]
     assert filled == [1, 1]
 
 
@@ -308,11 +310,30 @@ def test_a_reason_has_its_code():
     assert "users=1: it was late (late_start)" in Elements(render_html(run_page(run, None))).text
 
 
+def test_values_between_empty_bins_are_seen():
+    """A line that has nothing on either side of a value is a dot there: one user's first tokens are seconds apart."""
+    points = [(0.0, 1.0), (1.0, None), (2.0, 3.0), (3.0, 3.0), (4.0, None), (5.0, 2.0)]
+    chart = Chart(name="x", title="x", y="y", log_x=False, dense=True, series=[Series("a", points)])
+    picture = drawing(chart).svg
+    assert (picture.count("<circle"), picture.count('class="lb-line lb-line0"')) == (2, 1)
+
+
+def test_a_wide_table_begins_with_its_result():
+    """What it is of, the throughput and the verdict: of a grid also what was varied."""
+    run = bending()
+    for rank, headers, first in (
+        ("0130", ("load", "req/s", "tok/s", "verdict"), ["load", "tok/s", "verdict", "req/s"]),
+        ("000100", ("cell", "a", "b", "load", "tok/s", "verdict"), ["cell", "a", "b", "tok/s", "verdict", "load"]),
+    ):
+        page = render_html(Document(run.name, [Table(headers, [headers], "l" * len(headers), rank=rank)]))
+        assert re.findall(r'<th scope="col"[^>]*>([^<]*)', page) == first
+
+
 def test_a_command_of_ours_is_shown_as_code():
     """On a page and in Markdown; nothing else in backticks is."""
     line = "see `loadbench doctor --url URL`, not `<b>` or `loadbench <img>` or `rm -r`"
     page = render_html(Document("t", [Notes([line]), Table(("a", "b"), [["x", line]], "ll")]))
-    assert page.count("<code>loadbench doctor --url URL</code>") == 2
+    assert re.sub("</?span[^>]*>", "", page).count("<code>loadbench doctor --url URL</code>") == 2
     assert page.count("<code>") == 2
     assert "`&lt;b&gt;`" in page
     shown = render_markdown(Document("t", [Notes([line])]))
