@@ -438,8 +438,8 @@ def _line(plot: _Plot, line: Series, place: int, *, dense: bool, room: _Room) ->
             run.append(f"{plot.x(x):.1f} {plot.y(y):.1f}")
         elif len(run) == 1 and dense:
             # One alone, between bins without a value, has nothing that it is joined to.
-            at, _, high = run.pop().partition(" ")
-            yield f'<circle class="lb-fill{color} lb-point" cx="{at}" cy="{high}" r="2"/>'
+            across, _, down = run.pop().partition(" ")
+            yield f'<circle class="lb-fill{color} lb-point" cx="{across}" cy="{down}" r="2"/>'
         elif run:
             dashes = f' stroke-dasharray="{dash}"' if dash else ""
             faint = " lb-faint" * line.faint
