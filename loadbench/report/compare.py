@@ -16,7 +16,7 @@ from loadbench.plan.gate import COST, ENERGY
 from loadbench.plan.objective import FAILURES, RATES
 from loadbench.plan.server_url import UNVERIFIED
 from loadbench.report.document import Block, Document, Notes, Table, Text
-from loadbench.report.values import counted, duration, memory_size, percent, reason_text, significant
+from loadbench.report.values import byte_size, counted, duration, percent, reason_text, significant
 from loadbench.results.compare import DECODE, PREFILL, TOO_FEW_REQUESTS
 
 if TYPE_CHECKING:
@@ -127,12 +127,12 @@ def _needs(comparison: Comparison) -> Table:
     memories = [side.memory for side in sides]
     add(
         "server memory",
-        [None if one is None or one.process_bytes is None else memory_size(one.process_bytes) for one in memories],
+        [None if one is None or one.process_bytes is None else byte_size(one.process_bytes) for one in memories],
     )
     of_board = any(one is not None and one.board_of == "board" for one in memories)
     add(
         "GPU memory" + " (all programs)" * of_board,
-        [None if one is None or not one.board_bytes else memory_size(one.board_bytes) for one in memories],
+        [None if one is None or not one.board_bytes else byte_size(one.board_bytes) for one in memories],
     )
     for name, field in (
         ("server ready after its start", "ready_s"),

@@ -12,7 +12,7 @@ from loadbench.core.text import printable, some
 from loadbench.plan.cells import cell_text, shown_value
 from loadbench.report.document import Block, Chart, Document, Heading, Notes, Series, Table, Text
 from loadbench.report.run import STEADINESS, UNKNOWN, interval_notes, with_interval
-from loadbench.report.values import counted, duration, half_width, memory_size, percent, reason_text, significant
+from loadbench.report.values import byte_size, counted, duration, half_width, percent, reason_text, significant
 
 if TYPE_CHECKING:
     from loadbench.results.grid import BestCell, Cell, CellFigures, DepthFigures, Grid
@@ -155,7 +155,7 @@ def _cells(cell: Cell, one: CellFigures | None) -> list[str]:
         _rate(one.output_tokens_per_s, one.interval.get("output_tokens_per_s")),
         "-" if one.ttft_p95_s is None else with_interval(one.ttft_p95_s, one.interval.get("ttft_p95_s")),
         "-" if one.itl_p50_s is None else duration(one.itl_p50_s),
-        "-" if one.memory_bytes is None else memory_size(one.memory_bytes),
+        "-" if one.memory_bytes is None else byte_size(one.memory_bytes),
         "-" if one.joules_per_output_token is None else f"{significant(one.joules_per_output_token)} J",
         status or verdict,
     ]

@@ -9,7 +9,7 @@ import re
 from typing import TYPE_CHECKING
 
 from loadbench.report.document import Table
-from loadbench.report.values import duration, load_name, memory_size, percent, significant
+from loadbench.report.values import byte_size, duration, load_name, percent, significant
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -41,7 +41,7 @@ def _machine_cells(level: LevelResult) -> dict[str, str | None]:
 
     def memory(name: str) -> str | None:
         """The maximum: memory that runs short once is short."""
-        return memory_size(gauges[name].max) if name in gauges else None
+        return byte_size(gauges[name].max) if name in gauges else None
 
     def boards(name: str) -> list[str]:
         """The readings of this kind, one for each board, in the order of the boards."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from loadbench.report.document import Document, Table, Text
-from loadbench.report.values import disk_size
+from loadbench.report.values import byte_size
 
 if TYPE_CHECKING:
     from loadbench.results.models import Catalogue
@@ -26,7 +26,7 @@ def catalogue_document(catalogue: Catalogue) -> Document:
             "version": "" if model.version is None else str(model.version),
             "device": model.device or "",
             "provider": (model.execution_provider or "").removesuffix("ExecutionProvider"),
-            "size": "" if model.size_bytes is None else disk_size(model.size_bytes),
+            "size": "" if model.size_bytes is None else byte_size(model.size_bytes),
             "context": "" if model.context_length is None else f"{model.context_length:,}",
             "license": model.license or "",
             "cached": _YES[model.cached],

@@ -41,7 +41,7 @@ from loadbench.report.run_charts import (
     trade_off_chart,
 )
 from loadbench.report.terms import TERMS
-from loadbench.report.values import counted, disk_size, duration, memory_size, significant
+from loadbench.report.values import byte_size, counted, duration, significant
 from loadbench.results.quality import read_quality
 from loadbench.results.readings import read_readings
 from loadbench.results.requests import read_requests
@@ -357,13 +357,13 @@ def requested(run: Run) -> Table:
     host = about.get("telemetry")
     host = host if isinstance(host, dict) else {}
     memory = host.get("host", {}).get("memory_bytes") if isinstance(host.get("host"), dict) else None
-    add("memory of this machine", memory_size(memory) if isinstance(memory, int | float) else "")
+    add("memory of this machine", byte_size(memory) if isinstance(memory, int | float) else "")
     boards = host.get("boards")
     for board in boards if isinstance(boards, list) else []:
         if isinstance(board, dict):
             size = board.get("memory_bytes")
             driver = f"driver {board['driver']}" if board.get("driver") else ""
-            add("GPU", board.get("name"), memory_size(size) if isinstance(size, int | float) else "", driver)
+            add("GPU", board.get("name"), byte_size(size) if isinstance(size, int | float) else "", driver)
     if host and not boards:
         add("GPU", "none seen on this machine")
     process = host.get("process")
@@ -387,10 +387,10 @@ def _about_model(status: ModelStatus) -> list[str]:
     if facts is not None:
         parts += [f"version {facts.version}"] if facts.version is not None else []
         parts += [text for text in (facts.device, facts.execution_provider, facts.license) if text]
-        parts += [disk_size(facts.size_bytes)] if facts.size_bytes else []
+        parts += [byte_size(facts.size_bytes)] if facts.size_bytes else []
         parts += [f"context of {facts.context_length} tokens"] if facts.context_length else []
     elif known is not None and known.size_bytes:
-        parts.append(disk_size(known.size_bytes))
+        parts.append(byte_size(known.size_bytes))
     return parts + ([f"{status.status}: {status.reason}"] if status.status != "ok" else [])
 
 
@@ -452,7 +452,7 @@ def _in_time(run: Run, folder: Path | None) -> list[Block]:
     if file is None or not file.is_file() or not run.levels:
         return []
     if file.stat().st_size > _MOST_BYTES:
-        size = disk_size(file.stat().st_size)
+        size = byte_size(file.stat().st_size)
         return [Text([f"left out: requests.jsonl has {size}, and reading it would take minutes"])]
     try:
         times = over_time(read_requests(file), run.levels)

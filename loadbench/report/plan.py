@@ -20,7 +20,7 @@ from loadbench.plan.traces import Replayed
 from loadbench.report.data_set import data_set_lines
 from loadbench.report.document import Block, Document, Notes, Table, Text
 from loadbench.report.run import level_place
-from loadbench.report.values import clipped, counted, disk_size, percent
+from loadbench.report.values import byte_size, clipped, counted, percent
 from loadbench.results.folder import RESULTS, free_bytes
 from loadbench.results.space import USUAL_TOKENS_PER_S, expected_bytes, largest_file
 
@@ -221,10 +221,10 @@ def space_text(scenario: Scenario) -> tuple[str, bool]:
     out, (_, whole) = scenario.report.out or RESULTS, expected_bytes(scenario)
     free, largest = free_bytes(out), largest_file()
     speed = f", assuming {USUAL_TOKENS_PER_S} tokens/s a user" if scenario.load.users is not None else ""
-    text = f"about {disk_size(whole)} to write{speed}"
-    text += "" if free is None else f"; {disk_size(free)} free at {out}"
+    text = f"about {byte_size(whole)} to write{speed}"
+    text += "" if free is None else f"; {byte_size(free)} free at {out}"
     text += (
-        "" if largest is None or largest >= whole else f"; no file may have more than {disk_size(largest)} (ulimit -f)"
+        "" if largest is None or largest >= whole else f"; no file may have more than {byte_size(largest)} (ulimit -f)"
     )
     return text, min(free or whole, largest or whole) < whole
 

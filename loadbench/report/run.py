@@ -21,11 +21,11 @@ from loadbench.record.outcome import Outcome, failed_of
 from loadbench.report import machine
 from loadbench.report.document import DETAIL, Block, Document, Heading, Notes, Table, Text
 from loadbench.report.values import (
+    byte_size,
     counted,
     duration,
     half_width,
     load_name,
-    memory_size,
     percent,
     reason_text,
     significant,
@@ -611,7 +611,7 @@ def start_text(start: ServerStart | None, *, first_tokens: bool = True) -> str:
     if first_tokens and start.cold_ttft_s is not None and start.warm_ttft_s is not None:
         parts.append(f"first token in {duration(start.cold_ttft_s)} cold, {duration(start.warm_ttft_s)} warm")
     memory = [
-        f"{memory_size(size)} {when}"
+        f"{byte_size(size)} {when}"
         for size, when in ((start.memory_loaded_bytes, "after loading"), (start.memory_peak_bytes, "at most"))
         if size is not None
     ]

@@ -163,10 +163,10 @@ def _commit(commit: str | None, *, dirty: bool | None) -> str:
 
 def deletion_document(folders: Sequence[tuple[str, int, int]]) -> Document:
     """What a deletion would remove: folders with their files and their size in bytes."""
-    from loadbench.report.values import disk_size  # noqa: PLC0415 - a list of runs needs it not
+    from loadbench.report.values import byte_size  # noqa: PLC0415 - a list of runs needs it not
 
-    rows = [(name, str(files), disk_size(size)) for name, files, size in folders]
-    total = disk_size(sum(size for _, _, size in folders))
+    rows = [(name, str(files), byte_size(size)) for name, files, size in folders]
+    total = byte_size(sum(size for _, _, size in folders))
     return Document(
         f"to be deleted: {counted(len(folders), 'run')}, {total}",
         [Table(["run", "files", "size"], rows, "lrr"), Text([])],

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 from loadbench.core.text import printable_json
 from loadbench.report.document import Document, Notes, Table
-from loadbench.report.values import disk_size, duration, significant
+from loadbench.report.values import byte_size, duration, significant
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -19,9 +19,9 @@ _FIGURES: dict[str, tuple[str, Callable[[float], str]]] = {
     "E2E p50": ("latency", duration),
     "TTFT p50": ("ttft", duration),
     "tok/s": ("throughput", significant),
-    "memory": ("memory", disk_size),
+    "memory": ("memory", byte_size),
     "quality": ("quality", lambda value: f"{value:.2f}"),
-    "disk": ("disk", disk_size),
+    "disk": ("disk", byte_size),
     "load cold": ("load", duration),
 }
 _HEADERS = (

@@ -10,9 +10,6 @@ if TYPE_CHECKING:
 
     from loadbench.results.run import LevelResult
 
-_GIB = 2**30
-_MIB = 2**20
-
 
 def significant(value: float) -> str:
     """Three significant digits, never as a power of ten."""
@@ -42,17 +39,12 @@ def half_width(share: float) -> str:
     return f"±{tenths / 10:g} %" if tenths < 10 else f"±{math.ceil(tenths / 10)} %"
 
 
-def disk_size(amount: float) -> str:
-    """Bytes in powers of ten, as disks are sold: `528 MB`, `4.10 GB`."""
-    for unit, scale in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+def byte_size(amount: float) -> str:
+    """Bytes in powers of two, of memory and files alike: `65.5 KiB`, `450 MiB`, `1.02 GiB`."""
+    for unit, scale in (("GiB", 2**30), ("MiB", 2**20), ("KiB", 2**10)):
         if amount >= 0.9995 * scale:
             return f"{significant(amount / scale)} {unit}"
     return f"{amount:.0f} B"
-
-
-def memory_size(amount: float) -> str:
-    """Bytes in powers of two, as memory is sold: `450 MiB`, `1.02 GiB`."""
-    return f"{significant(amount / _GIB)} GiB" if amount >= 0.9995 * _GIB else f"{significant(amount / _MIB)} MiB"
 
 
 def counted(number: int, noun: str) -> str:

@@ -34,7 +34,7 @@ from loadbench.plan.prompt_source import data_set, prompt_source
 from loadbench.plan.server_url import UNVERIFIED, origin_of, shown_url
 from loadbench.plan.settings import settings
 from loadbench.record.request import ONLY_DESTINATION
-from loadbench.report.values import disk_size
+from loadbench.report.values import byte_size
 from loadbench.results.environment import environment as describe_environment
 from loadbench.results.environment import usable_cores
 from loadbench.results.folder import RESULTS, check_folder, free_bytes
@@ -147,7 +147,7 @@ def check_space(scenario: Scenario) -> None:
     free, (least, _) = free_bytes(out), expected_bytes(scenario)
     if free is not None and free < least:
         raise BadInput(
-            f"{out}: {disk_size(free)} free, and a run needs {disk_size(least)} at least",
+            f"{out}: {byte_size(free)} free, and a run needs {byte_size(least)} at least",
             hint="free some space, or name another folder with --out",
         )
 

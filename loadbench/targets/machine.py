@@ -26,9 +26,9 @@ if TYPE_CHECKING:
 
 # Fewer are soon used up: each user is a connection.
 _FEW_DESCRIPTORS = 1024
-_GB = 1e9
+_GIB = 2**30
 # A run writes some kB per request; a model takes some GB.
-_LITTLE_DISK = 1 * _GB
+_LITTLE_DISK = _GIB
 # Below this share of free memory a system starts to swap, and then swapping is what is measured.
 _LITTLE_MEMORY = 0.05
 # A download writes all the time; one that has not for this long has stalled or was aborted.
@@ -79,9 +79,9 @@ def disk(folder: Path, *, needed: int = 0) -> Check:
         free = shutil.disk_usage(folder).free
     except OSError as error:
         return Check("disk", "skip", f"{folder}: {error.strerror or error}")
-    message = f"{free / _GB:.1f} GB free at {folder}"
+    message = f"{free / _GIB:.1f} GiB free at {folder}"
     if free < needed:
-        lacking = f"{message}, but {needed / _GB:.1f} GB are to be downloaded"
+        lacking = f"{message}, but {needed / _GIB:.1f} GiB are to be downloaded"
         return Check("disk", "fail", lacking, "free some space, or choose smaller models")
     if free < _LITTLE_DISK:
         return Check("disk", "warn", message, "free some space: a run that cannot be written is lost")
@@ -233,12 +233,12 @@ class Machine:
         if self._psutil is None:
             return Check("memory", "skip", "psutil is not installed")
         memory = self._psutil.virtual_memory()
-        message = f"{memory.available / _GB:.1f} of {memory.total / _GB:.1f} GB available"
+        message = f"{memory.available / _GIB:.1f} of {memory.total / _GIB:.1f} GiB available"
         rss = self.read().get("process_rss_bytes")
-        message += f"; the server uses {rss / _GB:.2f} GB" if rss else ""
+        message += f"; the server uses {rss / _GIB:.2f} GiB" if rss else ""
         if memory.available < needed:
             advice = "unload other models, close other programs, or use a smaller variant"
-            return Check("memory", "warn", f"{message}, but the models need {needed / _GB:.1f} GB", advice)
+            return Check("memory", "warn", f"{message}, but the models need {needed / _GIB:.1f} GiB", advice)
         if memory.available < _LITTLE_MEMORY * memory.total:
             return Check("memory", "warn", message, "close other programs: a system that swaps is as slow as its disk")
         return Check("memory", "ok", message)

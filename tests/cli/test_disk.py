@@ -153,7 +153,7 @@ def test_no_run_begins_where_none_has_room(server, tmp_path):
     for more in ((), ("--dry-run",)):
         done = shell(mount, *SWEEP, "--url", server, "--out", "small", *more, cwd=tmp_path)
         assert (done.returncode, done.stdout) == (2, "")
-        assert "small: 65.5 kB free, and a run needs 100 kB at least" in done.stderr
+        assert "small: 64.0 KiB free, and a run needs 97.7 KiB at least" in done.stderr
         assert "--out" in done.stderr
 
 

@@ -273,7 +273,7 @@ def test_selection_puts_quality_beside_speed(run):
     done = loadbench(*arguments, cwd=path)
     assert done.returncode == 0, done.stderr
     alpha = next(line for line in done.stdout.splitlines() if line.startswith("alpha"))
-    assert "500 MB" in alpha
+    assert "477 MiB" in alpha
     assert "MIT" in alpha
     assert "1/2" in alpha
     assert "recommended: alpha" in done.stdout

@@ -161,6 +161,6 @@ def test_table_leaves_out_what_nobody_tells():
     text = render_text(catalogue_document(Catalogue(endpoint="http://h/v1", dialect="openai", models=models)))
     heading, _, first, second = text.splitlines()[2:]
     assert heading.split() == ["id", "size", "cached", "loaded"]
-    assert first.split() == ["a?[31m", "3.00", "MB", "yes", "-"]
+    assert first.split() == ["a?[31m", "2.86", "MiB", "yes", "-"]
     assert second.split() == ["b", "-", "-", "no"]
     assert "no models" in render_text(catalogue_document(Catalogue(endpoint="http://h/v1", dialect="openai")))
