@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from loadbench.analyze.compare.in_folder import comparison_in
+from loadbench.analyze.compare.summary import PRICES
 from loadbench.analyze.grid.in_folder import grid_in
 from loadbench.analyze.level.knee import shows_throughput
 from loadbench.analyze.level.rebuild import run_in
@@ -278,9 +279,12 @@ def comparison_page(comparison: Comparison, a: Sequence[Run], b: Sequence[Run]) 
     tiles = []
     if outcome:
         tiles.append(("gates", outcome, counted(len(comparison.gates), "rule")))
-    crossing = comparison.crossover
-    if crossing is not None:
-        tiles.append(("crossover", f"{crossing.users:.3g} users", f"{crossing.low:.3g} to {crossing.high:.3g}"))
+    crossings = {"crossover": comparison.crossover} | {
+        f"crossover, {PRICES[metric]}": crossing for metric, crossing in comparison.price_crossovers.items()
+    }
+    for name, crossing in crossings.items():
+        if crossing is not None:
+            tiles.append((name, f"{crossing.users:.3g} users", f"{crossing.low:.3g} to {crossing.high:.3g}"))
     for row in comparison.overall:
         if row.metric == "output_tokens_per_s" and row.ratio is not None:
             ends = "" if row.interval is None else f"{row.interval[0]:.3f} to {row.interval[1]:.3f}, over all loads"

@@ -172,7 +172,8 @@ TERMS: Final[tuple[Term, ...]] = (
     Term("decode_tokens_per_s", "level", "Comparison: the output tokens per second that one user sees after the first.",
          "1 ÷ TPOT p50", "TPOT is undefined", see=("decode", "tpot"),
          also=("tok/s/user", "decode tok/s per user")),
-    Term("crossover", "level", "Comparison: the number of users from which the other side has more output tokens/s.",
+    Term("crossover", "level", "Comparison: the number of users from which the other side has more output tokens/s. "
+         "Energy and cost per token have crossovers of their own, where the side that takes less changes.",
          "where the ratio, interpolated over the logarithm of users, is 1",
          "neither side is clearly faster at some load and the other at a higher one", see=("worth it",)),
 

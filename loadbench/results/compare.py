@@ -133,7 +133,7 @@ class ComparedFigure(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Crossover(msgspec.Struct, frozen=True, kw_only=True):
-    """The number of users beyond which the other side has more output tokens per second, with its interval."""
+    """The number of users beyond which the other side is better in a figure, with its interval."""
 
     users: float
     low: float
@@ -209,8 +209,9 @@ class Comparison(msgspec.Struct, frozen=True, kw_only=True):
     or if there is a crossover.
 
     `speed` has prefill and decode as speeds (`PREFILL`, `DECODE`): the same measurements as TTFT p50 and TPOT p50, and
-    decided with them. `currency` is that of the cost. `ended_early` says why the measurement ended before its plan; the
-    repeats up to then are compared.
+    decided with them. `crossover` is that of output tokens per second, and `price_crossovers` are those of energy and
+    cost per token, by metric, where they cross. `currency` is that of the cost. `ended_early` says why the measurement
+    ended before its plan; the repeats up to then are compared.
     """
 
     schema: Literal["loadbench.compare/1"] = SCHEMA
@@ -225,6 +226,7 @@ class Comparison(msgspec.Struct, frozen=True, kw_only=True):
     speed: list[ComparedFigure] = []
     currency: str | None = None
     crossover: Crossover | None = None
+    price_crossovers: dict[str, Crossover] = {}
     winner: Literal["a", "b"] | None = None
     gates: list[Gate] = []
     left_out: list[LeftOut] = []

@@ -14,8 +14,10 @@ import pytest
 from loadbench.analyze.compare.compare import compare
 from loadbench.plan.gate import parse_gate
 from loadbench.report.compare_chart import compare_chart, comparison_charts
+from loadbench.report.document import Tiles
 from loadbench.report.formats import render_comparison
 from loadbench.report.junit import compare_junit, run_junit
+from loadbench.report.pages import comparison_page
 from loadbench.report.render_text import PLAIN_WIDTH
 from loadbench.results.run import OutputEquality, Reason, RecordedPrompt, Verdict
 from loadbench.results.telemetry import Gauge, Telemetry
@@ -257,6 +259,27 @@ def test_the_picture_shows_both_sides_and_where_they_cross():
     assert "crossover at 2." in picture
     assert "A m" in picture
     assert "B m" in picture
+
+
+def test_the_page_has_the_crossovers_of_speed_and_energy():
+    """Each is a tile of its own."""
+    sides = [
+        [
+            msgspec.structs.replace(
+                run,
+                levels=[resourced(level, joules=joules[level.load.users] / luck, money=1.0) for level in run.levels],
+            )
+            for run, luck in zip(lucky(tokens, name=name), LUCK, strict=True)
+        ]
+        for name, tokens, joules in (
+            ("a", {1: 20, 2: 20, 8: 20}, {1: 4.0, 2: 4.0, 8: 4.0}),
+            ("b", {1: 10, 2: 40, 8: 80}, {1: 16.0, 2: 8.0, 8: 2.0}),
+        )
+    ]
+    (tiles,) = (block for block in comparison_page(compare(*sides), *sides).blocks if isinstance(block, Tiles))
+    shown = {name: value for name, value, _ in tiles.items}
+    assert shown["crossover"].startswith("1.4")
+    assert shown["crossover, energy"] in {"4 users", "3.99 users", "4.01 users"}
 
 
 def write() -> None:

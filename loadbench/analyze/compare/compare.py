@@ -59,6 +59,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from loadbench.plan.gate import GateRule
+    from loadbench.results.compare import Crossover
     from loadbench.results.run import LevelResult, OpenLoad, Run
 
 ALL = "all"
@@ -107,13 +108,19 @@ def compare(
                     overall.changes[metric] = _change(data.effect())
         overall.rows = make_rows(ALL, overall.data, overall.data, overall.changes, confidence, main)
 
-    crossing = None
-    closed = [(level.load.users, level) for level in levels if isinstance(level.load, ClosedLoad)]
-    closed = [(users, level) for users, level in closed if _TOKENS in level.data]
-    if closed:
-        data_by_level = [level.data[_TOKENS] for _, level in closed]
-        decisions = [level.decision(_TOKENS) for _, level in closed]
-        crossing = crossover([users for users, _ in closed], data_by_level, decisions, confidence=confidence)
+    crossings: dict[str, Crossover] = {}
+    for metric in (_TOKENS, ENERGY, COST):
+        closed = [
+            (level.load.users, level) for level in levels if isinstance(level.load, ClosedLoad) and metric in level.data
+        ]
+        crossing = crossover(
+            [users for users, _ in closed],
+            [level.data[metric] for _, level in closed],
+            [level.decision(metric) for _, level in closed],
+            confidence=confidence,
+        )
+        if crossing is not None:
+            crossings[metric] = crossing
     numbers = sessions(a, b)
     changes = {(level.load.label, metric): change for level in levels for metric, change in level.changes.items()}
     assumed = [
@@ -138,7 +145,8 @@ def compare(
         overall=mean_rows,
         speed=[row for level in levels for row in speed_rows(level, confidence)],
         currency=next(iter(currencies)) if len(currencies) == 1 else None,
-        crossover=crossing,
+        crossover=crossings.get(_TOKENS),
+        price_crossovers={metric: crossing for metric, crossing in crossings.items() if metric != _TOKENS},
         winner="b" if faster == {"faster"} else "a" if faster == {"slower"} else None,
         gates=decide(gates, changes, left_out, levels=labels, confidence=confidence),
         left_out=left_out,
@@ -151,7 +159,7 @@ def compare(
             *device_caveats(a, b, tokens),
         ],
         answers=compare_outputs(a, b),
-        conclusion=conclude(levels, crossing, left_out, (a, b), paired=paired),
+        conclusion=conclude(levels, crossings, left_out, (a, b), paired=paired),
         ended_early=ended_early,
     )
     return msgspec.structs.replace(comparison, summary=summarize_comparison(comparison, a, b))

@@ -19,7 +19,7 @@ from loadbench.plan.objective import RATES
 from loadbench.results.compare import NOT_COMPARED
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from loadbench.analyze.compare.comparison_rows import ComparedLevel
     from loadbench.results.compare import Crossover, LeftOut, Speed
@@ -31,7 +31,7 @@ _PARTS = {**PARTS, ENERGY: "energy per token", COST: "cost per token"}
 
 def conclude(
     levels: Sequence[ComparedLevel],
-    crossing: Crossover | None,
+    crossings: Mapping[str, Crossover],
     left_out: Sequence[LeftOut],
     sides: tuple[Sequence[Run], Sequence[Run]],
     *,
@@ -60,8 +60,9 @@ def conclude(
             parts = [f"no difference shown in {name} ({shown})"]
     else:
         parts = [_differences(groups, levels, metric, name)]
-    if crossing is not None:
-        parts.append(f"the crossover is at users={crossing.users:.3g} ({crossing.low:.3g} to {crossing.high:.3g})")
+    for figure, crossing in crossings.items():
+        of = f" of {_PARTS[figure]}" if figure in _PARTS else ""
+        parts.append(f"the crossover{of} is at users={crossing.users:.3g} ({crossing.low:.3g} to {crossing.high:.3g})")
     for other, other_name in _PARTS.items():
         if other == metric:
             continue

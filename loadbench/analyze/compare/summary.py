@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     Rows = Mapping[str, ComparedFigure]
 
 _OTHER: dict[Side, Side] = {"a": "b", "b": "a"}
-_PRICES = {ENERGY: "energy", COST: "cost"}
+PRICES = {ENERGY: "energy", COST: "cost"}
 # What a caveat of this code leaves open.
 _OPEN_QUESTIONS = {
     "assumed_drift": "how much the machine drifts (a drift was assumed)",
@@ -121,6 +121,12 @@ def summarize_comparison(comparison: Comparison, a: Sequence[Run], b: Sequence[R
             )
         ends = labels[-1] in won
         faster, from_level = (side, next(label for label in _tail(won, labels))) if ends else (None, None)
+    for price, crossing in comparison.price_crossovers.items():
+        less, more = _OTHER[crossing.beyond].upper(), crossing.beyond.upper()
+        takes = "takes less energy per token" if price == ENERGY else "costs less per token"
+        takes += " (by the watts given)" * _is_estimated(comparison, price)
+        between = f"{crossing.users:.3g} users ({crossing.low:.3g} to {crossing.high:.3g})"
+        parts.append(f"{less} {takes} up to about {between}, {more} beyond")
     parts += _other_differences(levels, labels, metric, {*winners.values()})
     if unknown:
         parts.append(f"not known: {some(unknown, most=4)}")
@@ -193,7 +199,7 @@ def _seen_from(row: ComparedFigure, side: Side) -> tuple[float, float]:
 def _price(top: Rows, side: Side, comparison: Comparison) -> str:
     """`, for 1.80 times the energy and 0.500 times the cost per token`: what a token takes at the same load."""
     known, same = [], []
-    for metric, name in _PRICES.items():
+    for metric, name in PRICES.items():
         row = top.get(metric)
         if row is None or row.ratio is None:
             continue
@@ -216,9 +222,7 @@ def _is_worth_it(top: Rows, metric: str, side: Side) -> bool | None:
     neither is known."""
     low, high = _seen_from(top[metric], side)
     gain = low if metric in RATES else 1 / high
-    factors = [
-        _seen_from(row, side)[1] for row in map(top.get, _PRICES) if row is not None and row.interval is not None
-    ]
+    factors = [_seen_from(row, side)[1] for row in map(top.get, PRICES) if row is not None and row.interval is not None]
     return all(gain > factor for factor in factors) if factors else None
 
 
@@ -228,7 +232,7 @@ def _no_difference(levels: Mapping[str, Rows], labels: Sequence[str], metric: st
     row = levels[labels[-1]][metric]
     if row.interval is not None:
         shown += f": B may have {_times(*row.interval)} A's" + (f" at {_load(labels[-1])}" if len(labels) > 1 else "")
-    for price, what in _PRICES.items():
+    for price, what in PRICES.items():
         of_level = levels[labels[-1]].get(price)
         if of_level is not None and of_level.ratio is not None and of_level.decision != "~":
             shown += f"; B takes {_number(of_level.ratio)} times the {what} per token"
@@ -238,7 +242,7 @@ def _no_difference(levels: Mapping[str, Rows], labels: Sequence[str], metric: st
 def _unknown_prices(levels: Mapping[str, Rows], a: Sequence[Run], b: Sequence[Run]) -> list[str]:
     """Which energy and cost per token are not compared, and why as far as it shows."""
     unknown = []
-    for metric, name in _PRICES.items():
+    for metric, name in PRICES.items():
         if levels and all(metric in rows for rows in levels.values()):
             continue
         known = [

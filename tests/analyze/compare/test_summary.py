@@ -10,6 +10,7 @@ import pytest
 
 from loadbench.analyze.compare.compare import compare
 from loadbench.analyze.compare.in_folder import comparison_in
+from loadbench.plan.gate import COST
 from loadbench.results.compare import DECODE, PREFILL
 from loadbench.results.run import OpenLoad, Reason, Verdict
 from tests.analyze.comparing import LUCK, a_side, figures, lucky, resourced
@@ -19,14 +20,15 @@ NO_PRICES = "energy and cost per token"
 
 
 def priced(by_users, joules, money, *, name, currency="EUR"):
-    """Six runs of these tokens per second by users, whose tokens took so many joules and so much money."""
+    """Six runs of these tokens per second by users, whose tokens took so many joules and so much money, by users too
+    where that differs."""
     return a_side(
         *(
             [
                 resourced(
                     figures(users, tokens=tokens * luck, ttft=1 / luck),
-                    joules=joules / luck,
-                    money=money / luck,
+                    joules=(joules[users] if isinstance(joules, dict) else joules) / luck,
+                    money=(money[users] if isinstance(money, dict) else money) / luck,
                     currency=currency,
                 )
                 for users, tokens in by_users.items()
@@ -69,6 +71,29 @@ def test_a_better_a_is_named_as_such():
     assert found.summary.sentence.startswith("A is worth it at 1 user: 3 times the tokens/s, for ")
     assert found.summary.sentence.endswith("for 0.5 times the energy and 0.25 times the cost per token.")
     assert (found.summary.faster, found.winner) == ("a", "a")
+
+
+def test_energy_and_cost_cross_elsewhere_than_the_speed():
+    """B is faster from 2 users on, takes less energy from about 4 on, and costs more throughout."""
+    a = priced({1: 20, 2: 20, 8: 20}, 4.0, 1.0, name="a")
+    b = priced({1: 10, 2: 40, 8: 80}, {1: 16.0, 2: 8.0, 8: 2.0}, 3.0, name="b")
+    found = paired(a, b)
+    assert found.crossover.users == pytest.approx(2**0.5, rel=0.05)
+    energy = found.price_crossovers["joules_per_output_token"]
+    assert (energy.users, energy.beyond) == (pytest.approx(4, rel=0.05), "b")
+    assert energy.low <= energy.users <= energy.high
+    assert [*found.price_crossovers] == ["joules_per_output_token"]
+    between = f"{energy.users:.3g} users ({energy.low:.3g} to {energy.high:.3g})"
+    assert f"; A takes less energy per token up to about {between}, B beyond" in found.summary.sentence
+    assert f"; the crossover of energy per token is at users={energy.users:.3g} (" in found.conclusion
+    # The cost alone, the other way round.
+    c = priced({1: 20, 2: 20, 8: 20}, 4.0, {1: 1.0, 2: 2.0, 8: 8.0}, name="c")
+    found = paired(a, c)
+    assert (found.crossover, [*found.price_crossovers]) == (None, [])
+    c = priced({1: 20, 2: 20, 8: 20}, 4.0, {1: 0.5, 2: 0.8, 8: 8.0}, name="c")
+    found = paired(a, c)
+    assert [(metric, one.beyond) for metric, one in found.price_crossovers.items()] == [(COST, "a")]
+    assert "; B costs less per token up to about 2.29 users" in found.summary.sentence
 
 
 def test_a_crossover_has_both_sides():
