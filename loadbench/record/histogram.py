@@ -76,7 +76,7 @@ _MOST_COUNTED = 1 << 53
 class Histogram:
     """Counts of durations in ns from 0 to 24 h; longer ones are counted as 24 h, and in `clipped`."""
 
-    __slots__ = ("_clipped", "_counts", "_max", "_min", "_sum", "_total", "_values", "_weights")
+    __slots__ = ("_clipped", "_counts", "_found", "_max", "_min", "_sum", "_total", "_values", "_weights")
 
     def __init__(self) -> None:
         self._counts: Counts | None = None  # 232 KiB, made when something has to be counted
@@ -84,6 +84,7 @@ class Histogram:
         self._weights = array("q")
         self._total = self._sum = self._clipped = self._max = 0
         self._min = sys.maxsize
+        self._found: tuple[Counts, Counts] | None = None  # of `_filled`, until something is counted
 
     def record(self, value_ns: int, count: int = 1) -> None:
         """Count `value_ns`, `count` times. Raises `ValueError` for a negative value or a count below 1."""
@@ -104,6 +105,8 @@ class Histogram:
         `TypeError` for fractions.
         """
         if isinstance(values, np.ndarray) or isinstance(weights, np.ndarray):
+            if weights is None and isinstance(values, np.ndarray) and self._buffers(values):
+                return
             self._record_array(np.asarray(values), np.ones(len(values), np.int64) if weights is None else weights)
             return
         if weights is not None and len(weights) != len(values):
@@ -122,6 +125,18 @@ class Histogram:
         self._weights.extend(often)
         if len(self._values) >= _MOST_PENDING:
             self._settle()
+
+    def _buffers(self, values: NDArray[np.integer[Any]]) -> bool:
+        """Buffer values of 64 bits as they are, if there are not very many, and all of them are in range."""
+        if values.dtype != np.int64 or values.ndim != 1 or not 0 < values.size < _MOST_PENDING:
+            return False
+        if values.min() < 0 or values.max() > HIGHEST_NS:
+            return False
+        self._values.frombytes(values.tobytes())
+        self._weights.extend(_ONCE * len(values))
+        if len(self._values) >= _MOST_PENDING:
+            self._settle()
+        return True
 
     def _record_array(self, values: NDArray[np.integer[Any]], weights: Values) -> None:
         often = np.asarray(weights)
@@ -172,6 +187,7 @@ class Histogram:
         self._sum += int((exact * weights).sum())
 
     def _writable(self) -> Counts:
+        self._found = None
         if self._counts is None:
             self._counts = np.zeros(_LENGTH, np.int64)
         return self._counts
@@ -247,9 +263,12 @@ class Histogram:
         return np.minimum(_bounds(index)[1], self._max), counts
 
     def _filled(self) -> tuple[Counts, Counts]:
+        """The buckets that are not empty, and their counts: looked for once for all percentiles of a report."""
         counts = self.counts
-        index = np.flatnonzero(counts)
-        return index, counts[index]
+        if self._found is None:
+            index = np.flatnonzero(counts)
+            self._found = index, counts[index]
+        return self._found
 
     def count_above(self, value_ns: int) -> int:
         """The number of values above this one, to the precision of a bucket."""
@@ -327,7 +346,7 @@ class Histogram:
         if min(held) < 0 or sum(held) > _MOST_COUNTED:
             raise ValueError("its counts are beyond reason")
         low, high = _bounds(index)
-        self._counts = counts.copy()
+        self._counts, self._found = counts.copy(), None
         self._total = sum(held)
         self._min, self._max = int(low[0]), min(int(high[-1]), HIGHEST_NS)
         self._sum = sum(middle * count for middle, count in zip(((low + high + 1) // 2).tolist(), held, strict=True))

@@ -46,6 +46,8 @@ METRICS = (*LATENCIES, "lateness", "connect")
 
 # What paged caches keep at least (vLLM), and a few tokens with which even prompts that all differ begin alike.
 _BLOCK_TOKENS = 16
+# The gaps of more events are taken as an array, which is dearer to make.
+_FEW_EVENTS = 64
 _ALIKE_TOKENS = 6
 # Servers round the times that they report, to a microsecond or to a millisecond.
 _CLOCK_ERROR_NS = 1_000_000
@@ -294,8 +296,8 @@ class Recorder:
             self._record(name, figure(sample))
         self._window.timeline.keep(sample)
 
-        gaps = sample.event_gaps()
-        self._undefined["event_gap"] += not gaps
+        gaps = sample.gap_array() if len(sample.event_ns) > _FEW_EVENTS else sample.event_gaps()
+        self._undefined["event_gap"] += not len(gaps)
         self._histograms["event_gap"].record_many(gaps)
         if sample.has_single_tokens:
             paced = len(gaps)

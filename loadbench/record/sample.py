@@ -8,16 +8,21 @@ from __future__ import annotations
 
 from array import array
 from dataclasses import dataclass, field
-from operator import sub
 from typing import TYPE_CHECKING
+
+import numpy as np
 
 from loadbench.record.outcome import Outcome, TokenSource
 from loadbench.record.usage_check import PLAUSIBLE, UsageCheck
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from loadbench.plan.load import Phase
     from loadbench.record.request import Request
     from loadbench.record.timings import Timings
+
+_SINGLE = array("q", (1,))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,7 +100,13 @@ class Sample:
 
     def event_gaps(self) -> list[int]:
         """Nanoseconds between consecutive token-bearing events; k events have k - 1 gaps."""
-        return list(map(sub, self.event_ns[1:], self.event_ns))
+        gaps: list[int] = self.gap_array().tolist()
+        return gaps
+
+    def gap_array(self) -> NDArray[np.int64]:
+        """The same as an array."""
+        stamps: NDArray[np.int64] = np.asarray(self.event_ns)
+        return np.subtract(stamps[1:], stamps[:-1])
 
     def inter_token_latencies(self) -> list[tuple[int, int]]:
         """(ITL in ns, weight in tokens) of each gap: the gap over the tokens of its later event.
@@ -110,8 +121,7 @@ class Sample:
     @property
     def has_single_tokens(self) -> bool:
         """Whether each event is known to have one token, as mostly: then its gaps are its inter-token latencies."""
-        tokens = self.event_tokens
-        return tokens is not None and tokens.count(1) == len(tokens) == len(self.event_ns)
+        return self.event_tokens is not None and self.event_tokens == _SINGLE * len(self.event_ns)
 
     def tpot(self) -> float | None:
         """Time per output token in ns: `(last_token - first_token) / (N - tokens in the first event)`.

@@ -43,7 +43,10 @@ class Slices:
     def add_tokens(self, stamps: array[int], tokens: array[int] | None, total: float) -> None:
         """Add tokens by the stamps of their events; spread evenly if `tokens` is unknown."""
         self._moments.extend(stamps)
-        self._values += array("d", (total / len(stamps),)) * len(stamps) if tokens is None else array("d", tokens)
+        if tokens is None:
+            self._values += array("d", (total / len(stamps),)) * len(stamps)
+        else:
+            self._values.frombytes(np.asarray(tokens, np.float64).tobytes())
         if len(self._moments) >= _GATHERED:
             self.count()
 
