@@ -49,6 +49,8 @@ _MORE_THAN_IS_QUOTED = 400
 _HOLDS_TEXT = (b'"choices', b'"delta')
 # Around the data of an event of most servers, and of all events with a shortcut.
 _END, _CRLF_END = b"\n\n", b"\r\n\r\n"
+# The last of most responses, with at most so many before it that are not worth looking at each.
+_LAST, _MOST_LAST = b"data: [DONE]\n\n", 5
 _LF, _CR = b"\n\r"
 # Lines at the beginning of an event that change nothing in it: an id, and the type that it has anyway.
 _LABELS = rb"(?:(?:id:[^\r\n]{0,200}|event: ?message)\n)+(?=data:)"
@@ -290,6 +292,11 @@ class ResponseReader:
             if _CR not in plain:
                 self.feed(at_ns, plain)
                 return
+
+        # The last read of most responses has the reason of the end, the usage and [DONE]: each is for the parser.
+        if chunk.endswith(_LAST) and chunk.count(_END) <= _MOST_LAST:
+            self._parse(at_ns, chunk)
+            return
 
         # Both read whole events: cut off what was begun before, and what is incomplete. Where one of several events has
         # another form than the shortcut, halve them: then the others are still counted.
