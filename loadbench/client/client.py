@@ -54,8 +54,9 @@ _KEPT_OF_ENDLESS = 1024
 _LOOK_EVERY_BYTES = 1024 * 1024
 # More than the longest event without one token: signs of life have some kilobytes in an hour.
 _MOST_FRUITLESS_LOOKS = LARGEST_BLOCK // _LOOK_EVERY_BYTES + 2
-# Segments before the first event with text: the response's head, and an event with a role alone.
-_BEFORE_TEXT = 2
+# Segments before the first event with text, at most: the response's head, and an event with a role alone. Such an event
+# has a line that begins like this.
+_BEFORE_TEXT, _LINE = 2, b"data:"
 # Events pile up before a read that is this late.
 _LATE_READ_NS = 1_000_000
 # Beyond so many requests in flight the tokens of some stand for all: the mean of so many is known to 2 %.
@@ -460,8 +461,7 @@ class _Call:
         """The connection is ready."""
         self.connected_ns, self.reused, self.connect_ns = at_ns, reused, connect_ns
         self._merged_segments = merged_segments
-        # The head and an event without text may come in segments of their own, before the first token.
-        self._segments = _BEFORE_TEXT + ((merged_segments() or 0) if merged_segments is not None else 0)
+        self._segments = (merged_segments() or 0) if merged_segments is not None else 0
         self._expect_first((Outcome.TIMEOUT_FIRST_TOKEN, "no token", self._timeouts.first_token_ns), at_ns)
 
     def sent(self, at_ns: int) -> None:
@@ -515,10 +515,15 @@ class _Call:
             if len(self._body) < _MOST_ERROR_BYTES or self.status == 200:
                 self._body += chunk
             return
-        reader = self.reader
+        reader, is_first = self.reader, self.reader.first_token_ns is None
         reader.feed(at_ns, chunk)
         if reader.broken:
             raise TransportError(Outcome.PROTOCOL, reader.broken)
+        if is_first and reader.first_token_ns is not None:
+            # What has no stamp may have come in segments of its own: the head, where it was read together with the
+            # first of the body, and an event without text in this read. Of what was read alone nothing is merged.
+            quiet = max(0, chunk.count(_LINE) - len(reader.event_ns))
+            self._segments += min(_BEFORE_TEXT, (self.headers_ns == self.first_byte_ns) + quiet)
         merged = reader.merged_events
         if merged > self._merged:
             # An event is late only if it came in a segment of its own: those of one segment were sent together.

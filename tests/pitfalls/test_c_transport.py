@@ -446,6 +446,58 @@ def test_c8_what_piles_up_while_the_client_is_busy_is_counted():
     assert asyncio.run(main(blocked=True, from_first=True)).late_first_token
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="the kernel counts segments on Linux alone")
+@pytest.mark.parametrize(
+    ("writes", "late"),
+    [
+        ([token(), token()], 1),
+        ([token(), token(), token()], 2),
+        ([token("", role="assistant"), token(), token()], 1),
+        ([token("", role="assistant"), token() + token()], 0),
+        ([token() + token()], 0),
+    ],
+    ids=["two", "three", "a role and two", "a role and two at once", "two at once"],
+)
+def test_c8_the_first_token_of_a_late_read_is_counted_whatever_came_before_it(writes, late):
+    """The head was read in time, then the loop is blocked while these are sent, 4 ms apart: the last alone has its own
+    stamp. Only events that were sent alone count, and an event without text does not.
+
+    Seen to fail when a head and a role were allowed for whether or not they had come in that read: 0 late ones.
+    """
+    asked, blocks, sent, seen = (threading.Event() for _ in range(4))
+
+    def script(sock: socket.socket) -> None:
+        sock.sendall(head())
+        asked.set()
+        blocks.wait(10)
+        for write in writes:
+            sock.sendall(chunk(write))
+            time.sleep(0.004)
+        sent.set()
+        seen.wait(10)
+        sock.sendall(chunk(token()) + chunk(end(9)) + END)
+
+    async def main() -> Sample:
+        transport = FastTransport()
+        url = f"http://127.0.0.1:{in_a_thread(script)}/v1"
+        client = Client(Endpoint(base_url=url, model="m"), transport, clock=CLOCK, timeouts=SOON)
+        request = asyncio.create_task(ask(client))
+        while not (asked.is_set() and all(call.headers_ns for call in client._calls)):
+            await asyncio.sleep(0)
+        blocks.set()
+        sent.wait(10)
+        time.sleep(0.005)  # noqa: ASYNC251 - that is the point
+        while not client.tokens_seen:
+            await asyncio.sleep(0)
+        seen.set()
+        sample = await request
+        await transport.aclose()
+        return sample
+
+    sample = asyncio.run(main())
+    assert (sample.censored_events, sample.late_first_token) == (late, late > 0)
+
+
 # C9.
 
 
