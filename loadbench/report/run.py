@@ -12,11 +12,13 @@ from urllib.parse import urlsplit
 
 from loadbench.analyze.level.batching import batching_sentence
 from loadbench.analyze.level.knee import knee, knee_sentence, unsound_sentence
+from loadbench.analyze.level.next_users import why_enough
 from loadbench.analyze.level.overload import FAILURES, limit_sentence
 from loadbench.analyze.level.verdict import CLIENT_CODES
 from loadbench.analyze.stats.intervals import quantile_ranks
 from loadbench.core.text import some
 from loadbench.plan.server_url import UNVERIFIED
+from loadbench.plan.setting_types import AUTO_USERS
 from loadbench.record.outcome import Outcome, failed_of
 from loadbench.report import machine
 from loadbench.report.document import DETAIL, Block, Document, Heading, Notes, Table, Text
@@ -354,6 +356,9 @@ def notes(run: Run) -> tuple[list[str], list[str], list[str]]:
         conclusion += [f"{mark}{sentence}"] if sentence else []
         sentence = batching_sentence(levels, whose=f"the server of {model}" if len(models) > 1 else "this server")
         conclusion += [sentence] if sentence else []
+        if run.scenario.get("load", {}).get("users") == "auto" and run.complete:
+            enough = why_enough(levels, most=AUTO_USERS[-1])
+            conclusion += [f"--users auto ended at {levels[-1].load.label}{whose[model]}: {enough}"] if enough else []
         sentence = limit_sentence(levels)
         conclusion += [f"{model}: {sentence}" if len(models) > 1 else sentence] if sentence else []
     for model, levels in () if is_search(run) else models.items():
@@ -525,8 +530,9 @@ class MergedReason(NamedTuple):
 
     def text(self, run: Run) -> str:
         """What is known, with its levels and its code."""
-        more = f", also {level_place(run, *self.also)}" if self.also else ""
-        return f"{level_place(run, *self.places)}: {reason_text(self.reason.message, self.reason.code)}{more}"
+        where = level_place(run, *sorted([*self.places, *self.also]))
+        where += f" (figures of {level_place(run, self.places[0])})" if self.also else ""
+        return f"{where}: {reason_text(self.reason.message, self.reason.code)}"
 
 
 def merged_reasons(run: Run, kind: Literal["verdict", "caveats"], *, status: str = "") -> list[MergedReason]:

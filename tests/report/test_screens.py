@@ -204,7 +204,7 @@ def test_a_rule_is_broken_before_its_bound_only():
 
 def test_a_note_of_several_levels_is_there_once():
     """A failure and a reason that levels share are one line, with all of these levels; where a message differs, the
-    first one is shown and the others are named.
+    figures are those of the first one.
     """
     levels = [level(users, tokens_per_s=10.0) for users in (4, 8, 16)]
     for place, one in enumerate(levels):
@@ -214,7 +214,7 @@ def test_a_note_of_several_levels_is_there_once():
         levels[place] = msgspec.structs.replace(one, verdict=verdict, failures=failures)
     lines = render_text(run_document(a_run(*levels))).splitlines()
     assert lines.count("users=4, 8, 16: it is so (same); do this") == 1
-    assert lines.count("users=4: 0 of it (other), also users=8, 16; do that") == 1
+    assert lines.count("users=4, 8, 16 (figures of users=4): 0 of it (other); do that") == 1
     assert lines.count("users=4, 8, 16: 9 × http_error: HTTP 503") == 1
     assert sum("it is so" in line or "of it" in line or "503" in line for line in lines) == 3
 

@@ -42,6 +42,8 @@ _UNKNOWN_SD = 0.1
 _BUSY = "busy_machine"
 # What an advice asks of a measurement that was too short.
 _LONGER = re.compile(r"--(?:duration (?=\d)((?:\d{1,5}m)?(?:\d{1,2}s)?)|requests (\d{1,9})) or (?:longer|more)")
+# And of one whose load was not steady yet.
+_WARMER = re.compile(r"use --warm-up (?=\d)((?:\d{1,5}m)?(?:\d{1,2}s)?)(?!\w)")
 
 
 class Knee(NamedTuple):
@@ -182,16 +184,19 @@ def named_with_verdict(levels: Sequence[LevelResult]) -> str:
 
 
 def _again(levels: Sequence[LevelResult]) -> str:
-    """What would make these levels count: a longer measurement, an idle machine, or what the reasons say."""
-    longest, how, explained = 0, "", True
+    """What would make these levels count: a longer measurement or warm-up, an idle machine, or what the reasons say."""
+    longest, how, warmest, explained = 0, "", ("", 0), True
     busy = [any(one.code == _BUSY for one in reasons_against(level)) for level in levels]
     for level, is_busy in zip(levels, busy, strict=True):
         matches = [match for reason in level.verdict.reasons if (match := _LONGER.search(reason.advice))]
-        explained = explained and (is_busy or bool(matches))
+        warm_ups = [match[1] for reason in level.verdict.reasons if (match := _WARMER.search(reason.advice))]
+        warmest = max([warmest, *((text, parse_duration(text)) for text in warm_ups)], key=lambda one: one[1])
+        explained = explained and (is_busy or bool(matches or warm_ups))
         for match in matches:
             amount = parse_duration(match[1]) if match[1] else int(match[2])
-            longest, how = max((longest, how), (amount, f"with {match[0]}"))
-    remedies = ", ".join([*[how] * bool(how), *["on an idle machine"] * any(busy)])
+            longest, how = max((longest, how), (amount, match[0]))
+    flags = " and ".join([*[how] * bool(how), *[f"--warm-up {warmest[0]}"] * bool(warmest[0])])
+    remedies = ", ".join([*[f"with {flags}"] * bool(flags), *["on an idle machine"] * any(busy)])
     reasons = "" if explained and remedies else "see the reasons, and "
     return f"{reasons}measure again {remedies}".rstrip()
 

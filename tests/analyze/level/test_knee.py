@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from loadbench.analyze.level.knee import commonest_reason, knee, knee_sentence
+from loadbench.analyze.level.knee import commonest_reason, knee, knee_sentence, unsound_sentence
 from loadbench.plan.load import Closed
 from loadbench.results.run import ClosedLoad, LevelResult, OpenLoad, Reason, Throughput, Verdict
 from tests.building import a_level
@@ -192,3 +192,20 @@ def test_the_commonest_reason_is_counted_by_its_code():
     assert commonest_reason([[late, late, late], few[:1], few[1:]]) == few[0]
     assert commonest_reason([[late, busy], [late, busy]]) == busy
     assert commonest_reason([[], []]) is None
+
+
+def test_a_longer_warm_up_is_part_of_what_to_do():
+    """The longest that a level asks for, next to what else would make it count."""
+    advices = [
+        "use --warm-up 12s, and a --duration longer than that",
+        "use --warm-up 1m30s",
+        "use --duration 8s or longer",
+    ]
+    levels = [
+        msgspec.structs.replace(
+            level(users, 10.0), verdict=Verdict("INVALID", [Reason("short", "it was short", advice)])
+        )
+        for users, advice in zip((1, 2, 4), advices, strict=True)
+    ]
+    sentence = unsound_sentence(levels)
+    assert sentence.endswith("; measure again with --duration 8s or longer, with --warm-up 1m30s")

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from loadbench.analyze.level.knee import knee
-from loadbench.analyze.level.next_users import next_users
+from loadbench.analyze.level.next_users import next_users, why_enough
 from tests.analyze.level.test_knee import level
 from tests.coverage.knee import SERVERS
 
@@ -82,3 +82,27 @@ def test_a_server_that_is_no_faster_with_two_is_not_given_up():
 def test_levels_at_fault_end_it_too():
     """A load generator that keeps up no longer shows a throughput that stays where it is."""
     assert loads(found(lambda users: min(users, 4), status="INVALID")) == [1, 2, 4, 8, 16]
+
+
+@pytest.mark.parametrize(
+    ("slots", "noise", "why"),
+    [
+        (1, 0.0, "the knee shows, and there is no load to measure between its ends"),
+        (4, 0.0, "the knee shows, and users=3 lies between its ends"),
+        (1, 0.4, "two doublings in a row gave no more than 5 % more output tokens/s"),
+        (500, 0.0, "64 users are the most that it measures"),
+    ],
+)
+def test_the_end_has_its_reason(slots, noise, why):
+    """The one by which there is no further level; before that there is none."""
+    levels = found(lambda users: min(users, slots), noise=noise, most=64)
+    assert why_enough(levels, most=64).startswith(why)
+    assert [why_enough(levels[:number], most=64) for number in range(len(levels))] == [""] * len(levels)
+
+
+def test_a_server_that_cannot_do_more_is_the_reason():
+    """One beyond its limit, and one that gives no response."""
+    beyond = level(1, 10.0, status="OVERLOADED")
+    assert why_enough([beyond], most=64) == "at users=1 the server was beyond its limit"
+    none = msgspec.structs.replace(level(1, 10.0), outcomes={"http_error": 3})
+    assert why_enough([none], most=64) == "no request succeeded at users=1"
