@@ -196,16 +196,10 @@ def test_the_commonest_reason_is_counted_by_its_code():
 
 def test_a_longer_warm_up_is_part_of_what_to_do():
     """The longest that a level asks for, next to what else would make it count."""
-    advices = [
-        "use --warm-up 12s, and a --duration longer than that",
-        "use --warm-up 1m30s",
-        "use --duration 8s or longer",
-    ]
+    advices = ["use --warm-up 12s, and more", "use --warm-up 1m30s", "use --duration 8s or longer"]
+    reasons = [Reason("short", "it was short", advice) for advice in advices]
     levels = [
-        msgspec.structs.replace(
-            level(users, 10.0), verdict=Verdict("INVALID", [Reason("short", "it was short", advice)])
-        )
-        for users, advice in zip((1, 2, 4), advices, strict=True)
+        msgspec.structs.replace(level(users, 10.0), verdict=Verdict("INVALID", [reason]))
+        for users, reason in zip((1, 2, 4), reasons, strict=True)
     ]
-    sentence = unsound_sentence(levels)
-    assert sentence.endswith("; measure again with --duration 8s or longer, with --warm-up 1m30s")
+    assert unsound_sentence(levels).endswith("; measure again with --duration 8s or longer and --warm-up 1m30s")
