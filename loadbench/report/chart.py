@@ -229,7 +229,9 @@ def _left(labels: Iterable[str]) -> float:
 
 
 def _y_ticks(chart: Chart, y: _Axis) -> list[float]:
-    return _ticks(y, decimal=chart.seconds, most=_MOST_TICKS if y.begin - y.end > 160 else 5)
+    ticks = _ticks(y, decimal=chart.seconds, most=_MOST_TICKS if y.begin - y.end > 160 else 5)
+    # Nobody serves half a user.
+    return [tick for tick in ticks if chart.y != "users" or tick == int(tick)]
 
 
 def _ends(values: Sequence[float], *, log: bool) -> tuple[float, float]:

@@ -104,8 +104,8 @@ def _at_a_glance(comparison: Comparison) -> Table:
     by_level: dict[str, dict[str, str]] = {}
     for row in (*comparison.comparisons, *comparison.speed):
         if row.metric in _AT_A_GLANCE and row.ratio is not None:
-            ends = "" if row.interval is None else f" ({'-'.join(map(_ratio, row.interval))})"
-            text = f"{_ratio(row.ratio)}x{ends}" + (" ~" if row.decision == "~" else "")
+            ends = "" if row.interval is None else f" ({'-'.join(map(ratio_text, row.interval))})"
+            text = f"{ratio_text(row.ratio)}x{ends}" + (" ~" if row.decision == "~" else "")
             by_level.setdefault(row.level, {})[row.metric] = text
     shown = [metric for metric in _AT_A_GLANCE if any(metric in cells for cells in by_level.values())]
     names = [_AT_A_GLANCE[metric] or name_of(metric, comparison) for metric in shown]
@@ -207,13 +207,13 @@ def _row(row: ComparedFigure, comparison: Comparison) -> list[str]:
         row.level,
         name_of(row.metric, comparison),
         *values,
-        "-" if row.ratio is None else f"{_ratio(row.ratio)}x",
+        "-" if row.ratio is None else f"{ratio_text(row.ratio)}x",
         _interval(row.metric, row.interval),
         decision + (_MARK if row.note else ""),
     ]
 
 
-def _ratio(ratio: float) -> str:
+def ratio_text(ratio: float) -> str:
     """Three digits, and near 1 one more. Two runs may have intervals that no digits make clearer."""
     if not 0.001 <= ratio <= 1000:
         return "<0.001" if ratio < 1 else ">1000"
@@ -226,7 +226,7 @@ def _interval(metric: str, interval: tuple[float, float] | None) -> str:
         return "-"
     if metric == FAILURES:
         return " to ".join(f"{100 * end:+.2g}" for end in interval) + " points"
-    return " to ".join(map(_ratio, interval))
+    return " to ".join(map(ratio_text, interval))
 
 
 def gate_change(check: GateCheck) -> str:
@@ -244,7 +244,7 @@ def _two_rates(comparison: Comparison) -> list[str]:
         if row.metric in RATES and row.ratio:
             ratios.setdefault(row.level, {})[row.metric] = row.ratio
     apart = [
-        f"{level}: {_ratio(of['output_tokens_per_s'])}x and {_ratio(of['requests_per_s'])}x"
+        f"{level}: {ratio_text(of['output_tokens_per_s'])}x and {ratio_text(of['requests_per_s'])}x"
         for level, of in ratios.items()
         if {"output_tokens_per_s", "requests_per_s"} <= of.keys()
         and abs(math.log(of["output_tokens_per_s"] / of["requests_per_s"])) > _APART

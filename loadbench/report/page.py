@@ -113,7 +113,7 @@ def run_blocks(run: Run, folder: Path | None, *, levels: Sequence[LevelResult] |
     for model, found in models.items():
         blocks += [Text([f"model {model}"])] if len(models) > 1 else []
         blocks += [level_table(found, judged=judged), *_other_tables(found)]
-    blocks += [Heading("Verdicts and what to do"), *_verdicts(run)]
+    blocks += [*verdicts(run)]
     if any(failures_of(run, level) for level in run.levels):
         blocks += [Heading("Failures"), _failures(run)]
     times = _in_time(run, folder)
@@ -129,10 +129,13 @@ def run_blocks(run: Run, folder: Path | None, *, levels: Sequence[LevelResult] |
         from loadbench.report.imported import imported_blocks  # noqa: PLC0415 - few runs are imported
 
         blocks += imported_blocks(run, run.imported)
-    # The reasons have their table.
+    return [*blocks, Heading("Notes"), *map(Notes, further_notes(run))]
+
+
+def further_notes(run: Run) -> list[list[str]]:
+    """The notes of other media without the reasons, which have a table on a page."""
     said = {one.text(run) for kind in ("verdict", "caveats") for one in merged_reasons(run, kind)}
-    further = [[line for line in lines if not any(map(line.startswith, said))] for lines in notes(run)]
-    return [*blocks, Heading("Notes"), *map(Notes, further)]
+    return [[line for line in lines if not any(map(line.startswith, said))] for lines in notes(run)]
 
 
 def words(*more: str) -> list[Block]:
@@ -425,8 +428,8 @@ def _other_tables(levels: Sequence[LevelResult]) -> list[Block]:
     return [*group_tables(levels), *machine.tables(levels)]
 
 
-def _verdicts(run: Run) -> list[Block]:
-    """A row for each reason of each verdict, then for each caveat, merged as in the notes of other media."""
+def verdicts(run: Run, *, level: int = 2) -> list[Block]:
+    """Under a title of this level, a row for each reason of each verdict, then for each caveat, merged as in notes."""
     rows = [(status, one) for status in _STATUSES for one in merged_reasons(run, "verdict", status=status)]
     rows += [("note", one) for one in merged_reasons(run, "caveats")]
     shown = [[status, one.text(run), one.reason.advice] for status, one in rows]
@@ -435,7 +438,8 @@ def _verdicts(run: Run) -> list[Block]:
     lines = [f"{good} of {counted(len(run.levels), 'level')} VALID; {means}."]
     if is_search(run):
         lines = ["Probes have no verdicts of their own: the objectives decide, by the requests of all of them."]
-    return [Text(lines), Table(("verdict", "why", "what to do"), shown, "lll")]
+    table = Table(("verdict", "why", "what to do"), shown, "lll")
+    return [Heading("Verdicts and what to do", level), Text(lines), table]
 
 
 def _failures(run: Run) -> Table:

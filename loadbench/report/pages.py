@@ -14,13 +14,24 @@ from loadbench.plan.cells import cell_text
 from loadbench.report.capacities import capacities_document
 from loadbench.report.capacity import capacity_document, claim_texts, kind_of, range_text
 from loadbench.report.capacity_charts import capacity_charts
-from loadbench.report.compare import compare_document, conclusions
+from loadbench.report.compare import compare_document, conclusions, ratio_text
 from loadbench.report.compare_capacity import capacity_comparison_document, resume_command
 from loadbench.report.compare_chart import comparison_charts
 from loadbench.report.document import Block, Choice, Document, Heading, Notes, Table, Text, Tiles
 from loadbench.report.grid import depth_charts, front_chart, grid_document, with_conclusion
-from loadbench.report.page import conclusion, levels_of_runs, requested, run_blocks, run_page, summary, when, words
-from loadbench.report.run import level_table, notes
+from loadbench.report.page import (
+    conclusion,
+    further_notes,
+    levels_of_runs,
+    requested,
+    run_blocks,
+    run_page,
+    summary,
+    verdicts,
+    when,
+    words,
+)
+from loadbench.report.run import level_table
 from loadbench.report.shown import levels_of_searches
 from loadbench.report.values import counted, duration, significant
 from loadbench.results.capacity import FILE, SEVERAL_FILE, read_capacities, read_capacity
@@ -113,7 +124,7 @@ def runs_page(paths: Sequence[Path]) -> Document:
         rows.append([name, when(run.started_at), most, f"{valid} of {len(run.levels)}"])
     blocks: list[Block] = [
         Text([f"loadbench report of {counted(len(runs), 'run')}"]),
-        Text(["These runs are next to each other. Whether they differ is what loadbench compare decides."]),
+        Text(["These runs are next to each other. Whether they differ is what `loadbench compare A B` decides."]),
         Heading("Overview"),
         Table(("run", "started", "highest output tokens/s", "VALID levels"), rows, "llrr"),
         Notes(lines),
@@ -129,6 +140,16 @@ def _below(blocks: Sequence[Block]) -> list[Block]:
     return [Heading(block.text, level=3) if isinstance(block, Heading) else block for block in blocks]
 
 
+def _simulated(said: Block, who_is: str) -> Text:
+    """The conclusion, with a line on what was measured if that is the simulated server."""
+    lines = said.lines if isinstance(said, Text) else ()
+    return Text([*lines, f"{who_is} the simulated server of loadbench, not a real one." if who_is else ""])
+
+
+def _which(a: bool, b: bool) -> str:  # noqa: FBT001 - the two sides
+    return "Both sides are" if a and b else "A is" if a else "B is" if b else ""
+
+
 # Searches.
 
 
@@ -137,9 +158,8 @@ def capacity_page(capacity: Capacity, run: Run, folder: Path | None) -> Document
     text, *rest = capacity_document(capacity, run.levels).blocks
     title = f"Capacity of {capacity.model or run.name}"
     head = f"loadbench capacity · {when(capacity.started_at)} · {', '.join(capacity.objectives)}"
-    blocks: list[Block] = [Text([head]), text, Tiles(_answer_tiles(capacity))]
-    if capacity.simulated:
-        blocks.insert(2, Text(["This is the simulated server of loadbench, not a real one."]))
+    said = _simulated(text, "This is" if capacity.simulated else "")
+    blocks: list[Block] = [Text([head]), said, Tiles(_answer_tiles(capacity))]
     charts = capacity_charts(capacity, run)
     blocks += [Heading("What the answer rests on"), *charts, *rest]
     curve = [run.levels[step.level] for step in capacity.curve if step.level < len(run.levels)]
@@ -215,9 +235,9 @@ def _grid_page(folder: Path) -> Document:
     document = grid_document(grid)
     head = f"loadbench sweep of {counted(len(grid.cells), 'cell')} · {when(grid.started_at)}"
     named = [(f"{place + 1}: {cell_text(grid.cells[place].values)}", run) for place, run in runs.items()]
-    blocks: list[Block] = [Text([head]), *document.blocks]
-    if grid.simulated:
-        blocks.insert(1, Text(["This is the simulated server of loadbench, not a real one."]))
+    question, said, *rest = document.blocks
+    said = _simulated(said, "This is" if grid.simulated else "")
+    blocks: list[Block] = [Text([head]), question, said, *rest]
     chart = front_chart(grid)
     blocks += [Heading("Throughput and latency")] + ([chart] if chart is not None else [])
     # Of cells with one load each, the table says all that a chart over the load would.
@@ -225,7 +245,10 @@ def _grid_page(folder: Path) -> Document:
         len({level.load.amount for level in run.levels}) > 1 for _, run in named
     )
     blocks += [*depth_charts(grid), *(levels_of_runs(named) if over_load else [])]
-    options = [(name, [*summary(run), level_table(run.levels), Notes(notes(run)[1])]) for name, run in named]
+    options = [
+        (name, [*summary(run), level_table(run.levels), *verdicts(run, level=3), Notes(further_notes(run)[1])])
+        for name, run in named
+    ]
     blocks += [Heading("Each cell"), Choice("Cell", options)] if options else []
     return Document(grid.name, [*blocks, *words()])
 
@@ -254,11 +277,9 @@ def _searched_sides_page(folder: Path) -> Document:
         shown = [first, Tiles(_answer_tiles(search)), *capacity_charts(search, run), *rest, *facts]
         options.append((f"{side.name.upper()}: {search.model}", shown))
     head = f"loadbench compare --capacity · {', '.join(comparison.objectives)}"
-    blocks: list[Block] = [Text([head]), said, Tiles(tiles), Heading("Both sides"), table, lines, notes]
-    simulated = [side.name.upper() for side in (comparison.a, comparison.b) if side.simulated]
-    if simulated:
-        who_is = f"{simulated[0]} is" if len(simulated) == 1 else "Both sides are"
-        blocks.insert(2, Text([f"{who_is} the simulated server of loadbench, not a real one."]))
+    who_is = _which(comparison.a.simulated, comparison.b.simulated)
+    blocks: list[Block] = [Text([head]), _simulated(said, who_is), Tiles(tiles), Heading("Both sides")]
+    blocks += [table, lines, notes]
     blocks += [Heading("Each side"), Choice("Side", options)] if options else []
     return Document("Capacity of two sides", [*blocks, *words()])
 
@@ -287,8 +308,8 @@ def comparison_page(comparison: Comparison, a: Sequence[Run], b: Sequence[Run]) 
             tiles.append((name, f"{crossing.users:.3g} users", f"{crossing.low:.3g} to {crossing.high:.3g}"))
     for row in comparison.overall:
         if row.metric == "output_tokens_per_s" and row.ratio is not None:
-            ends = "" if row.interval is None else f"{row.interval[0]:.3f} to {row.interval[1]:.3f}, over all loads"
-            tiles.append(("output tokens/s, B/A", f"{row.ratio:.3f}x", ends))
+            ends = "" if row.interval is None else f"{' to '.join(map(ratio_text, row.interval))}, over all loads"
+            tiles.append(("output tokens/s, B/A", f"{ratio_text(row.ratio)}x", ends))
     decisions = [row[-1].rstrip("*") for table in rest if isinstance(table, Table) for row in table.rows]
     decided = sum(decision not in {"undecided", "no difference"} for decision in decisions)
     shown = f"of {len(decisions)} figures, at {100 * comparison.confidence:g} % confidence"
@@ -302,11 +323,8 @@ def comparison_page(comparison: Comparison, a: Sequence[Run], b: Sequence[Run]) 
             count = str(least) if least == most else f"{least} to {most}"
             tiles.append(("pairs that count", count, f"of {len(a)} at each load that is compared"))
     said = [line if line.endswith(".") else f"{line[:1].upper()}{line[1:]}." for line in conclusions(comparison)]
-    blocks: list[Block] = [Text([head]), Text(said), who, Tiles(tiles)]
-    simulated = [name for name, side in (("A", comparison.a), ("B", comparison.b)) if side.simulated]
-    if simulated:
-        who_is = f"{simulated[0]} is" if len(simulated) == 1 else "Both sides are"
-        blocks.insert(2, Text([f"{who_is} the simulated server of loadbench, not a real one."]))
+    who_is = _which(comparison.a.simulated, comparison.b.simulated)
+    blocks: list[Block] = [Text([head]), _simulated(Text(said), who_is), who, Tiles(tiles)]
     if isinstance(gates, Table) and gates.rows:
         blocks += [Heading("Gates"), gates]
     # Of a single load the tables say all that charts over the load would.
