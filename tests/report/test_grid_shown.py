@@ -144,6 +144,28 @@ def test_a_page_has_the_table_the_charts_and_each_cell(tmp_path):
     assert "4: slots=4 threads=2" in page
     assert "2: slots=1 threads=2" not in page
     assert "Cells: throughput against latency" in page
+    assert ">Throughput against latency<" in page
+
+
+def test_a_page_of_cells_with_one_load_each_says_what_to_do_and_draws_no_single_points(tmp_path):
+    """The table of cells has what a chart over one load would; each cell has its verdicts in a section of their own."""
+    grid, runs = slots_and_threads(simulated=True)
+    (tmp_path / GRID_FILE).write_bytes(to_json(grid))
+    late = Verdict("INVALID", [Reason("late_reads", "loadbench read late", "give it its own core")])
+    for place in (0, 3):
+        inner = tmp_path / grid.cells[place].folder
+        inner.mkdir()
+        levels = [msgspec.structs.replace(runs[place].levels[0], verdict=late)]
+        (inner / "run.json").write_bytes(to_json(msgspec.structs.replace(runs[place], levels=levels)))
+    document = page_of([tmp_path])
+    page = render_html(document)
+    assert ">Throughput against latency<" not in page
+    assert page.count('<h3 class="part">Verdicts and what to do</h3>') == 2
+    assert page.count("give it its own core") == 2
+    # What was measured is a line of the conclusion, and not a title of its own.
+    assert [block.lines[-1] for block in document.blocks[:3] if "simulated" in str(block)] == [
+        "This is the simulated server of loadbench, not a real one."
+    ]
 
 
 def test_a_grid_without_a_level_that_counts_says_why_and_what_to_do():
