@@ -241,8 +241,9 @@ class Progress:
         level, head = self._level, [Part(self._head, BOLD)]
         if level is None:
             lasts_ns = round((self._now_s() - self._stage_began_s) * NS_PER_S)
-            stage = [Part(self._interrupted or self._stage or "starting", BOLD)]
-            return [[*stage, Part(_clock(lasts_ns))], self._whole(columns)]
+            stage, _, why = (self._interrupted or self._stage or "starting").partition(" (")
+            parts = [Part(stage, BOLD), Part(_clock(lasts_ns)), *[Part(why.removesuffix(")"))] * bool(why)]
+            return [parts, self._whole(columns)]
         counted = self._look(level)
         if self._interrupted:
             waits = f"{self._interrupted}; waiting for {level.in_flight} in flight"

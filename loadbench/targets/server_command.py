@@ -590,7 +590,7 @@ class StartedServer:
         async def wait() -> None:
             nonlocal seen
             while seen := await self._why_not_ready():
-                self._doing(f"{doing} ({seen})")
+                self._doing(f"{doing} ({seen.rpartition(': ')[2]})")  # without the URL
                 await self._pause()
 
         with anyio.move_on_after(None if within_ns is None else within_ns / NS_PER_S) as limit:
@@ -611,7 +611,7 @@ class StartedServer:
         last = f": {_last_words(lines)}" if lines else "; it has written nothing"
         if self.ended is not None:
             raise TargetEnded(f"{self.why_ended} before it was ready{last}", hint=self._log_hint(lines))
-        if places := self._listens_at():
+        if (places := self._listens_at()) and not self._listening():
             seen += f"; it listens at {some(places)}"
         limit_text = format_duration(within_ns or 0)
         hint = f"give it more time with --ready-timeout, or another sign with --ready-url; {self._log_hint(lines)}"

@@ -354,6 +354,21 @@ def test_before_the_first_level_there_is_a_word_about_what_happens():
     assert texts(progress, 80) == ["loading a-model · 0:12"]
 
 
+def test_a_reason_for_waiting_may_change_and_gives_way_to_the_time():
+    """What is waited for is the same, so the time goes on; where it is narrow the reason has no room."""
+    now = [0.0]
+    progress = Progress(FakeStream(), levels=1, now_s=lambda: now[0])
+    progress.doing("waiting for the server")
+    now[0] = 4.0
+    progress.doing("waiting for the server (nothing listens at its port)")
+    now[0] = 9.0
+    progress.doing("waiting for the server (HTTP 503)")
+    assert texts(progress, 80) == ["waiting for the server · 0:09 · HTTP 503"]
+    assert texts(progress, 36) == ["waiting for the server · 0:09"]
+    progress.doing("asking for its models")
+    assert texts(progress, 80) == ["asking for its models · 0:00"]
+
+
 def test_a_long_stage_has_a_plain_line():
     """In a log too nothing is silent for long; what is over soon has none."""
     stream = FakeStream()

@@ -282,6 +282,7 @@ def test_what_is_waited_for_is_said(tmp_path, mark, option, seen):
     assert seen in waits
     (error,) = (line for line in lines if line.startswith("error: the server was not ready within 5s: "))
     assert seen in error
+    assert "it listens at" not in error  # at the port that it was given
 
 
 @linux_only
