@@ -45,6 +45,8 @@ if TYPE_CHECKING:
 
 # The figures of the time between the first and the last token.
 _DECODING = frozenset({"tpot", "tpot_classic", *MANY_A_REQUEST})
+# A share that only so many times as many requests would decide is too near to its bound to say how many.
+_MOST_TIMES = 10
 # As many as a level of the default length has.
 _MIN_FOR_A_MEAN = 20
 
@@ -213,6 +215,12 @@ def _quantile(
             dependent = known < min(needed, values)
             note += f"; {needed}{' independent ones' * dependent} without a miss would decide it"
             note += f", and these {values} count as {known}" if dependent else ""
+        elif share != p:
+            # Intervals become narrower with the root of the number.
+            times = (((share - low) if share > p else (high - share)) / (share - p)) ** 2
+            size = 10 ** max(0, len(str(math.ceil(values * times))) - 2)
+            needed = math.ceil(values * times / size) * size
+            note += f"; about {needed:,} would decide it if the share stays the same" if times <= _MOST_TIMES else ""
     return ObjectiveResult(
         rule=objective.rule,
         gate=objective.gate,
