@@ -44,8 +44,8 @@ DARK_SHADES = ("#6cb8f0", "#8aabf5", "#a79cf5", "#c08fee", "#d884dd", "#ea7fc3",
 # From few to many, for the cells of a heat map.
 LIGHT_HEAT = ("#deebf7", "#c3daee", "#9ecae1", "#6baed6", "#4292c6", "#2171b5", "#08519c", "#08306b")
 DARK_HEAT = ("#14273d", "#173a5c", "#1b507f", "#2369a6", "#3185c9", "#58a4e0", "#8cc4f0", "#cfe6fb")
-# What a point is whose marker is not filled.
-HOLLOW, DOTTED = "INVALID level", "INCONCLUSIVE level"
+# What a point is whose marker has a dot inside.
+DOTTED = "INCONCLUSIVE level"
 _DASHES = ("", "7 4", "2 3", "9 3 2 3", "12 5", "4 4")
 _SHADES = len(LIGHT_SHADES)
 
@@ -513,7 +513,7 @@ def _legend_names(chart: Chart) -> list[str]:
 def doubtful_marks(chart: Chart) -> list[str]:
     """The entries of the legend for markers that are not filled."""
     hollow, dotted = any(line.hollow for line in chart.series), any(line.dotted for line in chart.series)
-    return [*[HOLLOW] * hollow, *[DOTTED] * dotted]
+    return [*[chart.hollow] * hollow, *[DOTTED] * dotted]
 
 
 def _legend(chart: Chart) -> Iterator[str]:

@@ -102,7 +102,8 @@ class Chart:
     that x is a figure too, so that points are read one by one. `x_ticks` names places on the axis of x. `switches` are
     the axes, `x` and `y`, that a reader may switch between linear and logarithmic. The axis of x has at least this
     `span`. A logarithmic axis of y begins at `floor`; what is lower lies on its edge. `label_unit` is what the labels
-    of points count. A single series is in no legend, unless there is always a `legend`. `table` has the figures where
+    of points count. A single series is in no legend, unless there is always a `legend`, which calls points that are not
+    filled by the word `hollow`. `table` has the figures where
     the series alone would make too long a table.
     """
 
@@ -124,6 +125,7 @@ class Chart:
     floor: float | None = None
     label_unit: str = ""
     legend: bool = False
+    hollow: str = "INVALID level"
     note: str = ""
     table: Table | None = None
 

@@ -54,11 +54,12 @@ def _sentences(grid: Grid) -> list[str]:
     if missing:
         sentences.append(f"{missing} of {counted(len(grid.cells), 'cell')} not complete.")
     if not measured and not missing and not failed:
-        sentences.append("No cell has a level that counts.")
+        missed = any(one.verdict in {"VALID", "OVERLOADED"} for cell in grid.cells for one in cell.figures)
+        sentences.append(f"No cell has a level that counts{' and meets the objectives' * missed}.")
         reason = commonest_reason([one.uncounted] for one in grid.cells if one.uncounted is not None)
         if reason is not None:
             text = f"{reason_text(reason.message, reason.code)}; {reason.advice}"
-            sentences[-1] = f"No cell has a level that counts. The most frequent reason: {text}."
+            sentences[-1] += f" The most frequent reason{' of those that do not count' * missed}: {text}."
     return [sentence for sentence in sentences if sentence]
 
 
@@ -205,6 +206,13 @@ def _rate(value: float | None, interval: OpenInterval | None) -> str:
     return f"{significant(value)} {half_width((high - low) / 2 / value)}"
 
 
+def _why_out(one: CellFigures) -> str:
+    """Why figures that do not count are not compared: a level that is sound may miss an objective."""
+    return (
+        "no level counts" if one.verdict not in {"VALID", "OVERLOADED"} else "no level that counts meets the objectives"
+    )
+
+
 def grid_notes(grid: Grid) -> list[str]:
     """Cells that failed, and why; what the marks mean, and by which rule they are set."""
     lines = []
@@ -213,15 +221,16 @@ def grid_notes(grid: Grid) -> list[str]:
             lines.append(f"cell {number} ({cell_text(cell.values)}) failed: {cell.error.message}")
             lines[-1] += f" → {cell.error.advice}" if cell.error.advice else ""
     figures = [one for cell in grid.cells for one in cell.figures if one.counts]
-    uncounted = [
-        str(number) for number, cell in enumerate(grid.cells, 1) if any(not one.counts for one in cell.figures)
-    ]
-    if uncounted:
-        one = len(uncounted) == 1
-        which = f"cell {uncounted[0]}" if one else f"cells {some(uncounted, most=8)}"
+    out: dict[str, list[int]] = {}
+    for number, cell in enumerate(grid.cells, 1):
+        for reason in dict.fromkeys(_why_out(one) for one in cell.figures if not one.counts):
+            out.setdefault(reason, []).append(number)
+    for reason, numbers in out.items():
+        one = len(numbers) == 1
+        which = f"cell {numbers[0]}" if one else f"cells {some(list(map(str, numbers)), most=8)}"
         what = "it is not compared; see its own report" if one else "they are not compared; see their own reports"
-        folders = some([grid.cells[int(number) - 1].folder for number in uncounted], most=2)
-        lines.append(f"{which}: no level counts, so {what} (loadbench report FOLDER, in the grid's folder: {folders})")
+        folders = some([grid.cells[number - 1].folder for number in numbers], most=2)
+        lines.append(f"{which}: {reason}, so {what} (loadbench report FOLDER, in the grid's folder: {folders})")
     for number, cell in enumerate(grid.cells, 1):
         unknown = [one.unknown for one in cell.figures if one.unknown]
         if unknown:
@@ -257,7 +266,7 @@ def grid_notes(grid: Grid) -> list[str]:
     if _has_depth(grid):
         lines.append(
             "prefill: prompt tokens by the median TTFT, with the network and the server's queue in it; decode: one by "
-            "the median TPOT; both at the lowest load"
+            "the median TPOT; both at the lowest load that counts"
         )
     return lines
 
@@ -291,7 +300,8 @@ def depth_charts(grid: Grid) -> list[Chart]:
                     x="prompt tokens",
                     y="tokens/s",
                     switches="xy",
-                    note="At the lowest load. Band: the 95 % interval; an arrow where nothing bounds it from above.",
+                    note="At the lowest load that counts. Band: the 95 % interval; an arrow where nothing bounds it "
+                    "from above.",
                 )
             )
     return charts
@@ -335,7 +345,7 @@ def front_chart(grid: Grid) -> Chart | None:
     if any(front.values()):
         sentences.append("Memory and energy count for the front too, where they are known.")
     if hollow:
-        sentences.append("Hollow points: cells of which no level counts.")
+        sentences.append("Hollow points: cells of which no level counts, or none that does meets the objectives.")
     return Chart(
         name="front",
         title="Cells: throughput against latency",
@@ -346,5 +356,6 @@ def front_chart(grid: Grid) -> Chart | None:
         seconds=True,
         scatter=True,
         switches="y",
+        hollow="not compared",
         note=" ".join(sentences),
     )

@@ -14,7 +14,7 @@ from loadbench.report.html import render_html
 from loadbench.report.pages import page_of
 from loadbench.report.render_text import render_text
 from loadbench.results.grid import GRID_FILE, VariedName
-from loadbench.results.run import Reason, Verdict, to_json
+from loadbench.results.run import ObjectiveResult, Reason, Verdict, to_json
 from tests.coverage.grids import a_cell_run, a_grid
 from tests.report.golden import HOSTILE
 
@@ -184,3 +184,19 @@ def test_a_grid_without_a_level_that_counts_says_why_and_what_to_do():
     )
     text = " ".join(render_text(grid_document(grid)).split())
     assert f"in the grid's folder: {grid.cells[0].folder}, {grid.cells[1].folder})" in text
+
+
+def test_a_cell_that_misses_an_objective_is_not_called_one_of_which_no_level_counts():
+    """Its level is VALID, and it is left out all the same: the note, the sentence and the chart say why."""
+    runs = {}
+    for place, rates in enumerate(RATES[:2]):
+        run = a_cell_run(rates, [0.02 * rate for rate in rates])
+        missed = ObjectiveResult(rule="ttft_p95<1ms", decision="FAIL", value=0.08)
+        levels = [msgspec.structs.replace(level, objectives=[missed]) for level in run.levels]
+        runs[place] = msgspec.structs.replace(run, levels=levels)
+    grid = with_conclusion(concluded(a_grid(list("ab")), runs))
+    assert grid.conclusion == "No cell has a level that counts and meets the objectives."
+    text = " ".join(render_text(grid_document(grid)).split())
+    assert "cells 1, 2: no level that counts meets the objectives, so they are not compared" in text
+    assert "not compared" in svg(front_chart(grid))
+    assert "INVALID" not in svg(front_chart(grid))
