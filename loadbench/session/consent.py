@@ -109,8 +109,9 @@ def confirm_command(*scenarios: Scenario, say: Callable[[str], None]) -> None:
         return
     facts = "; ".join(f"{place}: wants to run {shown}" for shown, place in wanted.items())
     lines, one = "".join(f"\n  {shown}" for shown in wanted), len(wanted) == 1
+    places = " and ".join(wanted.values())
     what = "wants to run this command" if one else "want to run these commands"
-    confirmed = _confirmed(f"{some([*wanted.values()])} {what} on this machine:{lines}\nMay {'it' if one else 'they'}?")
+    confirmed = _confirmed(f"{places} {what} on this machine:{lines}\nMay {'it' if one else 'they'}?")
     if confirmed is None:
         raise BadInput(facts, hint=f"if {'it' if one else 'they'} may, {hint}")
     if not confirmed:

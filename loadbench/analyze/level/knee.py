@@ -198,6 +198,8 @@ def _again(levels: Sequence[LevelResult]) -> str:
     flags = " and ".join([*[how] * bool(how), *[f"--warm-up {warmest[0]}"] * bool(warmest[0])])
     remedies = ", ".join([*[f"with {flags}"] * bool(flags), *["on an idle machine"] * any(busy)])
     reasons = "" if explained and remedies else "see the reasons, and "
+    if any(one.code == "server_ended" for level in levels for one in level.verdict.reasons):
+        reasons = "see in its log why the server ended, and "
     return f"{reasons}measure again {remedies}".rstrip()
 
 

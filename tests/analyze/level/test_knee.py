@@ -155,6 +155,15 @@ def test_where_other_programs_were_the_cause_the_advice_is_an_idle_machine():
     assert knee_sentence([*swept({4: 522.0, 8: 773.0}), top]).endswith("; measure again on an idle machine")
 
 
+@pytest.mark.parametrize("more", [[], [Reason("busy_machine", "", "")]])
+def test_where_the_server_ended_that_comes_first(more):
+    """An idle machine alone would not keep it running."""
+    ended = Verdict("INVALID", [Reason("server_ended", "the server ended by SIGSEGV", ""), *more])
+    top = msgspec.structs.replace(level(16, 779.0), verdict=ended)
+    remedy = "; see in its log why the server ended, and measure again" + " on an idle machine" * bool(more)
+    assert knee_sentence([*swept({4: 522.0, 8: 773.0}), top]).endswith(remedy)
+
+
 def test_a_knee_below_a_level_that_does_not_count_says_so():
     """It is the knee of the loads that count."""
     text = knee_sentence([*swept({1: 100.0, 2: 200.0, 4: 201.0}), level(8, 90.0, status="INVALID")])
