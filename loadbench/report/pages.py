@@ -292,7 +292,9 @@ def comparison_page(comparison: Comparison, a: Sequence[Run], b: Sequence[Run]) 
     document = compare_document(comparison)
     sides = f"{comparison.a.model} and {comparison.b.model}"
     if comparison.a.model == comparison.b.model:
-        sides = f"{comparison.a.name} and {comparison.b.name}"
+        names = (comparison.a.name, comparison.b.name)
+        # A comparison names its own runs by their sides.
+        sides = f"A and B, both {comparison.a.model}" if names == ("a", "b") else " and ".join(names)
     head = f"loadbench compare · {counted(len(a), 'run')} of A, {len(b)} of B"
     head += f" · {when(a[0].started_at)}" if a and a[0].started_at else ""
     outcome = document.title.partition(": ")[2]
@@ -313,7 +315,7 @@ def comparison_page(comparison: Comparison, a: Sequence[Run], b: Sequence[Run]) 
     decisions = [row[-1].rstrip("*") for table in rest if isinstance(table, Table) for row in table.rows]
     decided = sum(decision not in {"undecided", "no difference"} for decision in decisions)
     shown = f"of {len(decisions)} figures, at {100 * comparison.confidence:g} % confidence"
-    tiles.append(("differences shown", str(decided), shown))
+    tiles += [("differences shown", str(decided), shown)] if decisions else []
     if comparison.paired:
         by_level: dict[str, int] = {}
         for row in comparison.comparisons:

@@ -282,6 +282,23 @@ def test_the_page_has_the_crossovers_of_speed_and_energy():
     assert shown["crossover, energy"] in {"4 users", "3.99 users", "4.01 users"}
 
 
+def test_the_page_of_one_model_is_titled_by_its_sides():
+    """A comparison that measured both itself names them a and b, which says nothing without the model."""
+    sides = lucky({1: 20}, name="a"), lucky({1: 40}, name="b")
+    found = compare(*sides)
+    assert comparison_page(found, *sides).title == f"Comparison of A and B, both {found.a.model}"
+    named = msgspec.structs.replace(found, a=msgspec.structs.replace(found.a, name="before"))
+    assert comparison_page(named, *sides).title == "Comparison of before and b"
+
+
+def test_a_page_without_a_compared_figure_has_no_tile_of_differences():
+    """ "0 of 0" would read as if there were none."""
+    sides = lucky({1: 20}, name="a"), lucky({1: 40}, name="b")
+    found = msgspec.structs.replace(compare(*sides), comparisons=[], overall=[], speed=[])
+    (tiles,) = (block for block in comparison_page(found, *sides).blocks if isinstance(block, Tiles))
+    assert "differences shown" not in {name for name, *_ in tiles.items}
+
+
 def write() -> None:
     """Write the kept files again; `python -m tests.report.golden` does."""
     for comparison_name, build in COMPARISONS.items():
