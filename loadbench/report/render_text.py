@@ -27,7 +27,7 @@ _LONGEST_WORD = 24
 # Before a column of sentences becomes narrower than this, the columns that matter less are left out.
 _READABLE = 30
 # A column of names is wrapped only where nothing else helps; no column becomes narrower than this.
-_LEAST = 12
+_LEAST = 10
 # With fewer columns of figures a table is wide because of its texts, and parts of it would be no narrower.
 _FEWEST_FIGURES = 4
 # A percentile stays in the part of a table in which its metric begins.
