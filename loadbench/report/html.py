@@ -149,6 +149,9 @@ def _table(table: Table, *, printed: bool = False) -> dict[str, Any]:
         names = max(1, len(table.rank) - len(table.rank.lstrip("0")))
         front = [headers.index(name) for name in _FRONT if name in headers[names:]]
         order = [*order[:names], *front, *(at for at in order[names:] if at not in front)]
+    if {"B is", "interval"} <= set(headers):
+        # What is decided comes before how sure its ratio is.
+        order.append(order.pop(order.index(headers.index("interval"))))
     if not table.headers and table.align == "ll":
         return {"kind": "facts", "rows": table.rows}
     letters = [max(len(row[at]) for row in table.rows) for at in range(len(headers))]

@@ -323,6 +323,7 @@ def test_a_wide_table_begins_with_its_result():
     run = bending()
     for rank, headers, first in (
         ("0130", ("load", "req/s", "tok/s", "verdict"), ["load", "tok/s", "verdict", "req/s"]),
+        ("000010", ("load", "A", "B/A", "interval", "B is"), ["load", "A", "B/A", "B is", "interval"]),
         ("000100", ("cell", "a", "b", "load", "tok/s", "verdict"), ["cell", "a", "b", "tok/s", "verdict", "load"]),
     ):
         page = render_html(Document(run.name, [Table(headers, [headers], "l" * len(headers), rank=rank)]))
