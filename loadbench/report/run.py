@@ -357,7 +357,8 @@ def notes(run: Run) -> tuple[list[str], list[str], list[str]]:
         sentence = batching_sentence(levels, whose=f"the server of {model}" if len(models) > 1 else "this server")
         conclusion += [sentence] if sentence else []
         if run.scenario.get("load", {}).get("users") == "auto" and run.complete:
-            enough = why_enough(levels, most=AUTO_USERS[-1])
+            ended = {"aborted", "interrupted", "server_ended"} & {one.code for one in levels[-1].verdict.reasons}
+            enough = why_enough(levels, most=AUTO_USERS[-1]) or "the time of --max-total was spent" * (not ended)
             conclusion += [f"--users auto ended at {levels[-1].load.label}{whose[model]}: {enough}"] if enough else []
         sentence = limit_sentence(levels)
         conclusion += [f"{model}: {sentence}" if len(models) > 1 else sentence] if sentence else []

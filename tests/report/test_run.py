@@ -241,3 +241,20 @@ def test_first_tokens_of_a_started_server_are_said_once():
     text = "\n".join(all_notes(run))
     assert text.count("171 ms cold") == 1
     assert "started by loadbench: ready 4.12 s after its start" in text
+
+
+@pytest.mark.parametrize(
+    ("rates", "why"),
+    [
+        ({1: 100.0, 2: 100.0, 4: 100.0}, "--users auto ended at users=4: "),
+        ({1: 100.0, 2: 200.0}, "--users auto ended at users=2: the time of --max-total was spent"),
+    ],
+)
+def test_a_sweep_that_finds_its_levels_says_why_it_ended(rates, why):
+    """By its levels, or where these left a further one by its time; nothing where somebody chose the loads."""
+    run = a_run(*(level(users, tokens_per_s=rate) for users, rate in rates.items()))
+    found = msgspec.structs.replace(run, scenario={"load": {"users": "auto"}})
+    assert [note for note in all_notes(found) if note.startswith(why)]
+    assert not [note for note in all_notes(run) if "--users auto" in note]
+    stopped = msgspec.structs.replace(found, complete=False)
+    assert not [note for note in all_notes(stopped) if "--users auto" in note]
