@@ -272,8 +272,10 @@ def clean(text: str) -> str:
     """One line without control, bidirectional and other unprintable characters, cut at 300."""
     # Look at little more than is kept: the text could be megabytes.
     start = text[: 20 * _LONGEST_LINE]
-    printable = (letter for letter in start if letter.isspace() or unicodedata.category(letter) not in _UNPRINTABLE)
-    line = " ".join("".join(printable).split())
+    if not (start.isascii() and start.isprintable()):  # as a name or a word seldom is
+        kept = (letter for letter in start if letter.isspace() or unicodedata.category(letter) not in _UNPRINTABLE)
+        start = "".join(kept)
+    line = " ".join(start.split())
     return line if len(line) <= _LONGEST_LINE else line[: _LONGEST_LINE - 1] + "…"
 
 

@@ -85,6 +85,13 @@ class VaryingShortcut(Shortcut):
         self.frame_bytes = sum(map(len, fixed)) + len(b"\n\n")
         self._event, self._texts = event.fullmatch, event.findall
 
+    def __copy__(self) -> VaryingShortcut:
+        """The same for another response."""
+        other = VaryingShortcut.__new__(VaryingShortcut)
+        for name in (*Shortcut.__slots__, *VaryingShortcut.__slots__):
+            setattr(other, name, getattr(self, name))
+        return other
+
     def count(self, chunk: bytes) -> int:
         """The number of events in these bytes, all of them complete; 0 if they must be parsed."""
         event = self._event(chunk)
