@@ -35,8 +35,9 @@ _NAMES = (b"content", b"text", b"reasoning_content", b"reasoning")
 _PLACES = tuple(b'"%b":%b"' % (name, space) for name in _NAMES for space in (b"", b" "))
 _PROBE = "probe"
 # What may vary: the text, and beside it plain strings and numbers that every parser reads as they are.
-_TEXT = rb'([^"\\\x00-\x1f]+)'
-_FORMS = {str: rb'[^"\\\x00-\x1f]*(?=")', int: rb"(?:0|[1-9][0-9]{0,14})(?=[,}])"}
+# Named one by one, a class is matched faster than as what it is not.
+_TEXT = rb"([ !#-\[\]-\xff]+)"
+_FORMS = {str: rb'[ !#-\[\]-\xff]*(?=")', int: rb"(?:0|[1-9][0-9]{0,14})(?=[,}])"}
 # Patterns for the events of all servers of this process. One takes as long as the parsing of some ten events: where
 # each response would need another, there is no shortcut.
 _MOST_PATTERNS, _MOST_VARYING = 64, 8
