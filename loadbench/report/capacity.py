@@ -103,13 +103,15 @@ def _answer_lines(capacity: Capacity, fit: PredictedCapacity | None, resume: str
         lines.append(_next_step(capacity, resume))
     elif capacity.status == "at_least":
         lines.append("The limit was not reached. To find it, search again with a higher --at-most.")
-        if answer is not None and fit is not None and (fit.users or 0) > answer.amount:
+        if answer is not None and fit is not None and fit.low and (fit.users or 0) > answer.amount:
             lines[-1] += f" The queueing model predicts {_users(fit)} users ({range_text(fit.low, fit.high)})."
     if answer is not None and answer.think_s:
         lines.append(f"Users think {duration(answer.think_s)} on average between a response and their next request.")
     if capacity.explanation is not None:
-        lines.append(f"Bottleneck: {capacity.explanation.sentence.rstrip('.')}.")
-        if capacity.explanation.advice and capacity.status != "at_least":
+        reached = capacity.status != "at_least" and not capacity.sees_no_limit
+        shown = "Bottleneck" if reached or capacity.explanation.kind == "unknown" else "Bottleneck at higher loads"
+        lines.append(f"{shown}: {capacity.explanation.sentence.rstrip('.')}.")
+        if capacity.explanation.advice and reached:
             aim = "To find it" if capacity.explanation.kind == "unknown" else "To raise the limit"
             lines.append(f"{aim}: {capacity.explanation.advice}.")
     if fleet is not None and fleet.devices is None:
@@ -186,6 +188,8 @@ def _next_step(capacity: Capacity, resume: str) -> str:
     """What would give an answer: more time, as far as it can be estimated, or an easier question."""
     command = resume or f"loadbench capacity --resume {shlex.quote(capacity.run)} --budget {next_budget(capacity)}"
     easier = "A new search with a lower --confidence or a lower percentile in --slo needs fewer requests."
+    if capacity.sees_no_limit:
+        easier = "To find the limit itself, start a new search with a higher --at-most."
     if capacity.needed is None:
         return f"To go on with it: `{command}`. {easier}"
     more = f"about {capacity.needed.requests} more requests, which take about {duration(capacity.needed.seconds)}"
@@ -216,7 +220,9 @@ def _claims(capacity: Capacity) -> list[Block]:
     rows = []
     # Where nothing failed, the curve ends at the highest load allowed and says nothing about the limit.
     if likely != "-" and capacity.status != "at_least":
-        rows.append(["likely", likely, f"the limit by a curve fitted to all requests ({sure} confidence); {checked}"])
+        said = f"the limit by a curve fitted to all requests ({sure} confidence); {checked}"
+        said = said if not capacity.sees_no_limit else f"no load that was measured favours a miss ({sure} confidence)"
+        rows.append(["likely", likely, said])
     ends = [] if answer.low is None else [f"{answer.low:g} {unit} meet every objective"]
     if answer.high is not None:
         ends.append(f"{answer.high + (unit == 'users'):g} {unit} miss one")
@@ -229,12 +235,12 @@ def _claims(capacity: Capacity) -> list[Block]:
 
 def _verification(capacity: Capacity, verified: Verification, fit: PredictedCapacity | None) -> list[Block]:
     """The capacity, and the shares at the verified load: predicted, estimated and measured."""
-    answer = capacity.answer
-    predicted = "-" if fit is None else f"{_users(fit)} ({range_text(fit.low, fit.high)})"
+    answer, kind = capacity.answer, kind_of(capacity)
+    no_word = fit is not None and answer is not None and says_nothing(fit, answer.range[0])
+    predicted = "-" if fit is None else f"{_users(fit)} ({_span(fit)})"
     estimated = amount_text(capacity)
     if answer is not None and capacity.status != "at_least":
         estimated += f" ({range_text(*answer.range)})"
-    kind = kind_of(capacity)
     rows = [[f"capacity ({kind})", predicted, estimated, ""]]
     for rule, measured in verified.measured.items():
         shares = ((verified.predicted or {}).get(rule), verified.expected[rule], measured.share)
@@ -243,10 +249,16 @@ def _verification(capacity: Capacity, verified: Verification, fit: PredictedCapa
             cells[-1] += f" ({100 * measured.interval[0]:.3g} to {percent(measured.interval[1])})"
         rows.append([f"{_goal(rule, measured)} at {kind}={verified.amount:g}", *cells])
     headers = ["", "predicted (queueing model)", "estimated (search)", "measured (verification)"]
-    if fit is None and not verified.predicted:
+    if no_word or (fit is None and not verified.predicted):
         for row in (headers, *rows):
             del row[1]
     notes = ["measured: by the requests of the verification alone, with the 95 % interval"]
+    if any(measured.interval and measured.interval[0] < measured.asked for measured in verified.measured.values()):
+        notes[0] += "; it contradicts only if all of it is below the share needed, and is wide because they are few"
+    loads = list(dict.fromkeys(f"{probe.amount:g}" for probe in capacity.probes if probe.purpose is Purpose.VERIFY))
+    if len(loads) > 1:
+        moved = "each was the low end until its own requests moved it, and the last one counts"
+        notes.append(f"verified in turn: {kind}={', '.join(loads)}; {moved}")
     if fit is not None and fit.users is not None and answer is not None:
         notes.append(_agreement(fit, answer))
     notes += _no_prediction(capacity)
@@ -260,6 +272,8 @@ def _no_prediction(capacity: Capacity) -> list[str]:
     why, steps = "these loads and objectives do not support one", len(capacity.curve)
     if capacity.answer.think_s and steps < FEWEST_LEVELS:
         why = f"it needs {FEWEST_LEVELS} loads without think time, of which {steps or 'none'} could be counted"
+        limits = "in a fortieth of the budget each user needs three responses, and loadbench must not be late"
+        why += f": {limits}; --no-curve leaves them out"
     return [f"no prediction by the queueing model: {why} (docs/capacity-models.md)"]
 
 
@@ -275,47 +289,82 @@ def _agreement(fit: PredictedCapacity, answer: CapacityAnswer) -> str:
             "the model knows only the loads without think time. If other programs used the machine, search again; else "
             "this server does not behave as the model assumes (docs/capacity-models.md)"
         )
-    if fit.at_least and (fit.users or 0) < (low or 0):
+    if says_nothing(fit, low):
         return (
-            "the loads without think time reach too little of this range for a prediction: "
-            "it neither supports nor contradicts the search"
+            "no prediction by the queueing model: the loads without think time reach too little of this range, so it "
+            "neither supports nor contradicts the search"
         )
     return "the prediction and the search agree: their ranges overlap"
 
 
 def _think_times(capacity: Capacity) -> list[Block]:
     """Other think times, scaled from the answer, and predicted from the levels without think time."""
-    is_at_least = capacity.status == "at_least"
+    answer, is_at_least = capacity.answer, capacity.status == "at_least" or capacity.sees_no_limit
+    # Where no limit was found, the estimate is none: the low end of the range is what is known.
+    amount = 0.0 if answer is None else answer.amount
+    if answer is not None and capacity.sees_no_limit:
+        amount = answer.range[0] or 0.0
     scaled = {
-        at.think_s: [f"{at.users} or more"] if is_at_least else [str(at.users), range_text(at.low, at.high)]
-        for at in capacity.at_think_times
+        at.think_s: [f"{(at.low or 0) if capacity.sees_no_limit else at.users} or more"]
+        if is_at_least
+        else [str(at.users), range_text(at.low, at.high)]
+        for at in (capacity.at_think_times if amount else ())
     }
-    notes, answer, heading = [], capacity.answer, ""
+    notes, heading = [], ""
     if scaled and answer is not None and answer.think_s:
-        heading = f"scaled from {'at least' if is_at_least else 'the estimated'} {answer.amount:g}"
-        cells = [f"{answer.amount:g} (estimated)", range_text(*answer.range)]
-        scaled[answer.think_s] = [f"{answer.amount:g} or more"] if is_at_least else cells
-        found = f"{answer.amount:g} users who think {duration(answer.think_s)}, the only think time tested"
+        heading = f"scaled from {'at least' if is_at_least else 'the estimated'} {amount:g}"
+        cells = [f"{amount:g} (estimated)", range_text(*answer.range)]
+        scaled[answer.think_s] = [f"{amount:g} or more"] if is_at_least else cells
+        found = f"{amount:g} users who think {duration(answer.think_s)}, the only think time tested"
         notes = [f"scaled: so many users send as many requests per second as {found}"]
-    if capacity.prediction is None:
+    predicted = _predicted_rows(capacity)
+    if capacity.prediction is None or not predicted:
         rows = [[duration(think_s), *scaled[think_s]] for think_s in sorted(scaled)]
         headers = ["think time", f"users, {heading}", *([] if is_at_least else ["its range"])]
-        notes += [] if capacity.verification is not None else _no_prediction(capacity)
-        return [Table(headers, rows, "r" + "l" * (len(headers) - 1)), Notes(notes)]
+        fit = fit_of_all_objectives(capacity.prediction, getattr(answer, "think_s", None))
+        if capacity.verification is None:
+            notes += _no_prediction(capacity)
+            notes += [_agreement(fit, answer)] if fit is not None and answer is not None else []
+        return [Table(headers, rows, "r" + "l" * (len(headers) - 1)), Notes(notes)] if rows else [Notes(notes)]
     rows = []
-    fits = capacity.prediction.fits
-    for fit in (fit for fit in fits if not fit.rule):
-        # The objective that allows the fewest users.
-        limits = [other for other in fits if other.rule and other.think_s == fit.think_s and other.users is not None]
-        bound = min(limits, key=lambda other: (other.users or 0, other.at_least)).rule if limits else ""
-        cells = [duration(fit.think_s), _users(fit), range_text(fit.low, fit.high), bound]
-        rows.append(cells + (scaled.get(fit.think_s, ["-"] * (2 - is_at_least)) if scaled else []))
+    for think_s, cells in predicted.items():
+        rows.append([duration(think_s), *cells])
+        rows[-1] += scaled.get(think_s, ["-"] * (2 - is_at_least)) if scaled else []
     span = f"its {percent(capacity.prediction.confidence)} range"
     headers = ["think time", "predicted by a queueing model", span, "limited by"]
+    if all(cells[-1] == "-" for cells in predicted.values()):
+        del headers[3]
+        for row in rows:
+            del row[3]
     headers += [heading, *([] if is_at_least else ["scaled range"])] if scaled else []
     notes.append("predicted: by a queueing model, only from the loads without think time (docs/capacity-models.md)")
     notes += [f"prediction: {reason_text(reason.message, reason.code)}" for reason in capacity.prediction.caveats]
+    left_out = {fit.rule: fit.note for fit in capacity.prediction.fits if fit.rule and fit.users is None}
+    notes += [f"prediction: without {rule}, because {note}" for rule, note in left_out.items()]
     return [Table(headers, rows, "r" + "l" * (len(headers) - 1)), Notes(notes)]
+
+
+def says_nothing(fit: PredictedCapacity, found: float | None = None) -> bool:
+    """Whether a prediction is no more than "some users, or more", or less than what a search has `found`."""
+    return fit.high is None and (not fit.low or (fit.at_least and (fit.users or 0) < (found or 0)))
+
+
+def _predicted_rows(capacity: Capacity) -> dict[float, list[str]]:
+    """By think time, the predicted users, their range, and the objective that limits them; nothing where no prediction
+    says anything."""
+    fits = [] if capacity.prediction is None else capacity.prediction.fits
+    found = {at.think_s: at.low for at in capacity.at_think_times}
+    if capacity.answer is not None and capacity.answer.think_s:
+        found[capacity.answer.think_s] = math.floor(capacity.answer.range[0] or 0)
+    rows = {}
+    for fit in (fit for fit in fits if not fit.rule):
+        # The objective that allows the fewest users; where there may be more, none has limited them.
+        limits = [one for one in fits if one.rule and one.think_s == fit.think_s and one.users is not None]
+        bound = min(limits, key=lambda one: (one.users or 0, one.at_least), default=None)
+        rule = "-" if bound is None or bound.at_least else bound.rule
+        silent = says_nothing(fit, found.get(fit.think_s))
+        rows[fit.think_s] = ["-"] * 3 if silent else [_users(fit), _span(fit), rule]
+    return rows if any(cells[0] != "-" for cells in rows.values()) else {}
 
 
 def _goal(rule: str, hits: HitShare) -> str:
@@ -344,10 +393,17 @@ def _users(fit: PredictedCapacity) -> str:
     return f"{fit.users} or more" if fit.at_least else str(fit.users)
 
 
+def _span(fit: PredictedCapacity) -> str:
+    """The range of a prediction; that it is at least 0 goes without saying."""
+    return range_text(fit.low or (None if fit.high is not None else fit.low), fit.high)
+
+
 def amount_text(capacity: Capacity) -> str:
     """The best estimate for a table; what it is at least where the limit was not reached."""
     if capacity.answer is None:
         return "none" if capacity.status == "none" else "-"
+    if capacity.sees_no_limit:
+        return range_text(*capacity.answer.range) if capacity.answer.range[0] else "-"
     return f"{capacity.answer.amount:g}" + " or more" * (capacity.status == "at_least")
 
 
@@ -385,7 +441,8 @@ def _notes(capacity: Capacity) -> Notes:
         if capacity.require != "proven":
             aims["test"] = "measures the highest (or lowest) load allowed for longer: none beyond it can be tried"
         phases = "; ".join(f"{name} {aims[name]}" for purpose, (name, _) in _PHASES.items() if purpose in purposes)
-        goals = "; ".join(f"{rule}: {_goal(rule, hits)}" for rule, hits in probes[0].attainment.items())
+        wanted = probes[0].attainment.items()
+        goals = "; ".join(f"{rule}: {_goal(rule, hits)}" for rule, hits in wanted)
         confidence = "" if capacity.answer is None else f" at {100 * capacity.answer.confidence:g} % confidence"
         also = ["a queue that grows"] * (kind_of(capacity) == "rate")
         also += ["an aborted probe"] * any(probe.aborted for probe in probes)
@@ -403,7 +460,10 @@ def _notes(capacity: Capacity) -> Notes:
         if any(side.startswith("leans to") for side in sides):
             notes.append("leans to: the requests of this probe favour it, without a proof")
         if "unclear" in sides:
-            notes.append("unclear: the requests of this probe favour neither")
+            few = ", ".join(f"{math.ceil(-FAVOURS / math.log(hits.asked))} for {rule}" for rule, hits in wanted)
+            notes.append(f"unclear: too few requests of this probe to favour a side; without a miss it takes {few}")
+            if any(side_of(probe) == "unclear" and probe.leaning < 0 for probe in probes):
+                notes[-1] += "; or a share near the one that is needed"
         if any("effective" in _share(hits) for probe in probes for hits in probe.attainment.values()):
             notes.append("effective n: requests influence each other; this many independent ones would tell as much")
     disturbed = [probe for probe in capacity.probes if probe.caveats]
@@ -446,7 +506,10 @@ def answer_line(capacity: Capacity, *, of_several: bool = False) -> str:
     if capacity.status == "at_least":
         return f"{head}: at least {answer.amount:g} {unit}, the highest load allowed"
     ranges = [f"likely {likely}"] * (likely != "-") + [f"proven {proven}"] * (proven != "-")
-    ranges.append(f"best estimate {answer.amount:g}")
+    if capacity.sees_no_limit:
+        ranges.insert(0, f"no limit was found up to {capacity.looked_up_to}")
+    else:
+        ranges.append(f"best estimate {answer.amount:g}")
     if capacity.status != "found":
         return f"{head}: not certain, {capacity.status} ({'; '.join(ranges)})"
     low = answer.amount if answer.range[0] is None else answer.range[0]

@@ -29,7 +29,8 @@ def capacity_charts(capacity: Capacity, run: Run | None) -> list[Chart]:
 
 def _shares(capacity: Capacity, x: str) -> Chart:
     """All probes of one load are one point: their requests together."""
-    series, needed = [], set()
+    series: list[Series] = []
+    needed: dict[float, list[str]] = {}
     for rule in capacity.objectives:
         hits: dict[float, tuple[int, int]] = {}
         ends: dict[float, tuple[int, tuple[float, float]]] = {}
@@ -37,7 +38,7 @@ def _shares(capacity: Capacity, x: str) -> Chart:
             share = probe.attainment.get(rule)
             if share is None or not share.requests:
                 continue
-            needed.add(share.asked)
+            needed.setdefault(share.asked, []).append(rule)
             met, of = hits.get(probe.amount, (0, 0))
             hits[probe.amount] = met + share.hits, of + share.requests
             if share.interval is not None and share.requests > ends.get(probe.amount, (0, None))[0]:
@@ -52,7 +53,10 @@ def _shares(capacity: Capacity, x: str) -> Chart:
         x=x,
         y="% of the requests",
         log_x=False,
-        across=[Mark(100 * share, f"{100 * share:g} % needed") for share in sorted(needed)],
+        across=[
+            Mark(100 * share, f"{100 * share:g} % needed of {' and '.join(dict.fromkeys(rules))}")
+            for share, rules in sorted(needed.items())
+        ],
         down=_limits(capacity),
         switches="x",
         note="Band: the 95 % interval of the longest probe at each load. Straight lines join the loads that were "
@@ -64,7 +68,7 @@ def _shares(capacity: Capacity, x: str) -> Chart:
 def _limits(capacity: Capacity) -> list[Mark]:
     answer = capacity.answer
     name = "at least" if capacity.status == "at_least" else "estimate"
-    return [] if answer is None else [Mark(answer.amount, f"{name} {answer.amount:g}")]
+    return [] if answer is None or capacity.sees_no_limit else [Mark(answer.amount, f"{name} {answer.amount:g}")]
 
 
 def _search(capacity: Capacity, x: str) -> Chart:
@@ -105,18 +109,20 @@ def _predictions(capacity: Capacity, run: Run | None, x: str) -> list[Chart]:
         except BadInput:
             continue
         seconds = objective.is_latency
-        bound = objective.bound / 1e9 if seconds else objective.bound
+        scale = 1.0 if seconds else 100.0
+        bound = objective.bound / 1e9 if seconds else scale * objective.bound
         measured: dict[float, float] = {}
         for probe in capacity.probes:
             levels = [] if run is None else run.levels[probe.level : probe.level + 1]
             for held in (held for level in levels for held in level.objectives if held.rule == rule):
                 if held.value is not None:
-                    measured[probe.amount] = held.value
+                    measured[probe.amount] = scale * held.value
         series = [Series("measured by the probes", sorted(measured.items()))] if measured else []
         predicted = curve is not None and rule in curve.figures
         if curve is not None and predicted:
             step = -(-len(curve.users) // _MOST_POINTS) or 1
-            known = list(zip(curve.users, curve.figures[rule], strict=True))[::step]
+            figures = [None if figure is None else scale * figure for figure in curve.figures[rule]]
+            known = list(zip(curve.users, figures, strict=True))[::step]
             series.append(Series("predicted by the queueing model", [(float(n), value) for n, value in known]))
         if series:
             name = objective.rule.split("<")[0].split(">")[0]
@@ -126,7 +132,7 @@ def _predictions(capacity: Capacity, run: Run | None, x: str) -> list[Chart]:
                     title=name,
                     series=series,
                     x=x,
-                    y=name,
+                    y=name if seconds else f"{name}, % of the requests",
                     log_x=False,
                     seconds=seconds,
                     across=[Mark(bound, f"objective {rule}")],

@@ -76,7 +76,9 @@ def capacity_plan_document(
         steps.append(("test", "until both ends are proven", "each at most half of the time left"))
     if scenario.measures_curve and budget.step_ns > LEAST_WARM_UP_NS:
         steps.insert(0, ("throughput without think time", f"{MAX_STEPS} at most", f"{_rounded(budget.step_ns)} each"))
-    warm_up = "one response and think time" if scenario.think else "one response"
+    warm_up = "three responses" + " and half a think time" * bool(scenario.think)
+    if scenario.load.warm_up is not None:
+        warm_up = format_duration(scenario.load.warm_up)
     return Document(
         "capacity search, planned: nothing was sent",
         [

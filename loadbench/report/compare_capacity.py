@@ -52,7 +52,7 @@ def capacity_comparison_document(comparison: CapacityComparison) -> Document:
                 likely,
                 proven,
                 strength.replace("_", " "),
-                "-" if answer is None else answer.limit,
+                "-" if answer is None else "slots or memory" if answer.limit == "slots" else answer.limit,
                 "-" if side.cost_per_unit_month is None else significant(side.cost_per_unit_month),
             ]
         )
@@ -78,6 +78,8 @@ def capacity_comparison_document(comparison: CapacityComparison) -> Document:
         ends = range_text(*(None if end is None else float(f"{end:.3g}") for end in comparison.interval))
         ends += f", with at least {100 * comparison.confidence:.3g} %"
         open_ended = [side.name.upper() for side in sides if side.capacity and side.capacity.status == "at_least"]
+        unlimited = [side.name.upper() for side in sides if side.capacity and side.capacity.sees_no_limit]
+        open_ended = sorted({*open_ended, *unlimited})
         if open_ended:
             # What was reached is no estimate of a limit, so that its quotient is none either.
             lines.append(

@@ -66,7 +66,8 @@ _NOT_REACHED = ("not reached", "it shows at a higher load, if at all")
 _BOTTLENECKS: dict[BottleneckKind, tuple[str, str]] = {
     "prefill": ("prefill", "reading prompts takes most of the server's time"),
     "decode": ("decode", "generating tokens takes most of the server's time"),
-    "slots": ("slots", "only so many requests run at once, and others wait"),
+    # From outside, both look the same.
+    "slots": ("slots or memory", "only so many requests run at once, and others wait"),
     "memory": ("memory", "the server runs out of memory"),
     "queue": ("queue", "the server runs one request at a time"),
     "client": ("loadbench", "the load generator could not make more load"),
@@ -163,7 +164,15 @@ def capacity_page(capacity: Capacity, run: Run, folder: Path | None) -> Document
     charts = capacity_charts(capacity, run)
     blocks += [Heading("What the answer rests on"), *charts, *rest]
     curve = [run.levels[step.level] for step in capacity.curve if step.level < len(run.levels)]
-    return Document(title, [*blocks, *run_blocks(run, folder, levels=curve), *words(*_WORDS)])
+    below = run_blocks(run, folder, levels=curve)
+    if curve and capacity.answer is not None and capacity.answer.think_s:
+        up_to = f"up to {max(level.load.amount for level in curve):g} users"
+        which = f"The charts from here to the table of all levels show the loads without think time, {up_to}. More are "
+        which += (
+            "measured until throughput has stopped growing, a quarter of the budget is spent, or loadbench is late."
+        )
+        below.insert(next(place for place, block in enumerate(below) if isinstance(block, Heading)) + 2, Text([which]))
+    return Document(title, [*blocks, *below, *words(*_WORDS)])
 
 
 def _answer_tiles(capacity: Capacity) -> list[tuple[str, str, str]]:
@@ -171,7 +180,9 @@ def _answer_tiles(capacity: Capacity) -> list[tuple[str, str, str]]:
     answer = capacity.answer
     unit = "users" if capacity.probes and kind_of(capacity) == "users" else "requests/s"
     if answer is None or capacity.status not in {"found", "at_least"}:
-        tiles.append(("plan with", *_NO_ANSWER.get(capacity.status, _NO_ANSWER["inconclusive"])))
+        head, note = _NO_ANSWER.get(capacity.status, _NO_ANSWER["inconclusive"])
+        note = f"no limit was found up to {capacity.looked_up_to}" if capacity.sees_no_limit else note
+        tiles.append(("plan with", head, note))
     elif capacity.status == "at_least":
         tiles.append(("plan with", f"{answer.amount:g} {unit}", "the highest load allowed; the limit is at least this"))
     else:
@@ -180,7 +191,7 @@ def _answer_tiles(capacity: Capacity) -> list[tuple[str, str, str]]:
         tiles.append(("plan with", f"at most {answer.amount if low is None else low:g} {unit}", note))
     if answer is not None:
         sure = f"{100 * answer.confidence:g} % confidence"
-        if capacity.status != "at_least":
+        if capacity.status != "at_least" and not capacity.sees_no_limit:
             of = "of the limit, as likely too high as too low"
             tiles.append(("best estimate", f"{answer.amount:g} {unit}", of))
         proven, likely = claim_texts(capacity)
@@ -191,9 +202,14 @@ def _answer_tiles(capacity: Capacity) -> list[tuple[str, str, str]]:
         tiles.append(("proven range", proven if is_proven else "none yet", note))
         if answer.think_s:
             tiles.append(("think time", duration(answer.think_s), "from a response to the next request, on average"))
-        is_higher = capacity.status == "at_least" and answer.limit == "unknown"
+        is_higher = capacity.sees_no_limit or (capacity.status == "at_least" and answer.limit == "unknown")
         name, note = _NOT_REACHED if is_higher else _BOTTLENECKS[answer.limit]
-        if answer.limit == "slots" and capacity.explanation is not None and capacity.explanation.slots is not None:
+        if (
+            answer.limit == "slots"
+            and not is_higher
+            and capacity.explanation is not None
+            and capacity.explanation.slots is not None
+        ):
             note = f"about {capacity.explanation.slots.value:.0f} requests run at once, and others wait"
         tiles.append(("bottleneck", name, note))
     fleet = capacity.devices

@@ -38,7 +38,9 @@ def result_of(run: RunSummary) -> str:
             if search.status == "at_least":
                 amount = f"at least {best:g} {unit}"
             elif search.status != "found":
-                amount = f"not certain (best estimate {best:g} {unit})"
+                is_open = search.interval is not None and search.interval[1] is None
+                end = f"{low:g} {unit} or more" if is_open else f"best estimate {best:g} {unit}"
+                amount = f"not certain ({end})"
             texts.append(f"{who}{amount}")
     if run.conclusion:
         texts.append(run.conclusion)

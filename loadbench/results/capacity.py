@@ -206,6 +206,22 @@ class Capacity(msgspec.Struct, frozen=True, kw_only=True):
     shorter_share: float | None = None  # of the responses, those that ended before their maximum length
     server_start: ServerStart | None = None  # where loadbench started the server
 
+    @property
+    def sees_no_limit(self) -> bool:
+        """Whether there is no answer because no load favours a miss: then the estimate is only how far it looked."""
+        answer, fails = self.answer, any(probe.leaning < 0 or probe.decision == "FAIL" for probe in self.probes)
+        is_open = answer is not None and answer.likely_high is None and answer.high is None
+        return is_open and self.status not in {"found", "at_least"} and not fails
+
+    @property
+    def looked_up_to(self) -> str:
+        """The highest load that was measured: `200 users, the highest load allowed`."""
+        most = max(self.probes, key=lambda probe: probe.amount)
+        by_rate = isinstance(most.users, msgspec.UnsetType)
+        is_top = most.amount == self.conditions.get("capacity.at_most")
+        unit = "requests/s" if by_rate else "user" if most.amount == 1 else "users"
+        return f"{most.amount:g} {unit}, the highest load {'allowed' if is_top else 'measured'}"
+
 
 class Capacities(msgspec.Struct, frozen=True, kw_only=True):
     """The searches of several models, one after another, each in a folder of its own (`folders`, by model).

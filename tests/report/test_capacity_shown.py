@@ -324,3 +324,70 @@ def test_the_command_that_goes_on_is_whole():
     command = "loadbench capacity --resume 'results/x y' --budget 3m"
     assert command in render_text(capacity_document(short), width=200)
     assert command not in render_text(capacity_document(short, resume="loadbench compare"), width=200)
+
+
+def without_a_limit(**changes):
+    """The saved search as if its probes had gone up to the highest load allowed, and none had missed anything."""
+    capacity = answered("inconclusive", likely=(172, None), amount=200)
+    most = max(capacity.probes, key=lambda probe: probe.amount)
+    probes = [
+        msgspec.structs.replace(
+            probe, decision="UNDECIDED", leaning=2.0, users=200 if probe is most else probe.users, purpose=Purpose.TEST
+        )
+        for probe in capacity.probes
+    ]
+    facts = {"probes": probes, "verification": None, "conditions": {"capacity.at_most": 200.0}, **changes}
+    return msgspec.structs.replace(capacity, **facts)
+
+
+def test_a_load_that_nothing_exceeded_is_no_estimate():
+    """Where no load favours a miss, text and page have what is known at least, and neither a best estimate, nor a
+    bottleneck, nor advice on one; the way on is to a proof, or to a higher load."""
+    capacity = without_a_limit()
+    text = shown(capacity)
+    tiles = next(
+        block for block in capacity_page(capacity, run_in(FOLDER), FOLDER).blocks if isinstance(block, Tiles)
+    ).items
+    assert "scaled from at least 172" in text
+    assert "172 or more" in text
+    assert "(estimated)" not in text
+    assert "scaled range" not in text
+    assert "To raise the limit" not in text
+    assert "--at-most" in text
+    assert tiles[0] == ("plan with", "not known yet", "no limit was found up to 200 users, the highest load allowed")
+    assert "best estimate" not in {name for name, _, _ in tiles}
+    assert ("bottleneck", "not reached") in {(name, value) for name, value, _ in tiles}
+    line = answer_line(capacity)
+    assert "no limit was found up to 200 users, the highest load allowed; likely 172 or more" in line
+    assert "best estimate" not in line
+    assert not any(chart.down for chart in capacity_charts(capacity, run_in(FOLDER)))
+    short = without_a_limit(conditions={"capacity.at_most": 500.0})
+    assert "200 users, the highest load measured" in answer_line(short)
+
+
+@pytest.mark.parametrize("cell", ["users", "range", "rule"])
+def test_a_prediction_that_says_nothing_is_not_shown(cell):
+    """One of "some users or more", or of fewer than were served; its columns go where no row has another, and no
+    objective is named that did not limit."""
+    capacity = answered(likely=(70, 91), amount=81)
+    think_s = capacity.answer.think_s
+    nothing = {
+        "users": PredictedCapacity(think_s=think_s, users=7, low=6, at_least=True),
+        "range": PredictedCapacity(think_s=think_s, users=120, low=0, at_least=True),
+        "rule": PredictedCapacity(think_s=think_s, users=120, low=90, at_least=True),
+    }[cell]
+    of_rule = msgspec.structs.replace(nothing, rule="failures<1%")
+    prediction = msgspec.structs.replace(capacity.prediction, fits=[nothing, of_rule])
+    text = shown(msgspec.structs.replace(capacity, prediction=prediction))
+    assert "limited by" not in text
+    assert ("predicted by a queueing model" in text) == (cell == "rule")
+    assert ("no prediction by the queueing model" in text) == (cell != "rule")
+
+
+def test_an_unclear_probe_says_how_many_requests_would_favour_a_side():
+    """A load at which nothing missed is not one that favours neither."""
+    capacity = read_capacity(FOLDER)
+    probe = msgspec.structs.replace(capacity.probes[0], decision="UNDECIDED", leaning=0.4)
+    text = shown(msgspec.structs.replace(capacity, probes=[probe, *capacity.probes[1:]]))
+    asked = {"0.9": "10", "0.95": "20", "0.99": "100"}[f"{next(iter(probe.attainment.values())).asked:g}"]
+    assert f"unclear: too few requests of this probe to favour a side; without a miss it takes {asked} for" in text

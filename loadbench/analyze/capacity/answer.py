@@ -160,12 +160,11 @@ def conclude(
                 capacity_high=None if high is None else math.floor(high),
             )
     answered = sum(level.outcomes.get("ok", 0) for level in levels)
+    known = msgspec.structs.replace(so_far, status=status, answer=found, probes=list(evidence.probes))
+    no_limit = known.looked_up_to if known.sees_no_limit else ""
     return msgspec.structs.replace(
-        so_far,
-        status=status,
-        answer=found,
+        known,
         shorter_share=sum(level.tokens.shorter for level in levels) / answered if answered else None,
-        probes=list(evidence.probes),
         monotone=standing.monotone,
         contradictions=contradictions,
         explanation=bottleneck,
@@ -176,7 +175,7 @@ def conclude(
         needed=needed(found, so_far, evidence, most=grid.top(grid.highest))
         if status in {"inconclusive", "interrupted"}
         else None,
-        conclusion=_conclusion(status, found, search, contradictions, bottleneck, rule, aborted),
+        conclusion=_conclusion(status, found, search, contradictions, bottleneck, rule, aborted, no_limit),
         end_reason=end_reason,
     )
 
@@ -312,8 +311,10 @@ def _conclusion(
     bottleneck: Bottleneck,
     rule: str,
     aborted: str,
+    no_limit: str,
 ) -> str:
-    """The conclusion in one to three sentences; `rule` is the objective that fails first, `aborted` what ended it."""
+    """The conclusion in one to three sentences; `rule` is the objective that fails first, `aborted` what ended it,
+    `no_limit` the load up to which nothing failed."""
     grid, of_users = search.grid, isinstance(search.grid, Users)
 
     def counted(amount: float) -> str:
@@ -351,6 +352,9 @@ def _conclusion(
     proof = f"{meets[0].upper()}{meets[1:]} proven to meet the objectives; {fails}"
     if search.passed is None and search.failed is None:
         proof = "Nothing is proven yet"
+    if no_limit:
+        likely = found is not None and found.likely_low is not None and f"; {found.likely_low:g} or more are likely"
+        return f"{why}. No limit was found up to {no_limit}{likely or ''}. {proof}."
     # A best estimate is no help where the probes contradict each other.
     best = f" The best estimate is {counted(found.amount)}" if found and not contradictions else ""
     if best and found is not None and found.likely_low is not None:

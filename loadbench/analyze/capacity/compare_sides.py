@@ -124,6 +124,8 @@ def _sentence(comparison: CapacityComparison) -> str:
             if not side.problem and side.capacity is not None:
                 answer = side.capacity.answer
                 estimate = "" if answer is None else f", only an estimate of {answer.amount:g}"
+                if side.capacity.sees_no_limit:
+                    estimate = f", and saw no limit up to {side.capacity.looked_up_to}"
                 why = f"its search gave no answer{estimate}"
             parts.append(f"how many {unit} {side.name.upper()} can serve is not known: {why}")
     low, high = comparison.interval

@@ -8,7 +8,7 @@ from loadbench.results.prediction import FleetSize
 
 
 def fleet_size(people: int, capacity_low: int, *, headroom: float = 0.2, capacity_high: int | None = None) -> FleetSize:
-    """People divided by what one device is proven to serve, less the headroom, rounded up.
+    """People divided by what one device serves, the low end of the range that answers, less the headroom, rounded up.
 
     People are assumed to be spread evenly over the devices. `least` is the number that is enough if a device serves
     `capacity_high`. Raises `ValueError` for fewer than one person, a capacity below 0, or a headroom outside of 0 to 1.

@@ -145,7 +145,10 @@ def unpredictable(objective: Objective, used: Sequence[MeasuredLevel]) -> str:
     if objective.at:
         return "it applies to one level only"
     if not objective.is_latency:
-        return "" if objective.metric == FAILURES else "a minimum throughput sets no upper limit on the users"
+        if objective.metric == FAILURES:
+            # Levels without a failure do not show where failures would begin.
+            return "" if any(level.failed for level in used) else "no request failed without think time"
+        return "a minimum throughput sets no upper limit on the users"
     if objective.point == "max":
         return "the maximum of some requests does not predict the maximum of others"
     if not any(level.histogram(f"{objective.metric}_s").count for level in used):

@@ -147,6 +147,7 @@ def concluded(
     *,
     require="likely",
     last=None,
+    second=None,
     think="10s",
     aborted="",
     misses=RULES[0],
@@ -159,7 +160,7 @@ def concluded(
     flags |= {} if devices_for is None else {"devices_for": devices_for}
     scenario = resolve(flags=flags, environment={}, command="capacity")
     evidence = SearchEvidence(scenario.objectives, USERS, confidence=0.95)
-    evidence.probes = [a_probe(10, 3.0), a_probe(40, -3.0, misses=misses, aborted=aborted)]
+    evidence.probes = [a_probe(10, 3.0), second or a_probe(40, -3.0, misses=misses, aborted=aborted)]
     evidence.probes.append(a_probe(20, 3.0, Purpose.VERIFY) if last is None else last)
     so_far = Capacity(status="inconclusive", objectives=[], model="m", budget_s=60.0, require=require, spent_s=100.0)
     search = a_search(standing, require=require, verified=verified)
@@ -366,3 +367,12 @@ def test_a_load_generator_that_decided_nothing_is_no_bottleneck(standing, client
     else:
         assert found.answer.limit == "unknown"
         assert found.explanation.sentence.startswith("not known: loadbench was too slow")
+
+
+def test_a_search_without_a_miss_has_no_best_estimate():
+    """The estimate is then the highest load that was measured, which says nothing of the limit."""
+    passing = Standing(None, None, 172, 200, 200)
+    found = concluded(passing, second=a_probe(100, 3.0), last=a_probe(200, 3.0))
+    assert "No limit was found up to 200 users, the highest load" in found.conclusion
+    assert "172 or more are likely" in found.conclusion
+    assert "best estimate" not in found.conclusion

@@ -287,3 +287,14 @@ def test_the_least_change_makes_it_rise(pairs):
     assert (np.diff(made) >= -1e-12).all()
     assert (made * weights).sum() == pytest.approx((values * weights).sum(), abs=1e-9)
     assert isotonic(np.sort(values)[None], weights)[0] == pytest.approx(np.sort(values))
+
+
+def test_failures_that_did_not_happen_limit_nothing():
+    """Levels without a failure do not show how many users would see one: the others decide, and the note says so."""
+    levels = [with_figures(users, float(users), reach=0.02, ttft_s=FAST) for users in (1, 2, 4)]
+    both = predict(levels, [parse_objective("ttft_p95<1s"), parse_objective("failures<1%")], think_s=[5.0])
+    alone = predict(levels, [parse_objective("ttft_p95<1s")], think_s=[5.0])
+    fits = {fit.rule: fit for fit in both.fits}
+    assert fits["failures<1%"].users is None
+    assert fits["failures<1%"].note == "no request failed without think time"
+    assert (fits[""].users, fits[""].low) == (alone.fits[0].users, alone.fits[0].low)
