@@ -12,7 +12,7 @@ from loadbench.core.text import printable, some
 from loadbench.plan.cells import cell_text, shown_value
 from loadbench.report.document import Block, Chart, Document, Heading, Notes, Series, Table, Text
 from loadbench.report.run import STEADINESS, UNKNOWN, interval_notes, with_interval
-from loadbench.report.values import byte_size, counted, duration, half_width, percent, reason_text, significant
+from loadbench.report.values import byte_size, counted, duration, percent, reason_text, significant, spread
 
 if TYPE_CHECKING:
     from loadbench.results.grid import BestCell, Cell, CellFigures, DepthFigures, Grid
@@ -203,7 +203,7 @@ def _rate(value: float | None, interval: OpenInterval | None) -> str:
     low, high = interval or (None, None)
     if low is None or high is None or not value:
         return f"{significant(value)} {_NO_INTERVAL}"
-    return f"{significant(value)} {half_width((high - low) / 2 / value)}"
+    return f"{significant(value)} {spread(value, low, high)}"
 
 
 def _why_out(one: CellFigures) -> str:

@@ -9,7 +9,7 @@ from loadbench.record.outcome import failed_of
 from loadbench.report.capacity import answer_line
 from loadbench.report.compare import conclusions
 from loadbench.report.run import quantile, server_programs, verdict
-from loadbench.report.values import half_width, significant
+from loadbench.report.values import significant, spread
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -28,7 +28,7 @@ def run_lines(run: Run) -> str:
         rate, interval = level.throughput.output_tokens_per_s, level.throughput.interval.get("output_tokens_per_s")
         tokens = f"{significant(rate)} tok/s"
         if interval is not None and rate:
-            tokens += f" {half_width((interval[1] - interval[0]) / 2 / rate)}"
+            tokens += f" {spread(rate, *interval)}"
         failed, _ = failed_of(level.outcomes)
         figures = [tokens]
         figures += [

@@ -160,7 +160,7 @@ def conclusion(run: Run) -> list[str]:
         most = f"Of {len(models)} models, {model} has the highest throughput:" if len(models) > 1 else f"{model} gives"
         text = f"{most} {significant(rate)} output tokens/s{between} at {_load(best)}"
         if at is not None and at.high is not None:
-            text += ", where throughput stops growing"
+            text += f" (the knee, where throughput stops growing, is {at.where})"
         ttft = best.metrics.get("ttft_s")
         if ttft is not None:
             low, high = ttft.interval.get("p95") or (None, None)
@@ -262,8 +262,10 @@ def _tiles(run: Run) -> list[tuple[str, str, str]]:
         at = knee(run.levels)
         # With think times, that throughput grows with the users says nothing of a knee.
         if at is not None and not (at.high is None and getattr(at.top, "think", None)):
-            where = "not reached" if at.high is None else _text_of(at.high.label)
-            note = "throughput stops growing here" if at.high is not None else "throughput may still grow"
+            where, note = "not reached", "throughput may still grow"
+            if at.high is not None:
+                above = "" if at.low is None else f"and above {at.low.amount:g}: "
+                where, note = f"at most {_text_of(at.high.label)}", f"{above}throughput stops growing there"
             if at.high is None and at.beyond:
                 where, note = "unknown", f"{some([level.load.label for level in at.beyond], most=3)}: no valid level"
             tiles.append(("knee", where, note))

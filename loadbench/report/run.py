@@ -1,7 +1,8 @@
 """The report of a run: for each model a table with a row for each level, then notes.
 
-A percentile has half the width of its 95 % interval beside it. `~` marks a quantile that
-is known to 10 % at best, or only from below (`↑`), or not at all; `◄` marks the knee, where throughput stops growing.
+A percentile has its 95 % interval beside it: half the width, or the ends where it is not centred. `~` marks a quantile
+that is known to 10 % at best, or only from below (`↑`), or not at all; `◄` marks the knee, where throughput stops
+growing.
 """
 
 from __future__ import annotations
@@ -23,14 +24,16 @@ from loadbench.record.outcome import Outcome, failed_of
 from loadbench.report import machine
 from loadbench.report.document import DETAIL, Block, Document, Heading, Notes, Table, Text
 from loadbench.report.values import (
+    OFF_CENTRE,
     byte_size,
     counted,
     duration,
-    half_width,
     load_name,
     percent,
     reason_text,
     significant,
+    spread,
+    time_unit,
 )
 from loadbench.results.run import ClosedLoad
 
@@ -55,6 +58,7 @@ UNSURE = "~"
 UNKNOWN = "?"
 STEADINESS = f"{UNKNOWN} whether the server was steady is unknown; gates that this level passes are undecided"
 AT_LEAST = "↑"
+ENDS = re.compile(r"\(\d[\d.]*–\d")
 # A figure that is not known better than this should not be read to three digits.
 _VAGUE = 0.1
 # More kinds of failure than this hide what the first of them say.
@@ -321,17 +325,23 @@ def quantile(metric: Metric | None, name: str) -> str:
 
 
 def with_interval(seconds: float, interval: OpenInterval | None) -> str:
-    """A quantile of a duration with the width of its interval, and the mark of one that is not known well."""
+    """A quantile of a duration with its interval, and the mark of one that is not known well."""
     low, high = interval or (None, None)
     if low is None or high is None:
         return f"{UNSURE}{duration(seconds)}" + (f" {AT_LEAST}" if low is not None else "")
     share = (high - low) / 2 / seconds if seconds else 0.0
-    return f"{UNSURE * (share > _VAGUE)}{duration(seconds)} {half_width(share)}"
+    known = spread(seconds, low, high, scale=time_unit(seconds)[1])
+    return f"{UNSURE * (share > _VAGUE)}{duration(seconds)} {known}"
 
 
 def interval_notes(cells: Sequence[str], *others: str) -> list[str]:
     """What the marks of quantiles in these cells mean, and in others of which only the first mark is known."""
     lines = ["± half the width of the 95 % interval"] * any("±" in text for text in cells)
+    if any(ENDS.search(text) for text in cells):
+        lines.append(
+            "(low–high) the ends of the 95 % interval, in the same unit: its middle is more than "
+            f"{100 * OFF_CENTRE:g} % from the value, so that ± would mislead"
+        )
     if any(UNSURE in text for text in (*cells, *others)):
         above = any(AT_LEAST in text for text in cells)
         at_least = f"; {AT_LEAST} its true value is at least about this, and nothing bounds it from above" * above

@@ -623,11 +623,12 @@ TERMS: Final[tuple[Term, ...]] = (
          "read.", see=("interrupted",), also=("planned", "damaged", "not measured", "not searched", "not finished")),
     Term("warn", "state", "Of `loadbench doctor`: measuring is possible, but what the line says may change "
          "the results. `fail`: measuring is not possible. `skip`: not checked.", see=("check",), also=("skip",)),
-    Term("marks", "column", "Signs beside figures. ±: half the width of the 95 % interval. ~: too few independent "
-         "requests to know this to 10 %; in a comparison no difference is shown, or it is undecided. ↑: at least about "
-         "this, nothing bounds it from above. ◄: the knee. ?: it is unknown whether the server was steady. ±?: no "
-         "interval. *: a note below says why. +: files had changed since the commit. In a grid ★: surely the best "
-         "cell, ≈: may be the best, ◆: on the Pareto front.", see=("interval", "knee", "VALID"),
+    Term("marks", "column", "Signs beside figures. ±: half the width of the 95 % interval. (9.8–141): its two ends, "
+         "where its middle is more than 5 % from the value. ~: too few independent requests to know this to 10 %; in a "
+         "comparison no difference is shown, or it is undecided. ↑: at least about this, nothing bounds it from above. "
+         "◄: the knee. ?: it is unknown whether the server was steady. ±?: no interval. *: a note below says why. +: "
+         "files had changed since the commit. In a grid ★: surely the best cell, ≈: may be the best, ◆: on the Pareto "
+         "front.", see=("interval", "knee", "VALID"),
          also=("±", "~", "↑", "◄", "?", "±?", "*", "+", "★", "≈", "◆")),
 )
 # fmt: on

@@ -10,6 +10,9 @@ if TYPE_CHECKING:
 
     from loadbench.results.run import LevelResult
 
+# An interval whose middle is further from the value than this share of the value is not read as value ± half of it.
+OFF_CENTRE = 0.05
+
 
 def significant(value: float) -> str:
     """Three significant digits, never as a power of ten."""
@@ -22,10 +25,16 @@ def significant(value: float) -> str:
 
 def duration(seconds: float) -> str:
     """`850 µs`, `41.3 ms`, `1.62 s`."""
+    unit, scale = time_unit(seconds)
+    return f"{significant(seconds * scale)} {unit}"
+
+
+def time_unit(seconds: float) -> tuple[str, float]:
+    """The unit that suits this duration, and how many of it a second has."""
     for unit, scale in (("s", 1.0), ("ms", 1e3)):
         if seconds * scale >= 0.9995 or (unit == "s" and seconds == 0):
-            return f"{significant(seconds * scale)} {unit}"
-    return f"{significant(seconds * 1e6)} µs"
+            return unit, scale
+    return "µs", 1e6
 
 
 def percent(share: float) -> str:
@@ -33,10 +42,22 @@ def percent(share: float) -> str:
     return f"{100 * share:.3g} %"
 
 
-def half_width(share: float) -> str:
-    """Half the width of an interval, as a share of the value: `±0.3 %`, `±12 %`; rounded up, so never 0."""
-    tenths = max(1, math.ceil(1000 * share - 1e-6))
+def spread(value: float, low: float, high: float, *, scale: float = 1.0) -> str:
+    """How well a value is known, to stand behind it: half the width of its interval as a share of the value (`±0.3 %`,
+    `±12 %`; rounded up, so never 0), or the two ends, `(9.8–141)`, in a unit of which the value's own has `scale`.
+
+    The ends stand where ± would mislead, because the middle of the interval is more than 5 % away from the value."""
+    if abs((low + high) / 2 - value) > OFF_CENTRE * abs(value):
+        return f"({_end(low * scale)}–{_end(high * scale)})"
+    tenths = max(1, math.ceil(1000 * (high - low) / 2 / value - 1e-6)) if value else 1
     return f"±{tenths / 10:g} %" if tenths < 10 else f"±{math.ceil(tenths / 10)} %"
+
+
+def _end(value: float) -> str:
+    """Two significant digits: an end is an estimate itself; but no digit before the decimal point is dropped."""
+    if value == 0:
+        return "0"
+    return f"{value:.{min(6, max(0, 1 - math.floor(math.log10(float(f'{abs(value):.1e}')))))}f}"
 
 
 def byte_size(amount: float) -> str:

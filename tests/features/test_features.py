@@ -243,7 +243,8 @@ def test_a_result_is_one_line_to_paste(tmp_path):
     heads = [line.partition(": ")[0] for line in done.stdout.splitlines()]
     assert heads == [f"sim-chat on the simulated server, users={users}" for users in (1, 2)]
     lines = typed("report", str(SWEEP), "--format", "line", cwd=tmp_path).stdout.splitlines()
-    figures = r"[0-9.]+ tok/s ±[0-9.]+ %, TTFT p50 ~?[0-9.]+ m?s ±[0-9.]+ %, TPOT p50 .*, E2E p50 .*"
+    known = r"(?:±[0-9.]+ %|\([0-9.]+–[0-9.]+\))"
+    figures = rf"[0-9.]+ tok/s {known}, TTFT p50 ~?[0-9.]+ m?s {known}, TPOT p50 .*, E2E p50 .*"
     for line in lines:
         assert re.search(rf": {figures}, \d+ ok, 0 failed, VALID \(loadbench \S+, .*\d{{4}}-\d\d-\d\d\)$", line)
     assert len(lines) == 6

@@ -109,7 +109,7 @@ def test_marks_are_those_of_a_sweep():
     )
     cells = [msgspec.structs.replace(grid.cells[0], figures=[figures], verdicts={"VALID": 3}, levels=3)]
     text = render_text(grid_document(msgspec.structs.replace(grid, cells=cells)), width=200)
-    assert "~48.7 ms ±72 %" in text
+    assert "~48.7 ms (20–90)" in text
     assert "~ too few independent requests to know this percentile to 10 %: measure longer" in text
     assert "VALID ?" in text
     assert "? whether the server was steady is unknown" in text

@@ -114,7 +114,7 @@ def test_conclusion_names_the_knee():
     """In one sentence: throughput, its load, that it stops growing there, and what a user waits."""
     (sentence, simulated) = conclusion(bending())
     assert sentence.startswith("m gives 118 output tokens/s")
-    assert "at 4 users, where throughput stops growing" in sentence
+    assert "at 4 users (the knee, where throughput stops growing, is above 2 and at most 4 users)" in sentence
     assert "simulated" in simulated
     assert "not complete" in conclusion(stopped())[-1]
 

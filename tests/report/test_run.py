@@ -84,7 +84,9 @@ def test_bend_is_marked_once_and_explained():
     run = bending()
     assert [KNEE in cell for cell in cells(run, name="tok/s")] == [False, False, True, False]
     assert any(
-        note.startswith("◄ throughput stops growing between 2 and 4 users: even with the noise counted in, no higher")
+        note.startswith(
+            "◄ the knee, where throughput stops growing, is above 2 and at most 4 users: even with the noise"
+        )
         for note in all_notes(run)
     )
 
@@ -113,13 +115,17 @@ def test_quantile_with_an_open_end_is_marked_and_explained():
         ((0.995, 1.0051), "1.00 s ±0.6 %"),
         ((0.901, 1.099), "1.00 s ±10 %"),
         ((0.9, 1.102), "~1.00 s ±11 %"),
-        ((0.1, 4.1), "~1.00 s ±200 %"),
+        ((0.8, 1.1), "~1.00 s ±15 %"),
+        ((0.97, 1.14), "1.00 s (0.97–1.1)"),
+        ((0.1, 4.1), "~1.00 s (0.10–4.1)"),
+        ((0.0, 17.6), "~1.00 s (0–18)"),
         ((0.9, None), "~1.00 s ↑"),
         (None, "~1.00 s"),
     ],
 )
 def test_quantile_is_shown_with_how_well_it_is_known(interval, shown):
-    """Half the width beside it, rounded up; ~ where it is known to 10 % at best, only from below, or not at all."""
+    """Half the width beside it, rounded up, or the ends where its middle is more than 5 % away. ~ where it is known to
+    10 % at best, only from below, or not at all."""
     ttft = level(1, tokens_per_s=10.0).metrics["ttft_s"]
     assert quantile(msgspec.structs.replace(ttft, p50=1.0, interval={"p50": interval}), "p50") == shown
 

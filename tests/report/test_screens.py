@@ -45,7 +45,8 @@ WIDTHS = (60, 80, 120, 200)
 CJK = "通义千问-２.５-中文-" + "大" * 30
 # A number with its unit, its half-width and its marks.
 VALUE = re.compile(
-    r"[~±]?\d[\d.,]*\d? (?:ms|µs|s|%|GiB|MiB|KiB|W|J|EUR|cores|tok/s|users|requests)\b(?: ±[\d.]+ %)?(?: [↑◄])?"
+    r"[~±]?\d[\d.,]*\d? (?:ms|µs|s|%|GiB|MiB|KiB|W|J|EUR|cores|tok/s|users|requests)\b"
+    r"(?: ±[\d.]+ %| \([\d.]+–[\d.]+\))?(?: [↑◄])?"
 )
 
 

@@ -64,6 +64,14 @@ class Knee(NamedTuple):
         """What the loads are counted in."""
         return "users" if isinstance(self.top, ClosedLoad) else "requests/s"
 
+    @property
+    def where(self) -> str:
+        """`above 4 and at most 8 users`: nothing between the two was measured. Empty where `high` is not known."""
+        if self.high is None:
+            return ""
+        above = "" if self.low is None else f"above {self.low.amount:g} and "
+        return f"{above}at most {self.high.amount:g} {'user' if self.high.label == 'users=1' else self.unit}"
+
 
 class Rate(NamedTuple):
     """The throughput at one load: the logarithm of its output tokens/s, and that one's standard deviation."""
@@ -146,11 +154,9 @@ def knee_sentence(levels: Sequence[LevelResult], *, whose: str = "") -> str:
         return f"the knee{whose}, where throughput stops growing, cannot be determined: {text}; {_again(out)}"
     unknown = f"{named_with_verdict(at.beyond)}; {_again(at.beyond)}" if at.beyond else ""
     if at.high is not None:
-        where = f"at {at.high.label} or below"
-        if at.low is not None:
-            where = f"between {at.low.amount:g} and {at.high.amount:g} {at.unit}"
         which = f"no higher load{' that counts' * bool(unknown)} is more than {100 * WORTHWHILE:.3g} % faster"
-        text = f"throughput{whose} stops growing {where}: even with the noise counted in, {which} than {at.high.label}"
+        text = f"the knee{whose}, where throughput stops growing, is {at.where}: even with the noise counted in, "
+        text += f"{which} than {at.high.label}"
         return f"{text}; {unknown}" if unknown else text
     if getattr(at.top, "think", None):
         return ""

@@ -167,7 +167,9 @@ def test_where_the_server_ended_that_comes_first(more):
 def test_a_knee_below_a_level_that_does_not_count_says_so():
     """It is the knee of the loads that count."""
     text = knee_sentence([*swept({1: 100.0, 2: 200.0, 4: 201.0}), level(8, 90.0, status="INVALID")])
-    assert text.startswith("throughput stops growing between 1 and 2 users: even with the noise counted in, no higher")
+    assert text.startswith(
+        "the knee, where throughput stops growing, is above 1 and at most 2 users: even with the noise"
+    )
     assert "no higher load that counts" in text
     assert "users=8 is INVALID" in text
 
@@ -191,7 +193,7 @@ def test_with_think_times_growth_says_nothing():
         for rates in ({50: 500.0, 100: 990.0}, {50: 500.0, 100: 990.0, 200: 991.0})
     )
     assert knee_sentence(growing) == ""
-    assert "stops growing between 50 and 100 users" in knee_sentence(flat)
+    assert "stops growing, is above 50 and at most 100 users" in knee_sentence(flat)
 
 
 def test_the_commonest_reason_is_counted_by_its_code():
