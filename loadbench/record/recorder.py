@@ -47,10 +47,7 @@ METRICS = (*LATENCIES, "lateness", "connect")
 # What paged caches keep at least (vLLM), and a few tokens with which even prompts that all differ begin alike.
 _BLOCK_TOKENS = 16
 # The gaps of more events are taken as an array, which is dearer to make.
-_FEW_EVENTS = 256
-# So many samples are folded in at once, as far as they ended within so long: code and data that were just in use are in
-# the processor's caches, and between the events of many streams they are not, which costs more than twice as much.
-_MOST_PENDING, _PENDING_NS = 8, 1_000_000_000
+_FEW_EVENTS = 64
 _ALIKE_TOKENS = 6
 # Servers round the times that they report, to a microsecond or to a millisecond.
 _CLOCK_ERROR_NS = 1_000_000
@@ -234,18 +231,14 @@ class Recorder:
         self._connections = KeptConnections()
         self._outages: dict[Destination, Outage] = {}
         self._window = WindowTally(phases)
-        self._pending: list[Sample] = []  # added, and not folded in yet
 
     def started(self, at_ns: int, _request: object = None) -> None:
         """A request has been sent: it is in flight until it is added."""
         self.in_flight += 1
-        if self._pending and at_ns - self._pending[0].end_ns > _PENDING_NS:
-            self._settle()
         self._window.started(at_ns)
 
     def so_far(self) -> SoFar:
         """What has been measured until now. It takes as long for a million requests as for a hundred."""
-        self._settle()
         ttft, tpot, e2e = (self._histograms[name] for name in ("ttft", "tpot", "e2e_response"))
         return SoFar(
             requests=ttft.count,
@@ -259,26 +252,14 @@ class Recorder:
 
     def reported_until(self, at_ns: int) -> None:
         """Each of several processes has reported what it did until this moment, at least."""
-        self._settle()
         self._window.complete_ns = at_ns
 
     def add(self, sample: Sample) -> None:
-        """One request has ended."""
-        self.in_flight -= 1
-        self._pending.append(sample)
-        if len(self._pending) >= _MOST_PENDING or sample.end_ns - self._pending[0].end_ns > _PENDING_NS:
-            self._settle()
-
-    def _settle(self) -> None:
-        """Fold in what has been added."""
-        pending, self._pending = self._pending, []
-        for sample in pending:
-            self._fold(sample)
-
-    def _fold(self, sample: Sample) -> None:
+        """Fold one ended request in."""
         request, outcome, count = sample.request, sample.outcome, self._count
         self._phases[request.phase] += 1
         count["all_events"] += len(sample.event_ns)
+        self.in_flight -= 1
         self._window.ended(sample)
         # New connections are mostly those of the warm-up.
         if outcome is Outcome.OK and (request.phase is Phase.MEASURED or not sample.reused):
@@ -396,7 +377,6 @@ class Recorder:
         unreported: int = 0,
     ) -> LevelRecording:
         """The recording of the level, all of whose requests have ended."""
-        self._settle()
         tally, count = self._window, self._count
         tally.finish()
         for group, produced in tally.by_group.items():

@@ -142,29 +142,29 @@ def _rebuilt(run: Run, log: Path, number: int, seen: _Seen, *, runs: bool, damag
     )
     # In the order of time: the lines are in that of their ends.
     started, begun = sorted(seen.sent_ns), 0
-    try:
-        for one in read_requests(log, []):
-            if one.level != number:
-                continue
-            while begun < len(started) and started[begun] <= one.end_ns:
-                recorder.started(started[begun])
-                begun += 1
-            several = one.model if len(seen.models) > 1 else None, one.url if len(seen.urls) > 1 else None
+    for one in read_requests(log, []):
+        if one.level != number:
+            continue
+        while begun < len(started) and started[begun] <= one.end_ns:
+            recorder.started(started[begun])
+            begun += 1
+        several = one.model if len(seen.models) > 1 else None, one.url if len(seen.urls) > 1 else None
+        try:
             recorder.add(one.sample(Destination(0, *several)))
-        recording = recorder.close(
-            window=(opens_ns, closes_ns),
-            arrivals_due=sum(due_ns < closes_ns for due_ns in seen.due_ns),
-            missed=0,
-            interrupted=True,
-            health=Health(
-                stamp_source=str(run.environment.get("stamp_source", "user")),
-                loop_lag=Histogram(),
-                gc_pauses=Histogram(),
-                cpu_share=None,
-            ),
-        )
-    except (ValueError, OverflowError) as error:
-        raise BadInput(f"{log}: a request is damaged: {error}", hint="restore it from a copy") from None
+        except (ValueError, OverflowError) as error:
+            raise BadInput(f"{log}: a request is damaged: {error}", hint="restore it from a copy") from None
+    recording = recorder.close(
+        window=(opens_ns, closes_ns),
+        arrivals_due=sum(due_ns < closes_ns for due_ns in seen.due_ns),
+        missed=0,
+        interrupted=True,
+        health=Health(
+            stamp_source=str(run.environment.get("stamp_source", "user")),
+            loop_lag=Histogram(),
+            gc_pauses=Histogram(),
+            cpu_share=None,
+        ),
+    )
     level = summarize(
         recording,
         target=min(seen.urls),
