@@ -7,7 +7,7 @@ import random
 from itertools import pairwise
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from loadbench.plan.load import Phase
@@ -154,6 +154,7 @@ def told_in_order(requests):
 
 @settings(max_examples=8, deadline=None)
 @given(st.integers(0, 2**32), st.integers(850, 2500), st.sampled_from([0.5, 0.8]))
+@example(192, 1573, 0.5)
 def test_what_is_kept_of_a_long_level_is_as_of_a_short_one(seed, count, load):
     """Of stretches all over it. What its requests met is exact, and so is their prefill, where it is known."""
     requests = queue(seed, requests=count, load=load)
@@ -165,17 +166,18 @@ def test_what_is_kept_of_a_long_level_is_as_of_a_short_one(seed, count, load):
         part = told_in_order(requests)
     assert part.succeeded == whole.succeeded == len(whole.starts) == sum(due >= 0 for due, _, _ in requests)
     assert 200 <= len(part.starts) <= 800
-    by_ttft, last, exact, unknown = {one.ttft_ns: (place, one) for place, one in enumerate(whole.starts)}, -1, 0, 0
+    # In the same order; two of so many requests may have the same TTFT.
+    places, exact, unknown = [], 0, 0
+    rest = enumerate(whole.starts)
     for start in part.starts:
-        place, same = by_ttft[start.ttft_ns]
-        assert (place > last, start.in_flight) == (True, same.in_flight)
-        last = place
+        place, same = next((place, one) for place, one in rest if one.ttft_ns == start.ttft_ns)
+        assert start.in_flight == same.in_flight
+        places.append(place / whole.succeeded)
         exact += str(start.prefill_ns) == str(same.prefill_ns)
         unknown += math.isnan(start.prefill_ns)
     # A few have another one, where the stretches show another number of places.
     assert exact + unknown >= 0.9 * len(part.starts)
     assert exact >= 0.5 * len(part.starts)
-    places = [by_ttft[start.ttft_ns][0] / whole.succeeded for start in part.starts]
     assert max(b - a for a, b in pairwise([0, *places, 1])) < 0.1
 
 
