@@ -34,12 +34,13 @@ def grid_plan_document(
     goes on in the folder `resume`, these cells, by their places, are `complete`."""
     names = list(cells[0].values)
     budget, rows, whole_ns = base.grid.budget, [], 0
-    left_ns = (budget or 0) - starts_of(cells) * START_NS
+    to_measure = [(number, cell) for number, cell in enumerate(cells, 1) if number - 1 not in complete]
+    starts = starts_of([cell for _, cell in to_measure])
+    left_ns = (budget or 0) - starts * START_NS
     is_exact = True
-    for number, cell in enumerate(cells, 1):
-        if number - 1 in complete:
-            continue
-        scenario = cell.scenario if budget is None else within(cell, left_ns, cells[number:])
+    for place, (number, cell) in enumerate(to_measure, 1):
+        later = [one for _, one in to_measure[place:]]
+        scenario = cell.scenario if budget is None else within(cell, left_ns, later)
         extent = scenario.extent
         each_ns = extent.warm_up_ns + (extent.duration_ns or 0) + extent.cool_down_ns
         is_exact = is_exact and extent.duration_ns is not None and not scenario.waits_for_answers
@@ -53,11 +54,10 @@ def grid_plan_document(
         if scenario.waits_for_answers:
             time += f" to {format_duration(most_ns // NS_PER_S * NS_PER_S)}"
         rows.append([str(number), *(shown_value(cell.values[name]) for name in names), shown, time])
-    levels = sum(cell.levels for place, cell in enumerate(cells) if place not in complete)
+    levels = sum(cell.levels for _, cell in to_measure)
     total = counted(len(rows), "cell") + " left" * (resume is not None)
     total += f", {counted(levels, 'level')}, {format_duration(whole_ns)} of load"
     total += "" if is_exact else " or more"
-    starts = starts_of(cells)
     total += f", {counted(starts, 'start')} of the server" if starts else ""
     if budget is not None:
         total += f", within {format_duration(budget)} (--budget)"

@@ -73,7 +73,9 @@ def check_grid(
         except BadInput as error:
             error.message = f"{cell_text(cell.values)}: {error.message}"
             raise
-    check_grid_budget(cells, base.grid.budget, base.place("grid.budget"))
+    complete = measured_before(resume, cells)
+    left = [cell for place, cell in enumerate(cells) if place not in complete]
+    check_grid_budget(left, base.grid.budget, base.place("grid.budget"))
 
 
 def measured_before(resume: Path | None, cells: Sequence[PlannedCell]) -> set[int]:

@@ -12,7 +12,7 @@ import logging
 import math
 import re
 import signal
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -59,6 +59,7 @@ from loadbench.wire.translation import translated_fields, translated_messages
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+    from contextlib import AbstractAsyncContextManager
 
     from loadbench.client.client import Client
     from loadbench.core.clock import Clock
@@ -230,6 +231,11 @@ def server_of(
         yield scenario, server.url
 
 
+def _or_end_of(server: StartedServer | None) -> AbstractAsyncContextManager[None]:
+    """A context in which the end of a server that loadbench has started is raised instead of what it makes fail."""
+    return nullcontext() if server is None else server.or_its_end()
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Session:
     """One target, ready to be measured, and what measures it: `loadbench.engine.target.TargetSession`."""
@@ -291,7 +297,8 @@ class Session:
     async def ready(self, model: str) -> None:
         """Load the model if it is not loaded; raises `TargetUnavailable` if it cannot be."""
         self.doing(f"loading {model}" if self.swaps_models or self.scenario.target.adapter else f"contacting {model}")
-        await self.prepared.ready(model)
+        async with _or_end_of(self.server):
+            await self.prepared.ready(model)
 
     @property
     def swaps_models(self) -> bool:
@@ -300,7 +307,8 @@ class Session:
 
     async def exact_lengths(self, model: str, destination: Destination = ONLY_DESTINATION) -> Sample | None:
         """Find out how responses of exact lengths are requested, if they are wanted."""
-        trial = await adapt.exact_lengths(self.prepared, destination.model or model, self._connect(destination))
+        async with _or_end_of(self.server):
+            trial = await adapt.exact_lengths(self.prepared, destination.model or model, self._connect(destination))
         if self.server is not None and trial is not None:
             self.server.responded(trial)
         return trial
@@ -311,7 +319,8 @@ class Session:
         """The response to a request that is adapted to the server; raises `TargetUnavailable` if there is none."""
         name, connect = destination.model or model, self._connect(destination)
         self.doing(f"sending the first requests to {name}")
-        sample = await adapt.first_response(self.prepared, name, connect, prompt, max_tokens=max_tokens)
+        async with _or_end_of(self.server):
+            sample = await adapt.first_response(self.prepared, name, connect, prompt, max_tokens=max_tokens)
         if self.server is not None:
             self.server.responded(sample)
         return sample
@@ -363,7 +372,8 @@ async def open_session(
             stack.push_async_callback(server.stop)
             await server.start()
         doing(f"asking {shown_url(url)} for its models" if url else "preparing the model")
-        prepared = await prepare(scenario, environment, url=url, say=say)
+        async with _or_end_of(server):
+            prepared = await prepare(scenario, environment, url=url, say=say)
         if server is not None:
             prepared.still_loads = server.still_loads
         scenario, servers = prepared.scenario, []

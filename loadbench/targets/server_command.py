@@ -21,7 +21,7 @@ import subprocess
 import sys
 import threading
 import time
-from contextlib import suppress
+from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime
 from http import HTTPStatus
 from itertools import chain, count
@@ -53,7 +53,7 @@ from loadbench.telemetry.sources import library
 from loadbench.wire.openai import Api
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import AsyncIterator, Callable, Mapping, Sequence
     from pathlib import Path
 
     from loadbench.plan.scenario import Scenario
@@ -91,6 +91,9 @@ _LAST_WORDS = 3
 # those of services.
 _OWN_PORTS, _MOST_TRIED = range(20_000, 32_000), 20
 _OWN_GROUP: int = getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0)
+_USUAL_CAUSE = ", of which too little memory is the usual cause"
+# Their exit code of a program that a signal has ended is the number of that, and this.
+_SHELLS_ADD = 128
 # What Windows calls the usual crashes.
 _WINDOWS_CODES = {
     0xC0000005: "access violation",
@@ -116,11 +119,19 @@ class ServerEnd(NamedTuple):
         if self.signal == "SIGKILL":
             if self.oom_kills:
                 return "by SIGKILL: the kernel had no memory left"
-            return "by SIGKILL, of which too little memory is the usual cause"
+            return f"by SIGKILL{_USUAL_CAUSE}"
         after = ", after the kernel had killed a process for lack of memory" if self.oom_kills else ""
         if self.signal:
             return f"by {self.signal}{after}"
         word = _WINDOWS_CODES.get(self.code or 0)
+        number = (self.code or 0) - _SHELLS_ADD
+        if number in {*signal.Signals}:
+            # As a shell and `docker run` report that their program was killed.
+            name = signal.Signals(number).name
+            word = f"{_SHELLS_ADD} + {number}: {'killed' if name == 'SIGKILL' else name}"
+            if name == "SIGKILL":
+                word += ": the kernel had no memory left" if self.oom_kills else _USUAL_CAUSE
+                after = ""
         return f"with exit code {self.code}" + (f" ({word})" if word else "") + after
 
 
@@ -378,6 +389,17 @@ class StartedServer:
         if self.ended is not None:
             raise self.end_error()
 
+    @asynccontextmanager
+    async def or_its_end(self) -> AsyncIterator[None]:
+        """A context in which the end of the server is raised instead of what it makes fail: of a server that is gone a
+        connection says only that it was refused."""
+        try:
+            yield
+        except TargetUnavailable as error:
+            if not isinstance(error, TargetEnded):
+                await self.raise_if_ended(soon=True)
+            raise
+
     def end_error(self) -> TargetEnded:
         """The error of a server that has ended by itself, with the last line of its output."""
         lines = self.tail()
@@ -450,8 +472,10 @@ class StartedServer:
             file.seek(begins)
             # A line ends with a return as well: progress bars are drawn over each other.
             lines = re.split(r"[\r\n]+", file.read(_TAIL_BYTES).decode("utf-8", "replace"))
-            lines = [_plain(line) for line in (lines if begins == since else lines[1:])]
-            shown = [self._secrets.hide(line)[:_LONGEST_LINE] for line in lines if line.strip()]
+            lines = [_plain(line) for line in lines]
+            whole = lines if begins == since else lines[1:]
+            lines = whole if any(map(str.strip, whole)) else lines  # a line may be longer than what was read
+            shown = [beginning(self._secrets.hide(line).rstrip(), _LONGEST_LINE) for line in lines if line.strip()]
             return shown[-_TAIL_LINES:]
         return []
 
@@ -604,18 +628,22 @@ class StartedServer:
         if self.ended is None and not limit.cancelled_caught:
             return
         lines = self.tail()
-        if lines:
-            self._say("the last lines of the server's output:")
-            for line in lines:
+        words = _last_words(lines)
+        before = [line for line in lines if line not in words]
+        if before:
+            self._say("the last lines of the server's output before what the error says:")
+            for line in before:
                 self._say(f"  {line}")
-        last = f": {_last_words(lines)}" if lines else "; it has written nothing"
+        said = " / ".join(map(str.strip, words))
+        last = f": {said[:_LONGEST_LINE]}{'…' * (len(said) > _LONGEST_LINE)}" if lines else "; it has written nothing"
         if self.ended is not None:
             raise TargetEnded(f"{self.why_ended} before it was ready{last}", hint=self._log_hint(lines))
         if (places := self._listens_at()) and not self._listening():
             seen += f"; it listens at {some(places)}"
         limit_text = format_duration(within_ns or 0)
         hint = f"give it more time with --ready-timeout, or another sign with --ready-url; {self._log_hint(lines)}"
-        raise TargetUnavailable(f"the server was not ready within {limit_text}: {seen}", hint=hint)
+        last = f"; the end of its output{last}" if lines else last
+        raise TargetUnavailable(f"the server was not ready within {limit_text}: {seen}{last}", hint=hint)
 
     def _listens_at(self) -> list[str]:
         """Where the server's processes listen, as far as the system says it."""
@@ -692,11 +720,11 @@ def _plain(line: str) -> str:
     )
 
 
-def _last_words(lines: Sequence[str]) -> str:
+def _last_words(lines: Sequence[str]) -> Sequence[str]:
     """Of the last lines of a server that did not start: from the last one with an error, as what to do may follow it,
     or the last alone."""
     at = next((at for at in range(len(lines) - 1, -1, -1) if _ERROR_LINE.search(lines[at])), len(lines) - 1)
-    return " / ".join(line.strip() for line in lines[at : at + _LAST_WORDS])
+    return lines[max(0, at) : at + _LAST_WORDS]
 
 
 def _high_water(pid: int) -> int:

@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 
 from loadbench.results.telemetry import MachineLoad
 from loadbench.telemetry.power import PowerState, power_state
+from loadbench.telemetry.process import family as family_of
 from loadbench.telemetry.process import first_of, is_alive, owners, tunnels
 from loadbench.telemetry.sampler import is_local
 from loadbench.telemetry.sources import library
@@ -85,10 +86,9 @@ class MachineReader:
         servers = self._servers(psutil, family)
         server_pids: set[int] = set()
         for server in servers or ():
-            with suppress(psutil.Error):
-                members = {server.pid: server} | {child.pid: child for child in server.children(recursive=True)}
-                server_pids |= members.keys()
-                family |= members
+            members = {member.pid: member for member in family_of(psutil, server)}
+            server_pids |= members.keys()
+            family |= members
         ours_s = 0.0
         for process in family.values():
             with suppress(psutil.Error):

@@ -1,4 +1,5 @@
-"""The server's processes: the one that listens, and its descendants, which often do the work.
+"""The server's processes: the one that listens, and its descendants, which often do the work; of a server that
+loadbench has started, all that its command has started.
 
 The process is found by its port among the listening sockets of this machine, unless the system shows those of other
 users only to root. A server that is gone is looked for again, because a restarted server is another process. CPU time
@@ -11,6 +12,8 @@ from __future__ import annotations
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Self
 
+from loadbench.core.guard import GUARD
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Set
 
@@ -18,6 +21,10 @@ if TYPE_CHECKING:
 _PROXIES = frozenset({"docker-proxy", "com.docker.backend", "com.docker.backend.exe", "wslrelay.exe", "slirp4netns"})
 # These listen for a server on another machine.
 _TUNNELS = frozenset({"ssh", "ssh.exe", "sshd", "sshd-session", "kubectl", "kubectl.exe"})
+# These open ports for others, and hold them as long as they run.
+_ACTIVATORS = frozenset({"systemd", "launchd"})
+# What the command line of the guard has, where it cannot be renamed.
+_GUARD_MODULE = "loadbench.core.guard"
 # Finding descendants takes a look at every process of the machine, so it is done only at every fifth reading.
 _FRESH = 5
 _ANY_ADDRESS = frozenset({"0.0.0.0", "::", "*", ""})  # noqa: S104 - compared with, not bound to
@@ -71,12 +78,10 @@ class MeasuredProcess:
             restarted = None if self._port is None else listening(self._psutil, self._port, self._host)
             if restarted is None:
                 return {}
+            self._totals["process_restarts_total"] += restarted not in self._family  # else one that was there before
             self._process, self._age = restarted, 0
-            self._totals["process_restarts_total"] += 1
         if not self._age:
-            members = [self._process]
-            with suppress(self._psutil.Error):
-                members += self._process.children(recursive=True)
+            members = family(self._psutil, self._process)
             self._family = {process: self._family.get(process, process) for process in members}
         self._age = (self._age + 1) % _FRESH
         values = {"process_rss_bytes": 0.0, "process_threads": 0.0, "process_count": 0.0}
@@ -103,6 +108,18 @@ class MeasuredProcess:
         before = self._last.get((name, process), 0.0)
         self._totals[name] = self._totals.get(name, 0.0) + max(0.0, now - before)
         self._last[name, process] = now
+
+
+def family(psutil: Any, process: Any) -> list[Any]:
+    """The process and all below it; if loadbench has started the server, all below the guard of that: the process that
+    listens may be one of several that do the work."""
+    with suppress(psutil.Error, OSError):
+        for parent in process.parents():
+            with suppress(psutil.Error):
+                if parent.name() == GUARD or _GUARD_MODULE in parent.cmdline():
+                    return [process, *(one for one in parent.children(recursive=True) if one != process)]
+        return [process, *process.children(recursive=True)]
+    return [process]
 
 
 def is_alive(psutil: Any, process: Any | None) -> bool:
@@ -151,9 +168,17 @@ def owners(psutil: Any, port: int, host: str | None, *, among: Iterable[Any] | N
     for process in among or ():
         with suppress(psutil.Error):
             sockets += [(process.pid, socket) for socket in process.net_connections(kind="tcp")]
-    return {
-        pid
-        for pid, socket in sockets
-        if pid and socket.status == psutil.CONN_LISTEN and socket.laddr and socket.laddr.port == port
-        if host is None or socket.laddr.ip in {host, *_ANY_ADDRESS}
-    }
+
+    def listens(socket: Any) -> bool:
+        at_port = socket.status == psutil.CONN_LISTEN and socket.laddr and socket.laddr.port == port
+        return bool(at_port) and (host is None or socket.laddr.ip in {host, *_ANY_ADDRESS})
+
+    found = {pid for pid, socket in sockets if pid and listens(socket)}
+    # Of several processes that share a socket psutil names one, which may be a worker that will be replaced.
+    for pid in [*found] if among is None else ():
+        with suppress(psutil.Error, OSError):
+            for parent in psutil.Process(pid).parents():
+                if parent.name() in _ACTIVATORS or not any(map(listens, parent.net_connections(kind="tcp"))):
+                    break
+                found.add(parent.pid)
+    return found

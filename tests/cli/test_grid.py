@@ -308,6 +308,11 @@ def test_a_resumed_grid_fills_the_command_again(tmp_path):
     (folder,) = (tmp_path / "results").iterdir()
     assert [cell["status"] for cell in cells_of(folder).values()] == ["failed", "complete"]
     before = starts_of(folder)
+    planned = typed("sweep", "--resume", str(folder), "--dry-run", cwd=tmp_path).stdout
+    assert re.search(r"1 cell left, .*, 1 start of the server", planned)
+    # The time of a start and of a cell, not of both.
+    planned = typed("sweep", "--resume", str(folder), "--dry-run", "--budget=14s", cwd=tmp_path)
+    assert planned.returncode == 0, planned.stderr
     ended = typed("sweep", "--resume", str(folder), cwd=tmp_path)
     assert "resumed: 1 of 2 cells complete" in ended.stderr
     assert [cell["status"] for cell in cells_of(folder).values()][1] == "complete"

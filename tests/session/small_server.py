@@ -25,6 +25,7 @@ def main() -> None:
     parser.add_argument("--floods", type=int, default=0, help="so many bytes of output before it listens")
     parser.add_argument("--ends", default="", help="how it ends at once: exit:3, signal:SIGSEGV")
     parser.add_argument("--after", nargs=2, metavar=("REQUESTS", "END"), help="how it ends after so many requests")
+    parser.add_argument("--lists", nargs=2, metavar=("TIMES", "END"), help="how it ends after so many lists")
     parser.add_argument("--refuses-list", type=float, default=0, help="seconds in which the list gets 503")
     parser.add_argument("--lists-none", type=float, default=0, help="seconds in which the list is empty")
     parser.add_argument("--never", action="store_true", help="never listen")
@@ -107,7 +108,7 @@ def end(how: str) -> None:
 
 def serve(options: argparse.Namespace) -> None:
     """A list of one model, and chats of three tokens."""
-    began, count, lock = time.monotonic(), 0, threading.Lock()
+    began, count, lists, lock = time.monotonic(), 0, 0, threading.Lock()
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
@@ -116,6 +117,10 @@ def serve(options: argparse.Namespace) -> None:
             since = time.monotonic() - began
             models = [] if since < options.lists_none else [{"id": "small", "object": "model"}]
             self.reply(503 if since < options.refuses_list else 200, {"object": "list", "data": models})
+            nonlocal lists
+            lists += 1
+            if options.lists and lists >= int(options.lists[0]):
+                end(options.lists[1])
 
         def do_POST(self) -> None:
             nonlocal count

@@ -15,6 +15,7 @@ from typing import Any
 from uuid import uuid4
 
 import anyio
+import psutil
 import pytest
 
 from loadbench.core.errors import BadInput, TargetEnded
@@ -25,6 +26,8 @@ from loadbench.plan.sources import resolve
 from loadbench.session.consent import confirm_command
 from loadbench.session.setup import check
 from loadbench.targets.server_command import _REPEATED_S, ServerEnd, StartedServer
+from loadbench.telemetry.machine_use import MachineReader
+from loadbench.telemetry.process import MeasuredProcess
 from tests.cli.running import interrupted, loadbench, started
 from tests.cli.typed import typed
 from tests.core.test_guard import linux_only, until, with_mark
@@ -261,6 +264,49 @@ def test_a_restart_at_the_end_of_a_level_is_named(tmp_path, mark):
     assert with_mark(mark) == []
 
 
+@linux_only
+@pytest.mark.parametrize("ends", ["exit:3", "signal:SIGSEGV"])
+def test_a_crash_before_the_first_response_is_named(tmp_path, mark, ends):
+    """While its models are listed for the run: not as a connection that was refused."""
+    named = {"exit:3": "with exit code 3", "signal:SIGSEGV": "by SIGSEGV"}[ends]
+    given = command(mark, "--lists", "1", ends, "--prints=CUDA error: device lost")
+    result = typed("sweep", f"--server-cmd={given}", *SHORT, cwd=tmp_path)
+    assert result.returncode == 6
+    (line,) = (line for line in result.stderr.splitlines() if line.startswith("error"))
+    assert line == f"error: the server ended {named}: CUDA error: device lost"
+    assert ".log" in result.stderr
+    result = typed("sweep", f"--server-cmd={given}", *SHORT, "--vary=seed=1", "--out=grid", cwd=tmp_path)
+    assert result.returncode == 6
+    assert f"cell 1 of 1 failed: the server ended {named}: CUDA error: device lost" in result.stderr
+
+
+@linux_only
+def test_all_that_the_command_has_started_is_sampled(tmp_path, mark):
+    """Also where the process that listens has neither started those that have the memory, nor was started by them."""
+    holds = f"import sys,time; x = b'1' * (96 << 20); open(sys.argv[1], 'w'); time.sleep(600) # {mark}"
+    filled = tmp_path / "filled"
+    script = f"{shlex.join([sys.executable, '-c', holds, str(filled)])} & {command(mark)}; wait"
+    one = server(mark, folder=tmp_path, server_cmd=shlex.join(["sh", "-c", script]))
+
+    async def use() -> None:
+        await one.start()
+        try:
+            until(filled.exists)
+            one.look_at_memory(is_loaded=True)
+            watched = MeasuredProcess.detect(psutil, port=one.port, host="127.0.0.1", pid=None)
+            assert watched is not None
+            use = MachineReader([one.url]).read()
+            assert use is not None
+            assert watched.read()["process_rss_bytes"] == pytest.approx(one.record.memory_loaded_bytes, rel=0.05)
+            assert one.record.memory_loaded_bytes > 96 << 20
+            # The shell has the mark in its own command line.
+            assert watched.pids() == use.server_pids == {*with_mark(mark)}
+        finally:
+            await one.stop()
+
+    anyio.run(use)
+
+
 # Starting.
 
 
@@ -339,6 +385,31 @@ def test_the_line_with_the_error_is_named(tmp_path, mark):
     result = typed("sweep", f"--server-cmd={command(mark, prints, '--ends=exit:2')}", *SHORT, cwd=tmp_path)
     message = "before it was ready: error: --profile: there is no profile x / hint: the profiles are a, b"
     assert message in result.stderr
+
+
+@linux_only
+def test_the_error_alone_has_the_last_words(tmp_path, mark):
+    """With --quiet nothing else is said; without, none of them is said twice, and a long line is cut."""
+    prints = rf"--prints=loading\nerror: no such device {'x' * 5000}"
+    given = (f"--server-cmd={command(mark, prints, '--never')}", "--ready-timeout=3s", *SHORT)
+    (error, _) = typed("sweep", *given, "--quiet", cwd=tmp_path).stderr.splitlines()
+    assert "not ready within 3s: nothing listens at its port; the end of its output: error: no such device x" in error
+    assert len(error) < 500
+    loud = typed("sweep", *given, cwd=tmp_path).stderr
+    assert "\n  loading\n" in loud
+    assert loud.count("no such device") == 1
+
+
+@linux_only
+def test_a_line_without_an_end_is_shown(tmp_path, mark):
+    """Longer than what is read of the log."""
+    result = typed(
+        "sweep",
+        f"--server-cmd={command(mark, rf'--prints={30_000 * chr(120)}', '--ends=exit:1')}",
+        *SHORT,
+        cwd=tmp_path,
+    )
+    assert "before it was ready: xxxx" in result.stderr
 
 
 @linux_only
@@ -772,6 +843,10 @@ def test_each_side_of_a_comparison_has_its_command():
         (ServerEnd(signal="SIGSEGV"), "by SIGSEGV"),
         (ServerEnd(signal="SIGKILL"), "by SIGKILL, of which too little memory is the usual cause"),
         (ServerEnd(signal="SIGKILL", oom_kills=1), "by SIGKILL: the kernel had no memory left"),
+        (ServerEnd(code=137), "with exit code 137 (128 + 9: killed, of which too little memory is the usual cause)"),
+        (ServerEnd(code=137, oom_kills=1), "with exit code 137 (128 + 9: killed: the kernel had no memory left)"),
+        (ServerEnd(code=139), "with exit code 139 (128 + 11: SIGSEGV)"),
+        (ServerEnd(code=255), "with exit code 255"),
         (ServerEnd(code=0xC0000005), "with exit code 3221225477 (access violation)"),
     ],
 )

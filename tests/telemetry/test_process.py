@@ -108,6 +108,46 @@ def test_child_that_comes_later_is_found():
         assert [watched.read()["process_count"] for _ in range(6)][-1] == before + 2
 
 
+PREFORK = """
+import os, socket, sys, time
+listener = socket.create_server(("127.0.0.1", 0))
+def work():
+    if (worker := os.fork()) == 0:
+        time.sleep(600)
+    return worker
+worker = work()
+print(listener.getsockname()[1], worker, flush=True)
+for line in sys.stdin:
+    new = work()
+    os.kill(worker, 9)
+    os.waitpid(worker, 0)
+    worker = new
+    print(worker, flush=True)
+os.kill(worker, 9)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="a worker is forked with the socket")
+def test_workers_that_are_replaced_are_no_restart():
+    """The process that has started them keeps the port, although the system names one of them as its owner."""
+    with subprocess.Popen(
+        [sys.executable, "-c", PREFORK], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as server:
+        port, worker = map(int, server.stdout.readline().split())
+        watched = found(port=port, host=HOST)
+        assert watched is not None
+        assert watched.about["process"]["pid"] == server.pid
+        for _ in range(3):
+            assert watched.read()["process_restarts_total"] == 0
+            server.stdin.write("\n")
+            server.stdin.flush()
+            worker, before = int(server.stdout.readline()), worker
+            assert worker != before
+        assert watched.read()["process_restarts_total"] == 0
+        server.stdin.close()
+        server.wait(10)
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no zombies")
 def test_server_that_is_a_zombie_has_gone():
     """Its parent has not yet noticed; there is nothing left to read."""
@@ -192,8 +232,9 @@ def test_connection_to_a_port_is_no_listener_at_it():
 # Machines that are not this one.
 
 
-def machine(sockets, names, *, parents=None, denied=False):
-    """`psutil` of a machine with these listening sockets, (pid, address, port) each, and these processes by pid."""
+def machine(sockets, names, *, parents=None, shared=None, denied=False):
+    """`psutil` of a machine with these listening sockets, (pid, address, port) each, and these processes by pid; those
+    that are `shared` are only in the lists of their processes."""
 
     class AccessDenied(psutil.Error):
         pass
@@ -203,10 +244,11 @@ def machine(sockets, names, *, parents=None, denied=False):
 
     def process(pid):
         own = [connection(None, ip, port) for owner, ip, port in sockets if owner == pid]
+        own += [connection(None, HOST, port) for owner, port in (shared or {}).items() if owner == pid]
         return SimpleNamespace(
             pid=pid,
             name=lambda: names[pid],
-            parents=lambda: [SimpleNamespace(pid=one) for one in (parents or {}).get(pid, [])],
+            parents=lambda: [process(one) for one in (parents or {}).get(pid, [])],
             net_connections=lambda kind: own,
         )
 
@@ -235,6 +277,9 @@ def machine(sockets, names, *, parents=None, denied=False):
         # Forked workers share the socket: the one that started the others stands for all.
         ([(7, HOST, 8080), (3, HOST, 8080)], {3: "server", 7: "server"}, {"parents": {7: [3]}}, 3),
         ([(3, HOST, 8080), (7, HOST, 8080)], {3: "server", 7: "server"}, {"parents": {3: [7]}}, 7),
+        # Of those that share it some systems name one alone; what opens ports for others is not the server.
+        ([(7, HOST, 8080)], {3: "server", 7: "server"}, {"parents": {7: [3]}, "shared": {3: 8080}}, 3),
+        ([(7, HOST, 8080)], {1: "systemd", 7: "server"}, {"parents": {7: [1]}, "shared": {1: 8080}}, 7),
         # In its container the server is out of sight.
         ([(7, HOST, 8080)], {7: "docker-proxy"}, {}, None),
         # Of other users' processes the system shows no pid.
@@ -249,6 +294,8 @@ def machine(sockets, names, *, parents=None, denied=False):
         "address",
         "workers",
         "older pid",
+        "one of them named",
+        "socket activation",
         "container",
         "another user's",
         "one by one",
