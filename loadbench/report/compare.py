@@ -11,6 +11,7 @@ import math
 from statistics import median
 from typing import TYPE_CHECKING
 
+from loadbench.analyze.compare.undecided import word_of
 from loadbench.core.text import some
 from loadbench.plan.gate import COST, ENERGY
 from loadbench.plan.objective import FAILURES, RATES
@@ -52,6 +53,7 @@ _NAMES = {
     FAILURES: "failed",
 }
 _MARK = "*"
+_MOST_DIGITS = 10
 # How far the logarithms of two ratios may be apart that should be the same.
 _APART = 0.05
 # B against A in one line for each load: the figure of each column.
@@ -104,8 +106,9 @@ def _at_a_glance(comparison: Comparison) -> Table:
     by_level: dict[str, dict[str, str]] = {}
     for row in (*comparison.comparisons, *comparison.speed):
         if row.metric in _AT_A_GLANCE and row.ratio is not None:
-            ends = "" if row.interval is None else f" ({'-'.join(map(ratio_text, row.interval))})"
-            text = f"{ratio_text(row.ratio)}x{ends}" + (" ~" if row.decision == "~" else "")
+            ends = "" if row.ends is None else f" ({range_of(row.metric, row.ends).replace(' to ', '-')})"
+            # What is undecided is no result: the tables have its ratio.
+            text = ("undecided" if word_of(row) == "undecided" else f"{ratio_text(row.ratio)}x") + ends
             by_level.setdefault(row.level, {})[row.metric] = text
     shown = [metric for metric in _AT_A_GLANCE if any(metric in cells for cells in by_level.values())]
     names = [_AT_A_GLANCE[metric] or name_of(metric, comparison) for metric in shown]
@@ -197,19 +200,13 @@ def _row(row: ComparedFigure, comparison: Comparison) -> list[str]:
             values.append(
                 significant(value) if row.metric in {*RATES, PREFILL, DECODE, ENERGY, COST} else duration(value)
             )
-    decision: str = row.decision
-    if decision == "~":
-        # The note says why nothing could be decided.
-        decision = "undecided" if row.note or row.interval is None else "no difference"
-    elif row.metric in {FAILURES, ENERGY, COST}:
-        decision = "worse" if decision == "slower" else "better"
     return [
         row.level,
         name_of(row.metric, comparison),
         *values,
         "-" if row.ratio is None else f"{ratio_text(row.ratio)}x",
-        _interval(row.metric, row.interval),
-        decision + (_MARK if row.note else ""),
+        range_of(row.metric, row.ends),
+        word_of(row) + (_MARK if row.note else ""),
     ]
 
 
@@ -220,20 +217,35 @@ def ratio_text(ratio: float) -> str:
     return f"{ratio:.3f}" if 0.8 <= ratio < 1.25 else significant(ratio)
 
 
-def _interval(metric: str, interval: tuple[float, float] | None) -> str:
-    """From low to high; for failures of the difference, in percentage points."""
+def ends_text(interval: tuple[float, float]) -> list[str]:
+    """Both ends of a ratio; one that is near 1 has as many digits as show on which side of it."""
+    texts = [ratio_text(end) for end in interval]
+    for place, end in enumerate(interval):
+        digits = 4
+        while texts[place] == "1.000" and end != 1 and digits < _MOST_DIGITS:
+            texts[place] = f"{end:.{digits}f}"
+            texts[place] = "1.000" if float(texts[place]) == 1 else texts[place]
+            digits += 1
+    return texts
+
+
+def range_of(metric: str, interval: tuple[float, float] | None) -> str:
+    """From low to high, or one end of it; for failures of the difference, in percentage points."""
     if interval is None:
         return "-"
     if metric == FAILURES:
         return " to ".join(f"{100 * end:+.2g}" for end in interval) + " points"
-    return " to ".join(map(ratio_text, interval))
+    low, high = ends_text(interval)
+    if math.isinf(interval[1]):
+        return f"{low} or more"
+    return f"{low} to {high}" if interval[0] else f"{high} or less"
 
 
 def gate_change(check: GateCheck) -> str:
     """The change and its interval; empty where none was seen."""
     changes = [f"{100 * (ratio - 1):+.1f} %" for ratio in (check.ratio, *(check.interval or ())) if ratio is not None]
     if check.ratio is None:
-        return "" if check.interval is None else _interval(FAILURES, check.interval)
+        return "" if check.interval is None else range_of(FAILURES, check.interval)
     return changes[0] if check.interval is None else f"{changes[0]} ({changes[1]} to {changes[2]})"
 
 
@@ -274,14 +286,29 @@ def _alike(comparison: Comparison) -> str:
     return "; tok/s differed from repeat to repeat in the same way at every load, so that its intervals are alike"
 
 
+def _fewer(comparison: Comparison) -> str:
+    """That the means over the loads are of fewer runs than a load has; empty where they are of the same ones."""
+    most: dict[str, tuple[int, int]] = {}
+    for row in comparison.comparisons:
+        most[row.metric] = max(most.get(row.metric, row.n), row.n)
+    fewer = [(row.n, most[row.metric]) for row in comparison.overall if row.metric in most and row.n < most[row.metric]]
+    if not fewer:
+        return ""
+    (a, b), (of_a, of_b) = min(fewer)
+    whose = f"{a} of {of_a} pairs of runs" if comparison.paired else f"{a} of {of_a} runs of A and {b} of {of_b} of B"
+    return f", of the {whose} that count at every load, so that it may lie outside of what the loads have"
+
+
 def _notes(comparison: Comparison) -> list[str]:
     """What the marks mean, what was left out, and the caveats."""
     rows = (*comparison.comparisons, *comparison.overall)
     marked = dict.fromkeys(row.note for row in rows if row.note and not _is_dull(row))
     lines = [f"{_MARK} {note}" for note in marked]
-    glance = [row for row in (*comparison.comparisons, *comparison.speed) if row.metric in _AT_A_GLANCE]
-    if any(row.decision == "~" and row.ratio is not None for row in glance):
-        lines.insert(0, "~ undecided, or no difference is shown: the tables say which")
+    words = {word_of(row) for row in (*rows, *comparison.speed) if not _is_dull(row)}
+    if "undecided" in words:
+        lines.append("undecided: there is no interval, or it includes 1 and reaches 0.5 or 2, or * says why")
+    if "no difference" in words:
+        lines.append("no difference: the interval includes 1, so that none is shown")
     share = f"{100 * comparison.confidence:g} %"
     basis = {
         "runs": "the spread of pairs of runs",
@@ -303,7 +330,7 @@ def _notes(comparison: Comparison) -> list[str]:
             f"intervals are from {basis}; those of a level hold together with {share}, and decide what is stated{gated}"
         )
     if comparison.overall:
-        lines.append(f"all: the geometric mean over the loads{_alike(comparison)}")
+        lines.append(f"all: the geometric mean over the loads{_fewer(comparison)}{_alike(comparison)}")
     lines += _two_rates(comparison)
 
     # One line for each reason: the figures that it leaves out, and at which levels.

@@ -399,6 +399,8 @@ TERMS: Final[tuple[Term, ...]] = (
     # Caveats that only comparisons have.
     Term("assumed_drift", "caveat", "Comparison: too few sessions to show how much the machine's speed varies between "
          "sessions, so a variation was assumed.", remedy="measure several sessions of each side, or both in pairs"),
+    Term("recomputed", "caveat", "Comparison: its file was saved by an older version, whose rules decide otherwise. "
+         "Everything is computed again from the stored levels; the file stays as it is."),
     Term("not_in_turns", "caveat", "Comparison: the sides were measured one after the other, so a change in the "
          "meantime may be what differs.", remedy="measure both in turns: loadbench compare with two URLs does"),
     Term("same_device", "caveat", "Comparison: the sides are meant for two devices, and ran on one.",
@@ -610,8 +612,9 @@ TERMS: Final[tuple[Term, ...]] = (
          "wholly beyond it. UNDECIDED: the bound lies inside it.",
          remedy="if undecided, measure longer", see=("objective", "gate", "undecided"),
          also=("FAIL", "unclear")),
-    Term("faster", "state", "Comparison: the interval of the ratio shows a difference, for B. `no difference`: the "
-         "interval includes 1. `undecided`: there is no interval that could decide.",
+    Term("faster", "state", "Comparison: the interval of the ratio excludes 1, so that B differs. `no difference`: "
+         "it includes 1, and lies between 0.5 and 2. `undecided`: there is no interval, it includes 1 and reaches 0.5 "
+         "or 2, or a note says why it decides nothing.",
          remedy="if undecided, measure more repeats, each with VALID levels", see=("B is", "pair"),
          also=("slower", "better", "worse", "no difference", "more", "fewer")),
     Term("found", "state", "Of a capacity search: it has an answer. `at least`: the highest allowed load met the "
@@ -624,11 +627,10 @@ TERMS: Final[tuple[Term, ...]] = (
     Term("warn", "state", "Of `loadbench doctor`: measuring is possible, but what the line says may change "
          "the results. `fail`: measuring is not possible. `skip`: not checked.", see=("check",), also=("skip",)),
     Term("marks", "column", "Signs beside figures. ±: half the width of the 95 % interval. (9.8–141): its two ends, "
-         "where its middle is more than 5 % from the value. ~: too few independent requests to know this to 10 %; in a "
-         "comparison no difference is shown, or it is undecided. ↑: at least about this, nothing bounds it from above. "
-         "◄: the knee. ?: it is unknown whether the server was steady. ±?: no interval. *: a note below says why. +: "
-         "files had changed since the commit. In a grid ★: surely the best cell, ≈: may be the best, ◆: on the Pareto "
-         "front.", see=("interval", "knee", "VALID"),
+         "where its middle is more than 5 % from the value. ~: too few independent requests to know this to 10 %. ↑: "
+         "at least about this, nothing bounds it from above. ◄: the knee. ?: it is unknown whether the server was "
+         "steady. ±?: no interval. *: a note below says why. +: files had changed since the commit. In a grid ★: "
+         "surely the best cell, ≈: may be the best, ◆: on the Pareto front.", see=("interval", "knee", "VALID"),
          also=("±", "~", "↑", "◄", "?", "±?", "*", "+", "★", "≈", "◆")),
 )
 # fmt: on

@@ -9,11 +9,12 @@ changing or removing one makes a new version:
 
 from __future__ import annotations
 
+import math
 from typing import Final, Literal
 
 import msgspec
 
-from loadbench.results.run import Interval, Reason  # noqa: TC001 - msgspec reads the types
+from loadbench.results.run import Interval, OpenInterval, Reason  # noqa: TC001 - msgspec reads the types
 
 SCHEMA: Final = "loadbench.compare/1"
 # The code of a figure that is left out because of too few requests; for p99 this is common and no mistake.
@@ -100,7 +101,8 @@ class ComparedFigure(msgspec.Struct, frozen=True, kw_only=True):
 
     `a` and `b` are the geometric means over the runs, or over the sessions. For `failures`, which may be 0, `ratio` is
     null and `interval` is that of the difference b - a of the shares. A decision of `~` means that no difference could
-    be shown; the interval excludes 1 (for failures 0) exactly where one is. `confidence` is that of this
+    be shown; the interval excludes 1 (for failures 0) exactly where one is. `open_interval` has it where nothing bounds
+    it on one side (one run a side); `interval` is then null. `confidence` is that of this
     interval; all figures of a level together have the comparison's. Where only the rank test shows the difference,
     `ratio` and `interval` are those of the rank test.
 
@@ -121,6 +123,7 @@ class ComparedFigure(msgspec.Struct, frozen=True, kw_only=True):
     b_interval: Interval | None = None
     ratio: float | None
     interval: Interval | None
+    open_interval: OpenInterval | None = None
     confidence: float = 0.95
     decision: Speed
     p_value: float | None = None
@@ -130,6 +133,14 @@ class ComparedFigure(msgspec.Struct, frozen=True, kw_only=True):
     shift_interval: Interval | None = None
     detectable: float | None = None
     note: str = ""
+
+    @property
+    def ends(self) -> tuple[float, float] | None:
+        """The interval; an open end is 0 or infinite."""
+        if self.open_interval is None:
+            return self.interval
+        low, high = self.open_interval
+        return 0.0 if low is None else low, math.inf if high is None else high
 
 
 class Crossover(msgspec.Struct, frozen=True, kw_only=True):

@@ -27,9 +27,9 @@ def test_a_narrow_table_has_both_sides_before_an_empty_interval():
 
 
 def test_marks_repeats_and_two_rates_are_explained():
-    """`~`, the number of a repeat that is not compared, and tok/s that changes more than req/s."""
+    """*undecided*, the number of a repeat that is not compared, and tok/s that changes more than req/s."""
     text = render_text(compare_document(FOUND), width=200)
-    assert "\n~ undecided, or no difference is shown: the tables say which\n" in text
+    assert "\nundecided: there is no interval, or it includes 1 and reaches 0.5 or 2, or * says why\n" in text
     assert (
         "\nnot compared: repeat 2 of users=1, repeat 3 of users=1: B: INVALID: others kept it waiting: 9 ms (late); "
         in text

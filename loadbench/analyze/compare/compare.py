@@ -35,11 +35,11 @@ from loadbench.analyze.compare.effect import ASSUMED_DRIFT, Effect, mean_over_le
 from loadbench.analyze.compare.figure_data import (
     SPEED_OF,
     Design,
+    amounts_of,
     failures_by_run,
     figure_data,
     not_in_every_run,
     too_few_requests,
-    waits_for_no_other,
 )
 from loadbench.analyze.compare.gates import MeasuredChange, decide
 from loadbench.analyze.compare.hardware import device, device_caveats
@@ -52,7 +52,7 @@ from loadbench.plan.gate import COST, ENERGY
 from loadbench.plan.objective import FAILURES, RATES
 from loadbench.plan.settings import USUAL_REPEATS
 from loadbench.record.outcome import failed_of
-from loadbench.results.compare import NO_SAMPLES, PREFILL, TOO_FEW_REQUESTS, ComparedSide, Comparison, LeftOut
+from loadbench.results.compare import NO_SAMPLES, TOO_FEW_REQUESTS, ComparedSide, Comparison, LeftOut
 from loadbench.results.run import ClosedLoad, Reason
 
 if TYPE_CHECKING:
@@ -143,7 +143,7 @@ def compare(
         confidence=confidence,
         comparisons=rows,
         overall=mean_rows,
-        speed=[row for level in levels for row in speed_rows(level, confidence)],
+        speed=[row for level in levels for row in speed_rows(level)],
         currency=next(iter(currencies)) if len(currencies) == 1 else None,
         crossover=crossings.get(_TOKENS),
         price_crossovers={metric: crossing for metric, crossing in crossings.items() if metric != _TOKENS},
@@ -159,7 +159,9 @@ def compare(
             *device_caveats(a, b, tokens),
         ],
         answers=compare_outputs(a, b),
-        conclusion=conclude(levels, crossings, left_out, (a, b), paired=paired),
+        conclusion=conclude(
+            levels, crossings, left_out, (a, b), overall=overall.rows if overall is not None else (), paired=paired
+        ),
         ended_early=ended_early,
     )
     return msgspec.structs.replace(comparison, summary=summarize_comparison(comparison, a, b))
@@ -365,12 +367,10 @@ def _compare_level(
         if metric == FAILURES and min(map(len, compared.by_run[metric].units())) < 2:
             change = MeasuredChange(None if pooled else change.effect, one_pair if design.paired else _ONE_SESSION)
         compared.changes[metric] = change
-    both = [level for level in (*at_a, *at_b) if level is not None]
     for metric, of_time in SPEED_OF.items():
-        if of_time in compared.data and (metric != PREFILL or all(map(waits_for_no_other, both))):
-            speed = figure_data(at_a, at_b, metric, design)
-            if speed is not None:
-                compared.speeds[metric] = speed
+        amounts = amounts_of(metric, at_a, at_b) if of_time in compared.data else None
+        if amounts is not None:
+            compared.speeds[metric] = amounts
     return compared
 
 

@@ -1,10 +1,15 @@
-"""The rows of a comparison: for each figure of a level its ratio, interval and decision, or why there is none."""
+"""The rows of a comparison: for each figure of a level its ratio, interval and decision, or why there is none.
+
+The word is a function of the interval that stands next to it (`decided_by`), for every row.
+"""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+import msgspec
 
 from loadbench.analyze.compare.effect import BetweenRuns, RankTest, WithinRun, hommel
 from loadbench.analyze.compare.figure_data import SPEED_OF
@@ -39,15 +44,15 @@ _UNBOUNDED = 100.0
 
 @dataclass(slots=True)
 class ComparedLevel:
-    """One level of both sides: by metric, the data and the change made from it; and the rows. `speeds` are the data of
-    prefill and decode as speeds."""
+    """One level of both sides: by metric, the data and the change made from it; and the rows. `speeds` are prefill and
+    decode as speeds: by metric, how much A and B do in the time of `SPEED_OF`."""
 
     load: ClosedLoad | OpenLoad
     data: dict[str, FigureData] = field(default_factory=dict)
     by_run: dict[str, FigureData] = field(default_factory=dict)
     changes: dict[str, MeasuredChange] = field(default_factory=dict)
     rows: list[ComparedFigure] = field(default_factory=list)
-    speeds: dict[str, FigureData] = field(default_factory=dict)
+    speeds: dict[str, tuple[float, float]] = field(default_factory=dict)
 
     def decision(self, metric: str) -> Speed:
         """The decision of one figure; "~" where it is not compared."""
@@ -66,6 +71,14 @@ def headline(levels: Sequence[ComparedLevel]) -> str | None:
     """The figure that a comparison is about, which every level has; `None` if there is none."""
     names = CLOSED_HEADLINES if isinstance(levels[0].load, ClosedLoad) else OPEN_HEADLINES
     return next((name for name in names if all(name in level.data for level in levels)), None)
+
+
+def decided_by(metric: str, interval: tuple[float, float] | None) -> Speed:
+    """What an interval of the ratio shows of B, or for failures one of the difference: nothing if it includes 1 (0)."""
+    same = 0.0 if metric == FAILURES else 1.0
+    if interval is None or interval[0] <= same <= interval[1]:
+        return "~"
+    return "faster" if (interval[0] > same) == (metric in {*RATES, *SPEED_OF}) else "slower"
 
 
 def run_counts(data: FigureData) -> tuple[int, int]:
@@ -116,11 +129,11 @@ def make_rows(
         own = 1 - alpha / factors.get(metric, 1.0)
         a, b = (math.fsum(side) / len(side) for side in values.units())
         ratio, interval = b - a, None
-        decision: Speed = "~"
         if effect is not None:
             ratio, interval = effect.estimate(own)
-            if p_adjusted is not None and p_adjusted <= alpha:
-                decision = "faster" if (effect.value > 0) == (metric in RATES) else "slower"
+        # An interval that may decide nothing would contradict the word.
+        ends = None if interval is None or change.refused else _open_ends(interval, logs=logs)
+        decision = decided_by(metric, ends)
         ranked, p_value, note = by_run[metric], None, change.refused
         shift = shift_interval = None
         if isinstance(ranked, BetweenRuns):
@@ -134,9 +147,9 @@ def make_rows(
             note = change.advice
         if isinstance(values, BetweenRuns):
             # The Hodges-Lehmann ratio; with few runs it has no interval.
-            middle, ends = RankTest(*values.units(), values.paired).shift(confidence)
+            middle, of_shift = RankTest(*values.units(), values.paired).shift(confidence)
             shift = math.exp(middle)
-            shift_interval = None if ends is None else (math.exp(ends[0]), math.exp(ends[1]))
+            shift_interval = None if of_shift is None else _open_ends(of_shift, logs=True)
 
         detectable = None
         if effect is not None and metric in p_values:
@@ -153,7 +166,7 @@ def make_rows(
                 a_interval=_interval(values.side_mean(0), confidence, logs=logs),
                 b_interval=_interval(values.side_mean(1), confidence, logs=logs),
                 ratio=math.exp(ratio) if logs else None,
-                interval=None if interval is None else _ends(interval, logs=logs),
+                **_shown(metric, ends),
                 confidence=own,
                 decision=decision,
                 p_value=p_value,
@@ -168,41 +181,58 @@ def make_rows(
     return rows
 
 
-def speed_rows(level: ComparedLevel, confidence: float) -> list[ComparedFigure]:
-    """Prefill and decode as speeds. Each is another view of a time that has its row, TTFT p50 or TPOT p50: it has that
-    row's confidence, and decides nothing by itself."""
+def speed_rows(level: ComparedLevel) -> list[ComparedFigure]:
+    """Prefill and decode as speeds. Each is the same measurement as a time that has its row, TTFT p50 or TPOT p50: the
+    amount divided by that row's figures, so that its interval is the inverse of that row's, and its word the same."""
     rows = {row.metric: row for row in level.rows}
     made = []
-    for metric, data in level.speeds.items():
-        of_time, effect = rows[SPEED_OF[metric]], data.effect()
-        a, b = (math.fsum(side) / len(side) for side in data.units())
-        ratio, interval = (b - a, None) if effect is None else effect.estimate(of_time.confidence)
-        decision: Speed = "~"
-        if interval is not None and of_time.decision != "~":
-            decision = "faster" if interval[0] > 0 else "slower" if interval[1] < 0 else "~"
+    for metric, (amount_a, amount_b) in level.speeds.items():
+        time = rows[SPEED_OF[metric]]
+        more = amount_b / amount_a
+        ends = _inverse(time.ends, more)
         made.append(
-            ComparedFigure(
-                level=of_time.level,
+            msgspec.structs.replace(
+                time,
                 metric=metric,
-                a=math.exp(a),
-                b=math.exp(b),
-                a_interval=_interval(data.side_mean(0), confidence, logs=True),
-                b_interval=_interval(data.side_mean(1), confidence, logs=True),
-                ratio=math.exp(ratio),
-                interval=None if interval is None else _ends(interval, logs=True),
-                confidence=of_time.confidence,
-                decision=decision,
-                p_value=of_time.p_value,
-                p_adjusted=of_time.p_adjusted,
-                n=of_time.n,
-                note=of_time.note,
+                a=amount_a / time.a,
+                b=amount_b / time.b,
+                a_interval=_inverse(time.a_interval, amount_a),
+                b_interval=_inverse(time.b_interval, amount_b),
+                ratio=None if time.ratio is None else more / time.ratio,
+                decision=decided_by(metric, ends),
+                **_shown(metric, ends),
+                shift=None,
+                shift_interval=None,
+                detectable=None,
             )
         )
     return made
 
 
+def _inverse(ends: tuple[float, float] | None, amount: float) -> tuple[float, float] | None:
+    if ends is None:
+        return None
+    return amount / ends[1], amount / ends[0] if ends[0] else math.inf
+
+
 def _interval(effect: Effect | None, confidence: float, *, logs: bool) -> tuple[float, float] | None:
     return None if effect is None else _ends(effect.interval(confidence), logs=logs)
+
+
+def _open_ends(ends: tuple[float, float], *, logs: bool) -> tuple[float, float]:
+    """As a ratio, if they are logarithms; an open end is 0 or infinite."""
+    return (math.exp(ends[0]), math.exp(ends[1])) if logs else ends
+
+
+def _shown(metric: str, ends: tuple[float, float] | None) -> dict[str, Any]:
+    """The fields of a row: `interval`, or where one end is open `open_interval`."""
+    if ends is None:
+        return {"interval": None}
+    low, high = ends
+    shown = low if metric == FAILURES or low else None, high if math.isfinite(high) else None
+    if None in shown:
+        return {"interval": None, "open_interval": shown if any(shown) else None}
+    return {"interval": ends}
 
 
 def _ends(ends: tuple[float, float], *, logs: bool) -> tuple[float, float] | None:

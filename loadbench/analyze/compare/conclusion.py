@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from loadbench.analyze.compare.comparison_rows import ComparedLevel
-    from loadbench.results.compare import Crossover, LeftOut, Speed
+    from loadbench.results.compare import ComparedFigure, Crossover, LeftOut, Speed
     from loadbench.results.run import Run
 
 # Reported as well where they differ: the parts of a response, and what a token costs.
@@ -35,10 +35,12 @@ def conclude(
     left_out: Sequence[LeftOut],
     sides: tuple[Sequence[Run], Sequence[Run]],
     *,
+    overall: Sequence[ComparedFigure] = (),
     paired: bool,
 ) -> str:
     """The sentence: which side is faster, by how much and at which levels; that no difference is shown; or that it is
-    undecided, because data are missing."""
+    undecided, because data are missing. A ratio of one level, or of all, is that of its row, here as in the tables;
+    `overall` are the rows over all levels."""
     if not levels:
         reasons = dict.fromkeys(f"{gap.level} is {NOT_COMPARED[gap.code]}" for gap in left_out if not gap.metric)
         return "nothing can be compared: " + (", ".join(reasons) or "the sides have no level in common")
@@ -55,11 +57,11 @@ def conclude(
             where = "" if len(lacking) == len(rows) else f" at {', '.join(row.level for row in lacking)}"
             parts = [f"undecided in {name}{where}: {why}: {remedy}"]
         else:
-            least = f"{100 * max(row.detectable or 0 for row in rows):.2g} %"
+            least = f"{float(f'{100 * max(row.detectable or 0 for row in rows):.2g}'):g} %"
             shown = f"one of {least} or more at any level would most likely have been shown"
             parts = [f"no difference shown in {name} ({shown})"]
     else:
-        parts = [_differences(groups, levels, metric, name)]
+        parts = [_differences(groups, levels, metric, name, overall)]
     for figure, crossing in crossings.items():
         of = f" of {_PARTS[figure]}" if figure in _PARTS else ""
         parts.append(f"the crossover{of} is at users={crossing.users:.3g} ({crossing.low:.3g} to {crossing.high:.3g})")
@@ -68,10 +70,9 @@ def conclude(
             continue
         ratios = []
         for decision, same in _groups([level for level in levels if other in level.data], other):
-            effect = mean_over_levels([level.data[other] for level in same]).effect()
-            if decision != "~" and effect is not None:
-                value, (low, high) = effect.estimate(max(level.confidence(other) for level in same))
-                ratios.append(f"{_ratio(value)}x ({_ratio(low)}-{_ratio(high)}) A's{_where(same, levels)}")
+            if decision != "~":
+                ratio, where = _ratio_of(same, levels, other, overall)
+                ratios.append(f"{ratio} A's{where}")
         if ratios:
             parts.append(f"B's {other_name} is {' and '.join(ratios)}")
     effects = [level.data[metric].effect() for level in levels]
@@ -81,23 +82,23 @@ def conclude(
 
 
 def _differences(
-    groups: Sequence[tuple[Speed, list[ComparedLevel]]], levels: Sequence[ComparedLevel], metric: str, name: str
+    groups: Sequence[tuple[Speed, list[ComparedLevel]]],
+    levels: Sequence[ComparedLevel],
+    metric: str,
+    name: str,
+    overall: Sequence[ComparedFigure],
 ) -> str:
     """`B is 1.42x (1.31-1.55) as fast as A in output tokens/s at users=4 and above; no difference shown at users=1`."""
     faster: list[str] = []
     for decision, same in groups:
         if decision == "~":
             continue
-        effect = mean_over_levels([level.data[metric] for level in same]).effect()
-        assert effect is not None  # noqa: S101 - a decision needs one
         # The faster side comes first, with a ratio above 1.
         first, second = ("B", "A") if decision == "faster" else ("A", "B")
-        if (metric in RATES) != (decision == "faster"):
-            effect = effect.reversed()
-        value, (low, high) = effect.estimate(max(level.confidence(metric) for level in same))
-        ratio = f"{_ratio(value)}x ({_ratio(low)}-{_ratio(high)})"
+        inverse = (metric in RATES) != (decision == "faster")
+        ratio, where = _ratio_of(same, levels, metric, overall, inverse=inverse)
         figure = "" if faster else f" in {name}"
-        faster.append(f"{first} is {ratio} as fast as {second}{figure}{_where(same, levels)}")
+        faster.append(f"{first} is {ratio} as fast as {second}{figure}{where}")
     neither: dict[bool, list[str]] = {}
     for decision, group in groups:
         if decision == "~":
@@ -105,6 +106,35 @@ def _differences(
                 neither.setdefault(lacks, []).append(_where(list(part), levels))
     texts = {False: "; no difference shown", True: "; undecided"}
     return ", ".join(faster) + "".join(f"{texts[lacks]}{' and'.join(neither[lacks])}" for lacks in sorted(neither))
+
+
+def _ratio_of(
+    same: Sequence[ComparedLevel],
+    levels: Sequence[ComparedLevel],
+    metric: str,
+    overall: Sequence[ComparedFigure],
+    *,
+    inverse: bool = False,
+) -> tuple[str, str]:
+    """`1.42x (1.31-1.55)`, of levels that are decided alike, and where: of one level its row's, of all levels that of
+    the row over all; of some the mean over these, which has no row, and is called that."""
+    rows = [row for level in same for row in level.rows if row.metric == metric]
+    where = _where(same, levels)
+    row = rows[0] if len(same) == 1 else None
+    if row is None and len(same) == len(levels):
+        row = next((one for one in overall if (one.metric, one.decision) == (metric, rows[0].decision)), None)
+    if row is not None and row.ratio is not None and row.ends is not None:
+        ratio, (low, high) = row.ratio, row.ends
+    else:
+        effect = mean_over_levels([level.data[metric] for level in same]).effect()
+        assert effect is not None  # noqa: S101 - a decision needs one, and `_groups` asks for one of the mean
+        value, ends = effect.estimate(max(level.confidence(metric) for level in same))
+        ratio, low, high = math.exp(value), math.exp(ends[0]), math.exp(ends[1])
+        where = f" on average{where}"
+    if inverse:
+        ratio, low, high = 1 / ratio, 1 / high, 1 / low if low else math.inf
+    between = f"{_ratio(low)} or more" if math.isinf(high) else f"{_ratio(low)}-{_ratio(high)}"
+    return f"{_ratio(ratio)}x ({between if low else f'{_ratio(high)} or less'})", where
 
 
 def _groups(levels: Sequence[ComparedLevel], metric: str) -> list[tuple[Speed, list[ComparedLevel]]]:
@@ -117,8 +147,7 @@ def _groups(levels: Sequence[ComparedLevel], metric: str) -> list[tuple[Speed, l
     return groups
 
 
-def _ratio(log_ratio: float) -> str:
-    ratio = math.exp(log_ratio)
+def _ratio(ratio: float) -> str:
     # Near 1 the third decimal matters.
     return f"{ratio:.3f}" if 0.1 <= ratio < 1.1 else f"{ratio:#.3g}".removesuffix(".")
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from statistics import fmean
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -34,6 +35,8 @@ if TYPE_CHECKING:
 
 # The time that each speed is computed from.
 SPEED_OF = {PREFILL: "ttft_p50", DECODE: "tpot_p50"}
+# Prompts of which both sides requested the same length differ by no more (`equal_work`), unless two tokenizers do.
+_SAME_PROMPTS = math.log(1.05)
 # A quantile needs a request beyond it, or it is just the maximum.
 _FEWEST = {"p50": 2, "p95": 20, "p99": 100}
 
@@ -117,9 +120,6 @@ def value(level: LevelResult, metric: str) -> float | None:
         return None if level.energy is None else level.energy.joules_per_output_token
     if metric == COST:
         return None if level.cost is None else level.cost.per_million_output_tokens
-    if metric in SPEED_OF:
-        time_s, amount = value(level, SPEED_OF[metric]), 1.0 if metric == DECODE else prompt_tokens(level)
-        return amount / time_s if time_s and math.isfinite(amount) else None
     figure, _, point = metric.rpartition("_")
     measured = level.metrics.get(f"{figure}_s")
     return None if measured is None or measured.count < _FEWEST[point] else float(getattr(measured, point))
@@ -129,6 +129,26 @@ def prompt_tokens(level: LevelResult) -> float:
     """The mean number of prompt tokens of the requests that ended ok; NaN where it is not known."""
     known = level.outcomes.get("ok", 0) - level.tokens.unknown_input
     return level.tokens.input / known if known > 0 and level.tokens.input else math.nan
+
+
+def amounts_of(metric: str, a: Levels, b: Levels) -> tuple[float, float] | None:
+    """What A and B do in the time of `SPEED_OF`: a token, or the prompt tokens of a request that waits for no other.
+
+    The same prompts are as many tokens on both sides: their mean, or the speed would differ where the time does not.
+    Only where the models split text differently, each side has its own number. `None` where that is not known, or where
+    requests waited.
+    """
+    if metric == DECODE:
+        return 1.0, 1.0
+    sides = [[level for level in side if level is not None] for side in (a, b)]
+    if not all(waits_for_no_other(level) for side in sides for level in side):
+        return None
+    amounts = [fmean(map(prompt_tokens, side)) for side in sides]
+    if not all(map(math.isfinite, amounts)):
+        return None
+    if abs(math.log(amounts[1] / amounts[0])) <= _SAME_PROMPTS:
+        amounts = [fmean(amounts)] * 2
+    return amounts[0], amounts[1]
 
 
 def waits_for_no_other(level: LevelResult) -> bool:
@@ -174,13 +194,6 @@ def _with_interval(level: LevelResult | None, metric: str) -> tuple[float, float
     if metric in {ENERGY, COST}:
         return -math.inf, math.log(measured), math.inf  # a meter reading has no interval
     interval: OpenInterval | None
-    if metric in SPEED_OF:
-        of_time = _with_interval(level, SPEED_OF[metric])
-        if of_time is None:
-            return None
-        soonest, middle, latest = of_time
-        speed = math.log(measured)
-        return speed - (latest - middle), speed, speed + (middle - soonest)
     if metric in RATES:
         interval = level.throughput.interval.get(metric)
     else:

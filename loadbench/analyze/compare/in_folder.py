@@ -11,6 +11,7 @@ from loadbench.analyze.compare.drift import drift
 from loadbench.plan.settings import setting_of
 from loadbench.results.compare import Comparison
 from loadbench.results.folder import UNREADABLE, read_plain
+from loadbench.results.run import Reason
 from loadbench.results.saved import read_pairs
 
 if TYPE_CHECKING:
@@ -18,7 +19,8 @@ if TYPE_CHECKING:
 
 
 def comparison_in(folder: Path) -> Comparison:
-    """The comparison as it was saved, if that has every pair of whole runs; else of all such pairs, as it would be.
+    """The comparison as it was saved, if that has every pair of whole runs, decided as it is today; else of all such
+    pairs, as it would be. A file of an older version never mixes its rules with these: a caveat says that it differs.
 
     Raises `BadInput` if there is no such pair.
     """
@@ -36,13 +38,33 @@ def comparison_in(folder: Path) -> Comparison:
         for name in ("fail_on", "confidence")
     )
     whole = saved is not None and len(saved.a.runs) == len(a)
-    if saved is not None and whole and saved.summary is not None:
-        return saved
-    ended_early = "" if whole else "it was killed, or is still running"
     now = compare(
-        a, b, paired=True, gates=gates or (), confidence=confidence, caveats=drift(a, b), ended_early=ended_early
+        a,
+        b,
+        paired=True,
+        gates=gates or (),
+        confidence=confidence,
+        caveats=drift(a, b),
+        ended_early="it was killed, or is still running" if saved is None or not whole else saved.ended_early,
     )
     if saved is None or not whole:
         return now
-    # An older version saved it: it stays as it is, with what that version did not have.
-    return msgspec.structs.replace(saved, a=now.a, b=now.b, speed=now.speed, currency=now.currency, summary=now.summary)
+    # Its words go with its intervals, and both with the rules of the version that saved it.
+    before, after = _decided(saved), _decided(now)
+    others = [key for key in before.keys() | after.keys() if before.get(key) != after.get(key)]
+    if not others and saved.summary is not None:
+        return saved
+    if not others:
+        return now
+    message = (
+        f"compare.json is of an older version, whose rules have other figures in {len(others)} of {len(after)} rows: "
+        "all is computed again here, from the stored levels"
+    )
+    caveat = Reason("recomputed", message, "`loadbench compare` of the folder gives the same; the file stays as it is")
+    return msgspec.structs.replace(now, caveats=[*now.caveats, caveat])
+
+
+def _decided(comparison: Comparison) -> dict[tuple[str, str], tuple[str, ...]]:
+    """What each row says, by load and figure: the word, and the interval to three digits."""
+    rows = (*comparison.comparisons, *comparison.overall, *comparison.speed)
+    return {(row.level, row.metric): (row.decision, *(f"{end:.3g}" for end in row.interval or ())) for row in rows}

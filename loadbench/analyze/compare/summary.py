@@ -144,10 +144,10 @@ def _other_differences(
     for part, name in PARTS.items():
         for side in ("a", "b"):
             won = [levels[label][part] for label in labels if _winner(levels[label].get(part)) == side]
-            rows = [row for row in won if row.interval is not None]
+            rows = [row for row in won if row.ends is not None]
             if part == metric or not rows or side in winners:
                 continue
-            ends = [end for row in rows for end in row.interval or ()]
+            ends = [end for row in rows for end in row.ends or ()]
             where = _loads([row.level for row in rows])
             texts.append(f"B's {name} is {_times(min(ends), max(ends))} A's at {where}")
     return texts
@@ -192,8 +192,8 @@ def _gain(row: ComparedFigure, side: Side, name: str) -> str:
 
 def _seen_from(row: ComparedFigure, side: Side) -> tuple[float, float]:
     """The interval of this side's figure over the other's."""
-    low, high = row.interval or (math.nan, math.nan)
-    return (low, high) if side == "b" else (1 / high, 1 / low)
+    low, high = row.ends or (math.nan, math.nan)
+    return (low, high) if side == "b" else (1 / high, 1 / low if low else math.inf)
 
 
 def _price(top: Rows, side: Side, comparison: Comparison) -> str:
@@ -306,6 +306,8 @@ def _short(name: str) -> str:
 
 def _times(low: float, high: float) -> str:
     one, other = _number(low), _number(high)
+    if math.isinf(high) or not low:
+        return f"at least {one} times" if low else f"at most {other} times"
     return f"{one} times" if one == other else f"{one} to {other} times"
 
 

@@ -11,6 +11,8 @@ import re
 from typing import TYPE_CHECKING
 
 from loadbench.analyze.level.knee import commonest_reason, reasons_against
+from loadbench.plan.gate import COST, ENERGY
+from loadbench.plan.objective import FAILURES
 from loadbench.results.compare import NOT_COMPARED
 
 if TYPE_CHECKING:
@@ -19,17 +21,29 @@ if TYPE_CHECKING:
     from loadbench.results.compare import ComparedFigure, LeftOut
     from loadbench.results.run import Run
 
-# A smaller relative change than this would most likely have been shown, or the data are too few.
-_MOST_DETECTABLE = 1.0
+# An interval of the ratio that reaches this factor, either way, says nothing: the data are too few.
+_TOO_WIDE = 2.0
 # What ends the first part of a reason, which says the cause; figures follow.
 _CLAUSE = re.compile("[:;] ")
 
 
 def lacks_data(row: ComparedFigure) -> bool:
-    """Whether the figure is undecided because too little was measured."""
+    """Whether the figure is undecided because too little was measured: by its interval, or by the note next to it."""
     if row.decision != "~":
         return False
-    return row.interval is None or bool(row.note) or row.detectable is None or row.detectable > _MOST_DETECTABLE
+    if row.ends is None or row.note:
+        return True
+    low, high = row.ends
+    return row.metric != FAILURES and (high >= _TOO_WIDE or low <= 1 / _TOO_WIDE)
+
+
+def word_of(row: ComparedFigure) -> str:
+    """What is said of B, everywhere: `faster`, `slower`, `better`, `worse`, `no difference` or `undecided`."""
+    if row.decision == "~":
+        return "undecided" if lacks_data(row) else "no difference"
+    if row.metric in {FAILURES, ENERGY, COST}:
+        return "worse" if row.decision == "slower" else "better"
+    return row.decision
 
 
 def why_undecided(

@@ -275,5 +275,9 @@ def test_the_comparison_of_a_cpu_with_a_gpu_that_is_kept_with_the_code():
     assert (found.a.memory.board_bytes, found.b.memory.board_of) == (None, "process")
     assert found.b.memory.board_bytes == 2678063104
     assert found.a.cold_start.cold_ttft_s == pytest.approx(0.0512, rel=0.01)
-    # What an older version saved stays as it was.
+    # One figure has one interval: that of the table, in the sentence too.
+    (over_all,) = (row for row in found.overall if row.metric == "ttft_p50")
+    assert f"{over_all.ratio:.3f}x ({over_all.interval[0]:.3f}-{over_all.interval[1]:.3f}) A's" in found.conclusion
+    # An older version had another rule for the means over the loads.
+    assert "recomputed" in {caveat.code for caveat in found.caveats}
     assert found.conclusion.startswith("B is 14.4x (12.3-16.9) as fast as A in output tokens/s at every level")
