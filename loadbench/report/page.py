@@ -21,6 +21,8 @@ from loadbench.report import machine
 from loadbench.report.by_prompt import by_prompt_document
 from loadbench.report.document import Block, Choice, Document, Heading, Notes, Table, Text, Tiles
 from loadbench.report.run import (
+    STATUSES,
+    MergedReason,
     by_model,
     failures_of,
     group_tables,
@@ -66,7 +68,6 @@ _WORDS = {
     "interval": "interval",
     "window": "window",
 }
-_STATUSES = ("VALID", "OVERLOADED", "INCONCLUSIVE", "INVALID")
 
 
 def run_page(run: Run, folder: Path | None) -> Document:
@@ -134,7 +135,7 @@ def run_blocks(run: Run, folder: Path | None, *, levels: Sequence[LevelResult] |
 
 def further_notes(run: Run) -> list[list[str]]:
     """The notes of other media without the reasons, which have a table on a page."""
-    said = {one.text(run) for kind in ("verdict", "caveats") for one in merged_reasons(run, kind)}
+    said = [f"{word}: {one.text(run)}" for word, one in _all_reasons(run)]
     return [[line for line in lines if not any(map(line.startswith, said))] for lines in notes(run)]
 
 
@@ -274,7 +275,7 @@ def _tiles(run: Run) -> list[tuple[str, str, str]]:
         doubt = "" if first.verdict.status == "VALID" or is_search(run) else f", {first.verdict.status}"
         lowest = "lowest load that counts" if len(sound) < len(run.levels) else "lowest load"
         tiles.append((f"first token, {lowest}", duration(ttft.p50), f"median at {_load(first)}{doubt}"))
-    counts = {status: sum(level.verdict.status == status for level in run.levels) for status in _STATUSES}
+    counts = {status: sum(level.verdict.status == status for level in run.levels) for status in STATUSES}
     others = ", ".join(f"{count} {status}" for status, count in counts.items() if count and status != "VALID")
     others = f"{others}: see the verdicts" if others else "the figures can be used"
     tiles.append(("VALID levels", f"{counts['VALID']} of {len(run.levels)}", others))
@@ -430,11 +431,13 @@ def _other_tables(levels: Sequence[LevelResult]) -> list[Block]:
     return [*group_tables(levels), *machine.tables(levels)]
 
 
+def _all_reasons(run: Run) -> list[tuple[str, MergedReason]]:
+    return [*merged_reasons(run, "verdict"), *merged_reasons(run, "caveats")]
+
+
 def verdicts(run: Run, *, level: int = 2) -> list[Block]:
     """Under a title of this level, a row for each reason of each verdict, then for each caveat, merged as in notes."""
-    rows = [(status, one) for status in _STATUSES for one in merged_reasons(run, "verdict", status=status)]
-    rows += [("note", one) for one in merged_reasons(run, "caveats")]
-    shown = [[status, one.text(run), one.reason.advice] for status, one in rows]
+    shown = [[word, one.text(run), one.reason.advice] for word, one in _all_reasons(run)]
     good = sum(level.verdict.status == "VALID" for level in run.levels)
     means = "in a VALID level the load generator kept up, the server was steady, and there were enough responses"
     lines = [f"{good} of {counted(len(run.levels), 'level')} VALID; {means}."]

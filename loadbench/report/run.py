@@ -18,6 +18,7 @@ from loadbench.analyze.level.overload import FAILURES, limit_sentence
 from loadbench.analyze.level.verdict import CLIENT_CODES
 from loadbench.analyze.stats.intervals import quantile_ranks
 from loadbench.core.text import some
+from loadbench.core.units import parse_duration
 from loadbench.plan.server_url import UNVERIFIED
 from loadbench.plan.setting_types import AUTO_USERS
 from loadbench.record.outcome import Outcome, failed_of
@@ -35,7 +36,7 @@ from loadbench.report.values import (
     spread,
     time_unit,
 )
-from loadbench.results.run import ClosedLoad
+from loadbench.results.run import ClosedLoad, Reason
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -48,7 +49,6 @@ if TYPE_CHECKING:
         Metric,
         OpenInterval,
         OutputEquality,
-        Reason,
         Run,
         ServerStart,
     )
@@ -58,6 +58,7 @@ UNSURE = "~"
 UNKNOWN = "?"
 STEADINESS = f"{UNKNOWN} whether the server was steady is unknown; gates that this level passes are undecided"
 AT_LEAST = "↑"
+STATUSES = ("VALID", "OVERLOADED", "INCONCLUSIVE", "INVALID")
 ENDS = re.compile(r"\(\d[\d.]*–\d")
 # A figure that is not known better than this should not be read to three digits.
 _VAGUE = 0.1
@@ -80,6 +81,11 @@ _RANKS = {
 # A value is an outlier at this many standard deviations, as hyperfine has it (10 times 1.4826 median deviations), and
 # among fewer values nothing is.
 _FAR, _FEWEST_FOR_OUTLIERS = 14.8, 10
+# Numbers in the message of a reason, which may differ from level to level; not those in a name, a load or an address.
+_NUMBER = re.compile(r"(?<![\w.,:=-])\d+(?:,\d{3})*(?:\.\d+)?(?![\w:-]|[.,]\d)")
+_CHANGE = re.compile(r"from (\d+(?:\.\d+)?) to (\d+(?:\.\d+)?)")
+# The amount that an advice gives with an option.
+_AMOUNT = re.compile(r"(?<=[a-z] )(\d{1,6}(?:m\d{1,2}s|m|s)?)(?!\S)")
 _BARS = "▁▂▃▄▅▆▇█"
 # What the objectives of a capacity search decide instead: its probes are short on purpose, failures count as misses,
 # and a probe of which the load generator's delay could have changed the result does not count.
@@ -533,38 +539,68 @@ def _share_notes(levels: Sequence[LevelResult], whose: str) -> list[str]:
 
 
 class MergedReason(NamedTuple):
-    """A verdict's reason or a caveat: as the levels `places` have it, and the levels where it reads otherwise."""
+    """A verdict's reason or a caveat of the levels `places`. Where its figures differ from level to level, its message
+    has their ranges; where its words do too, they are those of the level that `figures_of` names."""
 
     reason: Reason
     places: list[int]
-    also: list[int]
+    figures_of: str = ""
 
     def text(self, run: Run) -> str:
         """What is known, with its levels and its code."""
-        where = level_place(run, *sorted([*self.places, *self.also]))
-        where += f" (figures of {level_place(run, self.places[0])})" if self.also else ""
+        where = level_place(run, *sorted(self.places)) + (f" (figures of {self.figures_of})" if self.figures_of else "")
         return f"{where}: {reason_text(self.reason.message, self.reason.code)}"
 
 
-def merged_reasons(run: Run, kind: Literal["verdict", "caveats"], *, status: str = "") -> list[MergedReason]:
-    """One for each code, or only of the levels with a verdict of this `status`."""
-    found: dict[str, dict[Reason, list[int]]] = {}
+def merged_reasons(run: Run, kind: Literal["verdict", "caveats"]) -> list[tuple[str, MergedReason]]:
+    """The reasons of each verdict with its status, or the caveats with the word `note`; one for each code."""
+    found: dict[tuple[int, str], dict[Reason, list[int]]] = {}
     for index, level in enumerate(run.levels):
         seen = set()
-        for reason in reasons_of(run, level, kind) if status in {"", level.verdict.status} else ():
+        order = STATUSES.index(level.verdict.status) if kind == "verdict" else len(STATUSES)
+        for reason in reasons_of(run, level, kind):
             # A level may have a reason twice, as for two models of a mix.
             key = reason.message if reason.code in seen else reason.code
             seen.add(reason.code)
-            found.setdefault(key, {}).setdefault(reason, []).append(index)
-    merged = []
-    for reasons in found.values():
-        (first, places), *others = reasons.items()
-        merged.append(MergedReason(first, places, [index for _, indexes in others for index in indexes]))
-    return merged
+            found.setdefault((order, key), {}).setdefault(reason, []).append(index)
+    return [
+        ((*STATUSES, "note")[order], _merged(run, reasons))
+        for (order, _), reasons in sorted(found.items(), key=lambda one: one[0][0])
+    ]
+
+
+def _merged(run: Run, reasons: dict[Reason, list[int]]) -> MergedReason:
+    """Reasons of one code, with their levels, as one."""
+    places = [index for indexes in reasons.values() for index in indexes]
+    chosen, figures_of, messages = next(iter(reasons)), "", [one.message for one in reasons]
+    words = {_NUMBER.sub("#", message) for message in messages}
+    message = chosen.message
+    if len(words) == 1 and not any("# to #" in text for text in words):
+        columns = zip(*map(_NUMBER.findall, messages), strict=True)
+        ordered = [sorted(set(column), key=lambda text: float(text.replace(",", ""))) for column in columns]
+        ranges = iter([" to ".join(dict.fromkeys((column[0], column[-1]))) for column in ordered])
+        message = _NUMBER.sub(lambda _: next(ranges), message)
+    elif len(set(messages)) > 1:
+        changes = {
+            one: [float(b) / float(a) for a, b in _CHANGE.findall(one.message) if float(a) > 0] for one in reasons
+        }
+        chosen = max(
+            reasons, key=lambda one: max((max(ratio, 1 / ratio) for ratio in changes[one] if ratio), default=0)
+        )
+        message, which = chosen.message, "the worst" if changes[chosen] else "the first"
+        figures_of = f"{level_place(run, *reasons[chosen])}, {which}"
+    # Of advice that differs in its amounts only, the most is enough for all.
+    alike = [one.advice for one in reasons if _AMOUNT.sub("#", one.advice) == _AMOUNT.sub("#", chosen.advice)]
+    advice = max(alike, key=lambda text: max((_amount(found) for found in _AMOUNT.findall(text)), default=0))
+    return MergedReason(Reason(chosen.code, message, advice), places, figures_of)
+
+
+def _amount(text: str) -> int:
+    return int(text) if text.isdigit() else parse_duration(text)
 
 
 def _reason_notes(run: Run, kind: Literal["verdict", "caveats"]) -> list[str]:
-    return [f"{one.text(run)}; {one.reason.advice}" for one in merged_reasons(run, kind)]
+    return [f"{word}: {one.text(run)}; {one.reason.advice}" for word, one in merged_reasons(run, kind)]
 
 
 def _failure_notes(run: Run) -> list[str]:
@@ -645,7 +681,13 @@ def _model_notes(run: Run) -> list[str]:
         if status.cold_ttft_s is not None and status.warm_ttft_s is not None:
             whose = f" of {status.mix[0].model}" if status.mix else ""
             parts.append(f"TTFT{whose} {duration(status.cold_ttft_s)} cold, {duration(status.warm_ttft_s)} warm")
-            parts[-1] += " (one request each before the levels, whose prompts may be longer)"
+            parts[-1] += (
+                " (the run's first request and a later one of the same length, each alone before the levels, whose "
+                "prompts may be longer or shorter"
+            )
+            if status.warm_ttft_s >= status.cold_ttft_s:
+                parts[-1] += "; the warm one was not faster: nothing had to be loaded, or something else delayed it"
+            parts[-1] += ")"
         if status.kept_warm is not None:
             failures = f", of which {status.kept_warm_failed} failed" if status.kept_warm_failed else ""
             parts.append(f"kept warm by {counted(status.kept_warm, 'small request')}{failures}")

@@ -362,9 +362,11 @@ TERMS: Final[tuple[Term, ...]] = (
     Term("limit_ignored", "caveat", "Responses are longer than requested."),
     Term("delayed_acknowledgements", "caveat", "A server without TCP_NODELAY holds the first token back for 40 ms or "
          "more.", remedy="set TCP_NODELAY at the server"),
-    Term("clumped_events", "caveat", "The server sent several events in one segment: their spacing is unknown. "
-         "A proxy does so too, and a server that waited for a core.",
-         remedy="turn buffering off in the proxy, end other programs; read ITL as that of the writes"),
+    Term("clumped_events", "caveat", "The server, or a proxy, sent more than 5 % of the events together with the next "
+         "one: their spacing is unknown. The verdict does not depend on it: TTFT, TPOT, E2E and tok/s hold; ITL and "
+         "gaps are those between the server's writes.",
+         remedy="turn buffering off in the proxy (nginx: proxy_buffering off), give the process that writes the "
+         "responses a core of its own"),
     Term("preemptions", "caveat", "The KV cache was too small: work was done twice.",
          remedy="give the server more memory for its KV cache, or fewer users"),
     Term("lengths_not_kept", "caveat", "With --exact-output, responses have another length than requested."),

@@ -267,7 +267,7 @@ def test_equal_reasons_are_one_row_of_the_page():
         if isinstance(block, Table) and block.headers[:1] == ("verdict",)
     ]
     assert [row[:2] for row in table.rows] == [
-        ["INCONCLUSIVE", "users=1, 2 (figures of users=1): 2 responses (too_few_answers)"],
+        ["INCONCLUSIVE", "users=1, 2: 2 to 3 responses (too_few_answers)"],
         ["INVALID", "users=4: 2 responses (too_few_answers)"],
         ["INVALID", "users=4: it was late (late_start)"],
         ["note", "users=1, 2, 4: it was late (late_start)"],

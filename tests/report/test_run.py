@@ -201,7 +201,7 @@ def test_failures_that_differ_only_in_numbers_are_one_line():
 def test_notes_name_the_model_where_there_are_several():
     """The same load stands in two tables: a note says which it means."""
     lines = all_notes(models())
-    assert any(line.startswith("rate=0.5 of small: 2 of 10 requests failed") for line in lines)
+    assert any(line.startswith("INVALID: rate=0.5 of small: 2 of 10 requests failed") for line in lines)
     assert "gone: failed: has no model 'gone'" in lines
 
 

@@ -204,20 +204,28 @@ def test_a_rule_is_broken_before_its_bound_only():
 
 
 def test_a_note_of_several_levels_is_there_once():
-    """A failure and a reason that levels share are one line, with all of these levels; where a message differs, the
-    figures are those of the first one.
+    """A failure and a reason that levels share are one line, with all of these levels; figures that
+    differ are a range, and words that differ those of the worst level, or of the first, which is named.
     """
     levels = [level(users, tokens_per_s=10.0) for users in (4, 8, 16)]
     for place, one in enumerate(levels):
-        reasons = [Reason("same", "it is so", "do this"), Reason("other", f"{min(place, 1)} of it", "do that")]
+        reasons = [
+            Reason("same", "it is so", "do this"),
+            Reason("other", f"{9 + place % 2}.5 of m-{place % 2}", "do that"),
+            Reason("worst", f"a{place % 2} went from {2 + place} to 1 ms", f"--warm-up {9 + place}s"),
+            Reason("range", f"{9 + place % 2}.5 % of 1,000", f"use --duration {9 + place % 2}s or longer"),
+        ]
         verdict = msgspec.structs.replace(one.verdict, status="INVALID", reasons=reasons)
         failures = [FailureCount("http_error", "HTTP 503", 2 + place)]
         levels[place] = msgspec.structs.replace(one, verdict=verdict, failures=failures)
     lines = render_text(run_document(a_run(*levels))).splitlines()
-    assert lines.count("users=4, 8, 16: it is so (same); do this") == 1
-    assert lines.count("users=4, 8, 16 (figures of users=4): 0 of it (other); do that") == 1
+    assert lines.count("INVALID: users=4, 8, 16: it is so (same); do this") == 1
+    (first,) = [line for line in lines if "(other)" in line]
+    assert first == "INVALID: users=4, 8, 16 (figures of users=4, 16, the first): 9.5 of m-0 (other); do that"
+    assert any("users=4, 8, 16 (figures of users=16, the worst): a0 went from 4 to 1 ms" in line for line in lines)
+    assert "INVALID: users=4, 8, 16: 9.5 to 10.5 % of 1,000 (range); use --duration 10s or longer" in lines
     assert lines.count("users=4, 8, 16: 9 × http_error: HTTP 503") == 1
-    assert sum("it is so" in line or "of it" in line or "503" in line for line in lines) == 3
+    assert sum("it is so" in line or "of m" in line or "503" in line for line in lines) == 3
 
 
 def test_what_matters_comes_first():

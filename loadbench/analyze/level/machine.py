@@ -53,8 +53,10 @@ def with_machine(
     """
     busy, is_severe = (None, False) if load is None else _busy(load)
     verdict = level.verdict
-    if load is not None and busy is not None and _has_no_free_core(load):
-        reasons = [_because_of_others(reason, load) for reason in verdict.reasons]
+    if load is not None and busy is not None:
+        reasons = [_and_idle(reason) for reason in verdict.reasons]
+        if _has_no_free_core(load):
+            reasons = [_because_of_others(reason, load) for reason in reasons]
         verdict = msgspec.structs.replace(verdict, reasons=reasons)
     if busy is not None and is_severe:
         verdict = msgspec.structs.replace(verdict, status="INVALID", reasons=[*verdict.reasons, busy])
@@ -108,6 +110,14 @@ def _because_of_others(reason: Reason, load: MachineLoad) -> Reason:
     others = "other programs" if (load.others or 0.0) >= load.stolen else "other virtual machines"
     message = f"{others} {_KEPT_WAITING}: {reason.message.replace('loadbench', 'it', 1)}"
     return Reason(reason.code, message, "end the other programs, or measure when the machine is idle")
+
+
+def _and_idle(reason: Reason) -> Reason:
+    """The reason that the server changed, with advice that names the other programs too."""
+    if reason.code != "not_steady" or "the server changed" not in reason.message:
+        return reason
+    advice = f"end the other programs first (busy_machine): they may be what changed the server; then {reason.advice}"
+    return Reason(reason.code, reason.message, advice)
 
 
 def why_late(reasons: Iterable[Reason]) -> str:

@@ -375,7 +375,13 @@ class Steadiness:
         self._is_planned = isinstance(load, Open) and load.arrivals.rate_varies
         self._series = [] if self._is_planned else _series(recording, load)
         # What the server showed to change, in words.
-        self.changes = [change for series in self._series if (change := series.change())]
+        # TTFT is judged in several ways, and where nothing queues, prefill time is TTFT: each figure is named once.
+        named: dict[str, str] = {}
+        for series in self._series:
+            name, found, change = series.change().partition(" went ")
+            if found and not (name == "prefill time" and named.get("TTFT") == change):
+                named.setdefault(name, change)
+        self.changes = [f"{name} went {change}" for name, change in named.items()]
 
     @cached_property
     def queue_growth(self) -> SeriesTrend | None:

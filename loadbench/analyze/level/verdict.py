@@ -455,9 +455,11 @@ def caveats(
         share = f"{100 * together / recording.events:.0f} %"
         yield Reason(
             "clumped_events",
-            f"{share} of events arrived in one read with a later one, though that was read in time",
-            "the server or a proxy sends several at once, or waited for a core itself: gaps and ITL are those of its "
-            "writes, not of its tokens",
+            f"{share} of events (streamed chunks, about a token each) came together with the next one: the server or a "
+            "proxy sent several at once; loadbench read them in time",
+            "the verdict does not depend on it, and TTFT, TPOT, E2E and tok/s hold; but ITL and gaps are those between "
+            "writes of the server. To see single tokens, turn buffering off in the proxy (nginx: proxy_buffering off) "
+            "and give the process that writes the responses (vLLM: the API server) a core of its own",
         )
     if recording.reconnects:
         yield Reason(

@@ -93,6 +93,17 @@ def test_what_made_loadbench_late_comes_first(load, whose):
         assert reasons[0].advice.startswith("end the other programs")
 
 
+@pytest.mark.parametrize("others", [0.0, 0.9])
+def test_advice_on_a_server_that_changed_begins_with_the_other_programs(others):
+    """Only where there are any."""
+    changed = Reason("not_steady", "the server changed during the level: TPOT went from 8 to 12 ms", "use --warm-up 9s")
+    level = msgspec.structs.replace(a_level(), verdict=Verdict("INVALID", [changed]), caveats=[])
+    load = MachineLoad(cores=4, busy=1.0, others=others, stolen=0.0)
+    (reason,) = with_machine(level, None, idle={}, prices=CostSettings(), load=load).verdict.reasons
+    assert reason.advice.startswith("end the other programs first") is (others > 0)
+    assert reason.advice.endswith("use --warm-up 9s")
+
+
 @pytest.mark.parametrize(
     ("on_battery", "saving", "expected"),
     [
