@@ -234,7 +234,10 @@ class CapacitySearch:
         search = self.search
         load, amount = load_at(self._scenario, search.grid, probe.at), search.grid.amount(probe.at)
         warm_up_ns = pace.warm_up_at(amount)
-        measure_ns = self._budget.probe_ns(probe.purpose, spent_ns=self.spent_ns, warm_up_ns=warm_up_ns)
+        at_edge = probe.at in {search.grid.lowest, search.grid.highest}
+        measure_ns = self._budget.probe_ns(
+            probe.purpose, spent_ns=self.spent_ns, warm_up_ns=warm_up_ns, at_edge=at_edge
+        )
         if measure_ns is None:
             self.out_of_time = True
             return

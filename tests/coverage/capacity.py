@@ -11,6 +11,7 @@ import statistics
 import sys
 from dataclasses import dataclass, field, replace
 from functools import cache, partial
+from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
 from loadbench.analyze.capacity.answer import answer, verification
@@ -25,6 +26,7 @@ from loadbench.plan.objective import parse_objective
 from loadbench.plan.scenario import Scenario
 from loadbench.plan.search import Purpose
 from loadbench.plan.settings import CapacitySettings, LoadSettings, ObjectiveSettings, WorkSettings
+from loadbench.session.capacity import Resumed
 from tests.coverage.servers import S, Sharing, Slots, queue_miss, sharing_miss, simulated_miss, slot_miss
 from tests.engine.scripted import ScriptedSession
 
@@ -32,7 +34,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from loadbench.plan.search import Search
-    from loadbench.results.capacity import CapacityAnswer
+    from loadbench.results.capacity import Capacity, CapacityAnswer
 
 PATIENT = Timeouts(connect_ns=None, first_token_ns=None, idle_ns=None, total_ns=None)
 
@@ -98,8 +100,8 @@ class SearchJudge:
         pass
 
 
-def searched(scenario: Scenario, server: Callable[[], object], **about) -> Searched:
-    """One whole search in virtual time."""
+def searched(scenario: Scenario, server: Callable[[], object], *, before: Capacity | None = None, **about) -> Searched:
+    """One whole search in virtual time; it goes on from what is known `before`."""
 
     async def main() -> Searched:
         clock = VirtualClock()
@@ -114,6 +116,10 @@ def searched(scenario: Scenario, server: Callable[[], object], **about) -> Searc
                 think_s=None if scenario.think is None else scenario.think.mean / 1e9,
             )
         )
+        if before is not None:
+            judge.evidence.resume(before)
+            resumed = Resumed(None, before, SimpleNamespace(levels=before.probes))
+            about["earlier"] = resumed.earlier(judge.evidence.standing())
         search = CapacitySearch(
             scenario, ScriptedSession(clock, lambda _: client), model="m", judge=judge, observer=judge, **about
         )

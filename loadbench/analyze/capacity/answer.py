@@ -28,6 +28,7 @@ from loadbench.analyze.capacity.curve import (
 )
 from loadbench.analyze.capacity.fleet_size import fleet_size
 from loadbench.analyze.level.machine import why_late
+from loadbench.plan.curve import CurveStep, ThroughputCurve
 from loadbench.plan.search import CONTRADICTS, FAVOURS, Purpose, Users
 from loadbench.results.capacity import AtThinkTime, Capacity, CapacityAnswer, Needed, Verification
 from loadbench.results.prediction import Bottleneck
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
 
     from loadbench.analyze.capacity.search_evidence import SearchEvidence
     from loadbench.plan.scenario import Scenario
-    from loadbench.plan.search import Search
+    from loadbench.plan.search import Grid, Search
     from loadbench.results.capacity import HitShare, ProbeResult, Status, Strength
     from loadbench.results.prediction import BottleneckKind
     from loadbench.results.run import LevelResult
@@ -50,6 +51,8 @@ _FEWEST_VERIFY = 10
 _LIKELY_WIDEST = 1.6
 # What a likely range is narrowed to, as a factor, and how many times as many requests a proof of the same takes.
 _LIKELY_TARGET, _FOR_PROOF = 1.4, 5.0
+# What is needed is enough in at least nine of ten cases if it is this many times what it would be on average.
+_FOR_SURE = 2.0
 _WITH_MORE: dict[BottleneckKind, str] = {
     "prefill": "reading prompts takes too long",
     "decode": "output tokens come too slowly",
@@ -172,7 +175,7 @@ def conclude(
         verification=verified,
         at_think_times=_at_think_times(found, evidence),
         devices=devices,
-        needed=needed(found, so_far, evidence, most=grid.top(grid.highest))
+        needed=needed(found, so_far, evidence, search, has_curve=scenario.measures_curve)
         if status in {"inconclusive", "interrupted"}
         else None,
         conclusion=_conclusion(status, found, search, contradictions, bottleneck, rule, aborted, no_limit),
@@ -263,25 +266,54 @@ def verification(evidence: SearchEvidence, predicted: Mapping[str, float] | None
 
 
 def needed(
-    found: CapacityAnswer | None, so_far: Capacity, evidence: SearchEvidence, *, most: float | None = None
+    found: CapacityAnswer | None, so_far: Capacity, evidence: SearchEvidence, search: Search, *, has_curve: bool = False
 ) -> Needed | None:
-    """About how much more an answer takes; `None` where nothing says. `most` is the highest load, for an open end.
+    """About how much more an answer takes, enough in most cases; `None` where nothing says.
 
-    The width of a range falls with the square root of the number of requests. A proof takes several times as many as a
-    range of the same width by a fitted curve.
+    Where nothing failed, that is one probe at the highest load with all that a proof takes. Else the width of a range
+    falls with the square root of the number of requests, and a proof takes several times as many as a range of the same
+    width by a fitted curve. With `has_curve` the loads without think time that there was no time for come first.
     """
-    requests = sum(probe.requests for probe in evidence.probes)
-    high = most if found is None or found.likely_high is None else found.likely_high
-    if found is None or not found.likely_low or not high or not requests:
+    grid, probes = search.grid, evidence.probes
+    requests = sum(probe.requests for probe in probes)
+    if found is None or not requests:
         return None
-    if found.users is not msgspec.UNSET and high - found.likely_low <= 1:
+    fails = any(probe.leaning < 0 or probe.decision == "FAIL" for probe in probes)
+    if found.likely_high is None and found.high is None and not fails:
+        more = evidence.requests_to_pass(grid.highest)
+        if more is None:
+            return None
+        more = math.ceil(_FOR_SURE * more)
+        last = max(probes, key=lambda probe: (probe.amount, probe.window_s))
+        top = grid.amount(grid.highest)
+        # Warm-ups, and the loads up to the highest one.
+        each_s = (so_far.spent_s - sum(step.took_s for step in so_far.curve)) / len(probes)
+        further = math.ceil(math.log2(top / last.amount)) if last.amount < top else 0
+        seconds = more * last.window_s / max(1, last.requests) * last.amount / top + (1 + further) * each_s
+        # An eighth of the time stays reserved, as `loadbench.plan.search.Budget` has it.
+        seconds = (so_far.spent_s + seconds) * 8 / 7 - so_far.spent_s
+        return Needed(requests=more, seconds=_with_curve(seconds, so_far, grid) if has_curve else seconds)
+    high = grid.top(grid.highest) if found.likely_high is None else found.likely_high
+    low = found.likely_low or grid.amount(grid.lowest) / 2
+    if found.users is not msgspec.UNSET and high - low <= 1:
         factor = 1.0
     else:
-        factor = max(1.0, (math.log(high / found.likely_low) / math.log(_LIKELY_TARGET)) ** 2)
+        factor = max(1.0, (math.log(high / low) / math.log(_LIKELY_TARGET)) ** 2)
     factor *= _FOR_PROOF if so_far.require == "proven" else 1.0
-    # The verification takes an eighth of the time, as `loadbench.plan.search.Budget` has it.
-    factor = max(factor - 1, 0.0) + 1 / 8
-    return Needed(requests=math.ceil(factor * requests), seconds=factor * so_far.spent_s)
+    # The verification takes an eighth of the time.
+    factor = _FOR_SURE * (max(factor - 1, 0.0) + 1 / 2)
+    seconds = factor * so_far.spent_s
+    seconds = _with_curve(seconds, so_far, grid) if has_curve else seconds
+    return Needed(requests=math.ceil(factor * requests), seconds=seconds)
+
+
+def _with_curve(seconds: float, so_far: Capacity, grid: Grid) -> float:
+    """With what is left of the throughput curve, which takes up to a quarter of the whole time."""
+    measured = {step.users: CurveStep(step.requests_per_s, step.missed) for step in so_far.curve}
+    if ThroughputCurve(round(grid.amount(grid.highest)), measured).next() is None:
+        return seconds
+    spent_on_it = sum(step.took_s for step in so_far.curve)
+    return max(seconds, (so_far.spent_s + seconds - spent_on_it) * 4 / 3 - so_far.spent_s)
 
 
 def _at_think_times(found: CapacityAnswer | None, evidence: SearchEvidence) -> list[AtThinkTime]:

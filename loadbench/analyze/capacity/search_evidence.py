@@ -18,6 +18,7 @@ import numpy as np
 from loadbench.analyze.capacity.border import FittedBorder, LoadPoint, likely_range
 from loadbench.analyze.capacity.in_flight import InFlightStates, expected_border
 from loadbench.analyze.capacity.sequential import (
+    FEWEST,
     HitCount,
     ProbeCounts,
     SequentialMonitor,
@@ -52,6 +53,8 @@ _ABORTED_LEANING = -3.0
 _INEFFICIENCY, _FEW, _SIMILAR = 3.0, 60, 1.6
 # The curve is an approximation, and the effective n an estimate: requests count this much less for the likely range.
 _MODEL_ERROR = 1.8
+# More requests than this are no advice.
+_MOST_TO_PASS = 1_000_000
 
 
 def refuse_objectives(objectives: Sequence[Objective]) -> None:
@@ -274,6 +277,28 @@ class SearchEvidence:
             return None, None, False
         passed, failed = left[0][0], min(left[-1][1] + 1, hopeless)
         return passed if passed >= grid.lowest else None, failed if failed <= grid.highest else None, True
+
+    def requests_to_pass(self, at: int) -> int | None:
+        """About how many requests one more probe at this position takes until it is proven to pass, if they hit and
+        depend on each other as those of the probes nearest to it; `None` where that proves nothing."""
+        counted, amount = self._counted(), self.grid.amount(at)
+        nearest = max((probe.amount for probe in counted), key=lambda other: -abs(math.log(other / amount)))
+        near = [probe for probe in counted if probe.amount == nearest]
+        shares = []
+        for place in range(len(self._objectives)):
+            counts = [probe.counts[place] for probe in near]
+            n = max(1, sum(count.n for count in counts))
+            # A short probe hardly shows how much its requests depend on each other.
+            worth = min(1.0, sum(count.effective_n for count in counts) / n)
+            shares.append((sum(count.hits for count in counts) / n, worth))
+        n = FEWEST
+        while n <= _MOST_TO_PASS:
+            assumed = tuple(HitCount(n, round(share * n), max(1.0, worth * n)) for share, worth in shares)
+            passed, _, _ = self._proven([*counted, ProbeCounts(amount, assumed)])
+            if passed is not None and passed >= at:
+                return n
+            n = math.ceil(1.15 * n)
+        return None
 
     def borders(self, probes: Sequence[ProbeCounts] | None = None) -> list[FittedBorder]:
         """The fitted border of each objective. A probe counts as correlated as those at similar loads are on average: a

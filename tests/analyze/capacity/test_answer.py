@@ -100,29 +100,49 @@ def still_needed(low: float | None, high: float | None, *, require="likely", req
     size = size or {"users": 24}
     found = CapacityAnswer(low=None, high=None, likely_low=low, likely_high=high, confidence=0.95, **size)
     so_far = Capacity(status="inconclusive", objectives=[], model="m", budget_s=60.0, require=require, spent_s=100.0)
-    evidence = SimpleNamespace(probes=[SimpleNamespace(requests=count) for count in requests])
-    return needed(found, so_far, evidence)
+    probes = [SimpleNamespace(requests=count, leaning=-3.0, decision="UNDECIDED") for count in requests]
+    return needed(found, so_far, SimpleNamespace(probes=probes), SimpleNamespace(grid=USERS))
 
 
 def test_what_is_still_needed_grows_with_the_square_of_the_width():
-    """To 1.4; the range of 1.96 has twice its logarithm, so four times as many requests, of which one part is there."""
+    """To 1.4; the range of 1.96 has twice its logarithm, so four times as many requests, of which one part is there.
+    Twice what it is on average, to be enough in most cases."""
     more = still_needed(100, 196)
-    assert (more.requests, more.seconds) == (1250, pytest.approx(312.5))
+    assert (more.requests, more.seconds) == (2800, pytest.approx(700))
     # A narrow one lacks the verification alone.
     for low, high in ((100, 130), (1, 2)):
-        assert still_needed(low, high).requests == 50
-    assert still_needed(1, 3).requests > 50
-    assert still_needed(0.1, 0.2, rate_per_s=0.15).requests > 50
+        assert still_needed(low, high).requests == 400
+    assert still_needed(1, 3).requests > 400
+    assert still_needed(0.1, 0.2, rate_per_s=0.15).requests > 400
+    # A range that is open ends with the loads that are allowed.
+    assert still_needed(100, None).requests == still_needed(100, 200).requests
+    assert still_needed(None, 20).requests > still_needed(1, 20).requests
     # A proof takes five times as many.
-    assert still_needed(100, 130, require="proven").requests == 1650
+    assert still_needed(100, 130, require="proven").requests == 3600
 
 
-@pytest.mark.parametrize(
-    ("low", "high", "requests"), [(None, 20, (1,)), (20, None, (1,)), (20, 30, ()), (20, 30, (0,))]
-)
-def test_nobody_knows_what_is_needed_without_a_range(low, high, requests):
-    """Or without a request."""
-    assert still_needed(low, high, requests=requests) is None
+@pytest.mark.parametrize("requests", [(), (0,)])
+def test_nobody_knows_what_is_needed_without_a_request(requests):
+    """Nothing says then."""
+    assert still_needed(20, 30, requests=requests) is None
+
+
+@pytest.mark.parametrize(("users", "least"), [(20, 100), (200, 1000)])
+def test_a_load_that_nothing_exceeded_takes_what_proves_it_in_one_probe(users, least):
+    """Five requests of each user, or as many as prove the objectives, whatever shorter probes there were."""
+    evidence = SearchEvidence(resolved().objectives, Users(users), confidence=0.95)
+    hit = HitShare(share=1.0, asked=0.95, requests=2 * users, hits=2 * users, effective=2.0 * users)
+    probe = msgspec.structs.replace(a_probe(users, 3.0), attainment=dict.fromkeys(RULES, hit), requests=2 * users)
+    evidence.probes = [probe] * 3
+    assert least <= evidence.requests_to_pass(users) <= 1.3 * max(least, 140)
+    unlike = msgspec.structs.replace(hit, share=0.9, hits=round(1.8 * users))
+    evidence.probes = [msgspec.structs.replace(probe, attainment=dict.fromkeys(RULES, unlike))]
+    assert evidence.requests_to_pass(users) is None
+
+
+def resolved():
+    """A search with these objectives."""
+    return resolve(flags={"objectives": list(RULES), "think": "10s"}, environment={}, command="capacity")
 
 
 # The conclusion.
