@@ -668,7 +668,8 @@ def start_text(start: ServerStart | None, *, first_tokens: bool = True) -> str:
         for size, when in ((start.memory_loaded_bytes, "after loading"), (start.memory_peak_bytes, "at most"))
         if size is not None
     ]
-    parts += [f"memory {', '.join(memory)}"] if memory else []
+    several = f" of its {start.processes} processes, shared pages counted in each:" * ((start.processes or 1) > 1)
+    parts += [f"memory{several} {', '.join(memory)}"] if memory else []
     return "; ".join(parts)
 
 

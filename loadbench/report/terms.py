@@ -527,8 +527,9 @@ TERMS: Final[tuple[Term, ...]] = (
          also=("percentile", "p50", "p90", "p95", "p99", "p99.9", "mean", "min", "max", "median response time")),
     Term("server CPU", "column", "Processor time of the server's processes in the window, in cores: 2.00 cores are two "
          "that never rest.", see=("host CPU", "server RSS")),
-    Term("server RSS", "column", "The most main memory that the server's processes had (resident set size). Memory on "
-         "a GPU is not in it.", see=("server CPU", "GPU mem"), also=("RSS", "memory", "server memory")),
+    Term("server RSS", "column", "The most main memory that the server's processes had (resident set size), those of a "
+         "command of --server-cmd all together. Shared pages count in each. Memory on a GPU is not in it.",
+         see=("server CPU", "GPU mem"), also=("RSS", "memory", "server memory")),
     Term("host CPU", "column", "The share of the machine's processor time that all programs used.",
          see=("server CPU", "busy_machine")),
     Term("GPU", "column", "How busy each GPU was on average: the share of the time in which it worked on anything.",

@@ -498,8 +498,8 @@ class ServerStart(msgspec.Struct, frozen=True, kw_only=True):
     `variables` are the names of those that were set for it. Times are from the start of the command: until the server
     was ready (`ready_by` says how that is known: `url`, or `list` of models), and until the end of the first response;
     the time to first token is that of this response, and of a later one. Memory is the resident one of all its
-    processes: after the first response, and the largest that was seen. `ended` is how the server ended if it did so by
-    itself.
+    `processes`, in which shared pages count for each: after the first response, and the largest that was seen. `ended`
+    is how the server ended if it did so by itself.
     """
 
     command: str
@@ -512,6 +512,7 @@ class ServerStart(msgspec.Struct, frozen=True, kw_only=True):
     warm_ttft_s: float | None = None
     memory_loaded_bytes: int | None = None
     memory_peak_bytes: int | None = None
+    processes: int | None = None
     ended: str = ""
 
 

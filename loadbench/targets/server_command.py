@@ -60,6 +60,8 @@ if TYPE_CHECKING:
     from loadbench.record.sample import Sample
     from loadbench.results.folder import RunFolder
 
+# Whoever ended the run waits for no longer than this without a word.
+_SAID_AFTER_S = 1.0
 # As `docker stop`: a server that serves many requests may finish them, and write what it has to.
 GRACE_S = 10.0
 # After the grace, what is left is killed; a driver that holds a process longer than this may hold it for good.
@@ -292,7 +294,9 @@ class StartedServer:
         self._is_responding = self._was_loading = self._stopping = False
         self.record = msgspec.structs.replace(
             self.record,
-            **dict.fromkeys(("ready_s", "first_response_s", "cold_ttft_s", "warm_ttft_s", "memory_loaded_bytes")),
+            **dict.fromkeys(
+                ("ready_s", "first_response_s", "cold_ttft_s", "warm_ttft_s", "memory_loaded_bytes", "processes")
+            ),
             ended="",
         )
         own = {name: value for name, value in self._environment.items() if not name.startswith("LOADBENCH_")}
@@ -328,6 +332,13 @@ class StartedServer:
             if guard.stdin is not None:
                 with suppress(OSError):
                     guard.stdin.close()
+            with anyio.move_on_after(_SAID_AFTER_S):
+                await self._gone.wait()
+            if not self._gone.is_set():
+                grace = format_duration(round(self._grace_s * NS_PER_S))
+                self._say(
+                    f"the server is being ended (process {self._pid}): what is left of it after {grace} is killed"
+                )
             with anyio.move_on_after(self._grace_s + _KILLED_WITHIN_S):
                 await self._gone.wait()
             if not self._gone.is_set():
@@ -369,7 +380,14 @@ class StartedServer:
 
     async def look(self) -> None:
         """Notice that the process that listened is gone while its command goes on: what restarts it hides a crash."""
-        if self.ended is not None or any(map(_runs, self._listeners)) or not self._listeners:
+        running = [process for process in self._listeners if _runs(process)]
+        if self.ended is not None or not self._listeners:
+            return
+        if running:
+            # Of several, those that are replaced one by one, as workers are, are no other server.
+            if len(running) < len(self._listeners):
+                listeners = await anyio.to_thread.run_sync(self._listening)
+                self._listeners = listeners if self._listeners else []
             return
         # Mostly it is the command itself, or its last process, and its guard knows how it ended.
         with anyio.move_on_after(_REPORTED_WITHIN_S):
@@ -447,11 +465,12 @@ class StartedServer:
         if psutil is None or self._guard is None or self._guard_pid is None:
             return
         gone: type[Exception] = psutil.Error
-        resident = peak = 0
+        resident = peak = count = 0
         with suppress(gone):
             for process in psutil.Process(self._guard_pid).children(recursive=True):
                 with suppress(gone, OSError):
                     memory = process.memory_info()
+                    count += 1
                     resident += memory.rss
                     peak += max(memory.rss, getattr(memory, "peak_wset", 0), _high_water(process.pid))
         if not resident:
@@ -459,7 +478,7 @@ class StartedServer:
         most = max(peak, round(seen_bytes), self.record.memory_peak_bytes or 0)
         self.record = msgspec.structs.replace(self.record, memory_peak_bytes=most)
         if is_loaded:
-            self.record = msgspec.structs.replace(self.record, memory_loaded_bytes=resident)
+            self.record = msgspec.structs.replace(self.record, memory_loaded_bytes=resident, processes=count)
 
     def tail(self) -> list[str]:
         """The last lines of the latest start's output, fit for the terminal and without secrets."""

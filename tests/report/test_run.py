@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from loadbench.plan.arrivals import parse_arrivals
 from loadbench.plan.load import Closed, Open
 from loadbench.record.outcome import Outcome, failed_of
-from loadbench.report.run import KNEE, UNSURE, by_model, level_table, quantile, title
+from loadbench.report.run import KNEE, UNSURE, by_model, level_table, quantile, start_text, title
 from loadbench.report.values import duration, significant
 from loadbench.results.run import ModelStatus, ServerStart
 from tests.building import MS, S, a_failure, a_level, a_run, a_sample
@@ -247,6 +247,20 @@ def test_first_tokens_of_a_started_server_are_said_once():
     text = "\n".join(all_notes(run))
     assert text.count("171 ms cold") == 1
     assert "started by loadbench: ready 4.12 s after its start" in text
+
+
+@pytest.mark.parametrize(
+    ("processes", "words"),
+    [
+        (None, "; memory 1.00 GiB after loading, 2.00 GiB at most"),
+        (1, "; memory 1.00 GiB after loading, 2.00 GiB at most"),
+        (6, "; memory of its 6 processes, shared pages counted in each: 1.00 GiB after loading, 2.00 GiB at most"),
+    ],
+)
+def test_memory_of_several_processes_says_what_is_counted_twice(processes, words):
+    """A server that forks its workers needs less than the sum."""
+    memory = {"memory_loaded_bytes": 1 << 30, "memory_peak_bytes": 2 << 30, "processes": processes}
+    assert start_text(ServerStart(command="serve", url="http://127.0.0.1:1", ready_s=4.12, **memory)).endswith(words)
 
 
 @pytest.mark.parametrize(

@@ -238,6 +238,10 @@ def test_a_restart_in_a_level_is_named(tmp_path, mark, pause, words):
     assert len(pids) == len({*pids}) == 1 + (pause == "0.1")
     assert level["outcomes"]["ok"] > 0
     assert words in result.stdout
+    # A lower load or an idle machine would not have kept it running.
+    advice = " ".join(one["advice"] for one in level["verdict"]["reasons"])
+    assert "reduce the load" not in advice
+    assert "on an idle machine" not in result.stdout
 
 
 @linux_only
@@ -259,6 +263,71 @@ def test_a_restart_at_the_end_of_a_level_is_named(tmp_path, mark):
                 await one.raise_if_ended()
         finally:
             await one.stop()
+
+    anyio.run(use)
+    assert with_mark(mark) == []
+
+
+ROLLING = """
+import os, socket, sys, time
+def work():
+    if worker := os.fork():
+        return worker
+    listener = socket.socket()
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    listener.bind(("127.0.0.1", int(sys.argv[1])))
+    listener.listen()
+    while True:
+        one, _ = listener.accept()
+        one.recv(65536)
+        body = b'{"object": "list", "data": [{"id": "small"}]}'
+        one.sendall(b"HTTP/1.1 200 OK\\r\\nconnection: close\\r\\ncontent-length: %d\\r\\n\\r\\n%s" % (len(body), body))
+        one.close()
+workers = [work(), work()]
+while True:
+    os.wait()
+    work()
+"""
+
+
+@linux_only
+def test_workers_that_are_replaced_one_by_one_are_no_end(tmp_path, mark):
+    """Each with a socket of its own: in the end none of those that listened at first is left."""
+    given = shlex.join([sys.executable, "-c", ROLLING]) + " {port} " + mark
+    one = server(
+        mark, folder=tmp_path, server_cmd=given.replace("{", "{{").replace("}", "}}").replace("{{port}}", "{port}")
+    )
+
+    async def use() -> None:
+        await one.start()
+        try:
+            until(lambda: len(one._listening()) == 2)
+            one._listeners = one._listening()
+            before = {process.pid for process in one._listeners}
+            for pid in before:
+                os.kill(pid, signal.SIGKILL)
+                until(lambda pid=pid: len({process.pid for process in one._listening()} - {pid}) == 2)
+                await one.look()
+                assert one.why_ended == ""
+            assert not before & {process.pid for process in one._listeners}
+        finally:
+            await one.stop()
+
+    anyio.run(use)
+
+
+@linux_only
+def test_a_server_that_does_not_end_at_once_is_waited_for_with_a_word(tmp_path, mark):
+    """Whoever has ended the run sees what it waits for."""
+    said: list[str] = []
+    one = server(mark, "--stubborn", folder=tmp_path, say=said.append)
+    one._grace_s = 2.0
+
+    async def use() -> None:
+        await one.start()
+        pid = one.pid
+        await one.stop()
+        assert said == [f"the server is being ended (process {pid}): what is left of it after 2s is killed"]
 
     anyio.run(use)
     assert with_mark(mark) == []

@@ -192,7 +192,12 @@ def named_with_verdict(levels: Sequence[LevelResult]) -> str:
 def _again(levels: Sequence[LevelResult]) -> str:
     """What would make these levels count: a longer measurement or warm-up, an idle machine, or what the reasons say."""
     longest, how, warmest, explained = 0, "", ("", 0), True
-    busy = [any(one.code == _BUSY for one in reasons_against(level)) for level in levels]
+    ended = [any(one.code == "server_ended" for one in level.verdict.reasons) for level in levels]
+    # An idle machine keeps no server running.
+    busy = [
+        not has_ended and any(one.code == _BUSY for one in reasons_against(level))
+        for level, has_ended in zip(levels, ended, strict=True)
+    ]
     for level, is_busy in zip(levels, busy, strict=True):
         matches = [match for reason in level.verdict.reasons if (match := _LONGER.search(reason.advice))]
         warm_ups = [match[1] for reason in level.verdict.reasons if (match := _WARMER.search(reason.advice))]
@@ -204,7 +209,7 @@ def _again(levels: Sequence[LevelResult]) -> str:
     flags = " and ".join([*[how] * bool(how), *[f"--warm-up {warmest[0]}"] * bool(warmest[0])])
     remedies = ", ".join([*[f"with {flags}"] * bool(flags), *["on an idle machine"] * any(busy)])
     reasons = "" if explained and remedies else "see the reasons, and "
-    if any(one.code == "server_ended" for level in levels for one in level.verdict.reasons):
+    if any(ended):
         reasons = "see in its log why the server ended, and "
     return f"{reasons}measure again {remedies}".rstrip()
 

@@ -169,7 +169,7 @@ def _incomplete(recording: LevelRecording, load: Load) -> Iterator[Reason]:
         advice = "raise this limit of the load generator's machine, or reduce the load"
         yield Reason("client_limit", message + some([*unsent], most=3, separator="; "), advice)
     yield from _stopped(recording)
-    if recording.server_restarted:
+    if recording.server_restarted and not recording.server_ended:
         whose, advice = "the server's counters", "see the server's log"
         if len(recording.groups_of("server")) > 1:
             whose = "the counters of one of the servers"
@@ -345,7 +345,8 @@ def _bad_responses(recording: LevelRecording, failure_limit: float) -> Iterator[
         yield Reason("cached_prompts", message, _UNCACHED)
     if failed > failure_limit * total:
         message = f"{failed} of {total} requests failed; the limit is {100 * failure_limit:.3g} %"
-        yield Reason(FAILURES, message, "see the failures; reduce the load, or raise the limit with --failures")
+        advice = "see the failures; reduce the load, or raise the limit with --failures"
+        yield Reason(FAILURES, message, "see why the server ended" if recording.server_ended else advice)
 
 
 def other_names(
