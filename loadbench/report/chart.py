@@ -170,6 +170,19 @@ def _known(line: Series) -> Series:
     return replace(line, points=points, band=band)
 
 
+def band_note(series: Sequence[Series], of: str = "the 95 % interval") -> str:
+    """What bands and arrows mean, as far as any is drawn."""
+    closed = any(all(map(math.isfinite, end)) for line in series for end in line.band)
+    arrows = any(
+        line.arrows and math.isfinite(low) and math.isinf(high) and x in {x for x, y in line.points if y is not None}
+        for line in series
+        for x, low, high in line.band
+    )
+    if not closed:
+        return f"Arrow: nothing bounds {of} from above." if arrows else ""
+    return f"Band: {of}{'; an arrow where nothing bounds it from above' if arrows else ''}."
+
+
 # Scales.
 
 

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 from loadbench.core.text import some
-from loadbench.report.chart import svg
+from loadbench.report.chart import band_note, svg
 from loadbench.report.document import Chart, Mark, Series
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from loadbench.results.compare import ComparedFigure, Comparison
 
 _TOKENS = "output_tokens_per_s"
+# The sides that the reason of a level that is left out names.
+_INVALID_SIDE = re.compile(r"(?:^|; )([ABab]): INVALID")
 # What both sides are shown for, beside the throughput: a metric, and what it is.
 _LATENCIES = {
     "ttft_p50": "TTFT p50",
@@ -43,7 +48,7 @@ def throughput_of_sides(comparison: Comparison) -> Chart:
         y="output tokens/s",
         down=down,
         switches="xy",
-        note=("Band: the interval of each side." if any(one.band for one in series) else "") + _left_out(comparison),
+        note=_of_sides(comparison, series),
     )
 
 
@@ -54,9 +59,9 @@ def comparison_charts(comparison: Comparison) -> list[Chart]:
     ratios = []
     for metric, name in {_TOKENS: "output tokens/s", **_LATENCIES}.items():
         rows = [row for row in _rows(comparison, metric) if row.ratio is not None and row.ratio > 0]
-        band = [(_load(row), *row.interval) for row in rows if row.interval is not None and row.interval[0] > 0]
+        band = [(load_of(row), *row.interval) for row in rows if row.interval is not None and row.interval[0] > 0]
         if rows:
-            ratios.append(Series(name, [(_load(row), row.ratio) for row in rows], band, hidden=not _is_first(metric)))
+            ratios.append(Series(name, [(load_of(row), row.ratio) for row in rows], band, hidden=not _is_first(metric)))
     if ratios:
         charts.append(
             Chart(
@@ -69,33 +74,48 @@ def comparison_charts(comparison: Comparison) -> list[Chart]:
                 across=[Mark(1.0, "no difference")],
                 switches="xy",
                 note="More tokens/s are better, and so is less time: above 1 for throughput, below 1 for latencies. "
-                + "On a page, choose a name that is struck through to show it. " * any(one.hidden for one in ratios)
-                + f"A band that includes 1 shows no difference.{_left_out(comparison)}",
+                + "Names that are struck through are hidden: choose one to show it. "
+                * any(one.hidden for one in ratios)
+                + "A band that includes 1 shows no difference." * any(one.band for one in ratios)
+                + _left_out(comparison),
             )
         )
     for metric, name in _LATENCIES.items():
         if metric in known:
+            series = _sides(comparison, metric)
             charts.append(
                 Chart(
                     name=metric.replace("_", "-"),
-                    series=_sides(comparison, metric),
+                    series=series,
                     title=f"{name} of A and B",
                     x=_axis(comparison),
                     y=name,
                     seconds=True,
                     switches="xy",
-                    note=_left_out(comparison).strip(),
+                    note=_of_sides(comparison, series),
                 )
             )
     return charts
 
 
+def _of_sides(comparison: Comparison, series: Sequence[Series]) -> str:
+    """The caption of figures of both sides."""
+    band = band_note(series, f"the {100 * comparison.confidence:g} % interval of each side")
+    return (band + _left_out(comparison)).strip()
+
+
 def _left_out(comparison: Comparison) -> str:
-    """The levels that are in no chart since they are INVALID, which other charts draw hollow."""
+    """The levels that are in no chart since a side is INVALID there, and which; other charts draw them hollow."""
     shown = {row.level for row in comparison.comparisons}
-    invalid = dict.fromkeys(one.level for one in comparison.left_out if one.code == "invalid")
-    levels = [level for level in invalid if level not in shown]
-    return f" INVALID, and so in no chart: {some(levels)}." if levels else ""
+    sides: dict[str, set[str]] = {}
+    for left in comparison.left_out:
+        if left.code == "invalid" and left.level not in shown:
+            sides.setdefault(left.level, set()).update(map(str.upper, _INVALID_SIDE.findall(left.message)))
+    levels = [
+        f"{level} (INVALID on {'both sides' if len(of) > 1 else f'side {min(of)}'})" if of else f"{level} (INVALID)"
+        for level, of in sides.items()
+    ]
+    return f" Not compared, and so in no chart: {some(levels)}." if levels else ""
 
 
 def _is_first(metric: str) -> bool:
@@ -104,10 +124,11 @@ def _is_first(metric: str) -> bool:
 
 
 def _rows(comparison: Comparison, metric: str) -> list[ComparedFigure]:
-    return sorted((row for row in comparison.comparisons if row.metric == metric), key=_load)
+    return sorted((row for row in comparison.comparisons if row.metric == metric), key=load_of)
 
 
-def _load(row: ComparedFigure) -> float:
+def load_of(row: ComparedFigure) -> float:
+    """The users or the rate of a row."""
     return float(row.level.partition("=")[2])
 
 
@@ -124,6 +145,6 @@ def _sides(comparison: Comparison, metric: str) -> list[Series]:
         ("B", comparison.b, [row.b for row in rows], [row.b_interval for row in rows]),
     ):
         name = f"{letter} {side.model}" + (f" on {side.device}" if side.device else "")
-        band = [(_load(row), *ends) for row, ends in zip(rows, intervals, strict=True) if ends is not None]
-        series.append(Series(name, [(_load(row), value) for row, value in zip(rows, values, strict=True)], band))
+        band = [(load_of(row), *ends) for row, ends in zip(rows, intervals, strict=True) if ends is not None]
+        series.append(Series(name, [(load_of(row), value) for row, value in zip(rows, values, strict=True)], band))
     return series

@@ -10,6 +10,7 @@ import msgspec
 from loadbench.analyze.level.knee import commonest_reason
 from loadbench.core.text import printable, some
 from loadbench.plan.cells import cell_text, shown_value
+from loadbench.report.chart import band_note
 from loadbench.report.document import Block, Chart, Document, Heading, Notes, Series, Table, Text
 from loadbench.report.run import STEADINESS, UNKNOWN, interval_notes, with_interval
 from loadbench.report.values import byte_size, counted, duration, percent, reason_text, significant, spread
@@ -300,8 +301,7 @@ def depth_charts(grid: Grid) -> list[Chart]:
                     x="prompt tokens",
                     y="tokens/s",
                     switches="xy",
-                    note="At the lowest load that counts. Band: the 95 % interval; an arrow where nothing bounds it "
-                    "from above.",
+                    note=f"At the lowest load that counts. {band_note(series)}".strip(),
                 )
             )
     return charts

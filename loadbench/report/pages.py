@@ -4,19 +4,22 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from loadbench.analyze.compare.compare import ALL
 from loadbench.analyze.compare.in_folder import comparison_in
 from loadbench.analyze.compare.summary import PRICES
+from loadbench.analyze.compare.undecided import word_of
 from loadbench.analyze.grid.in_folder import grid_in
 from loadbench.analyze.level.knee import shows_throughput
 from loadbench.analyze.level.rebuild import run_in
 from loadbench.core.errors import BadInput
+from loadbench.core.text import some
 from loadbench.plan.cells import cell_text
 from loadbench.report.capacities import capacities_document
 from loadbench.report.capacity import capacity_document, claim_texts, kind_of, range_text
 from loadbench.report.capacity_charts import capacity_charts
-from loadbench.report.compare import compare_document, conclusions, ratio_text
+from loadbench.report.compare import compare_document, conclusions, range_of, ratio_text
 from loadbench.report.compare_capacity import capacity_comparison_document, resume_command
-from loadbench.report.compare_chart import comparison_charts
+from loadbench.report.compare_chart import comparison_charts, load_of
 from loadbench.report.document import Block, Choice, Document, Heading, Notes, Table, Text, Tiles
 from loadbench.report.grid import depth_charts, front_chart, grid_document, with_conclusion
 from loadbench.report.page import (
@@ -324,10 +327,7 @@ def comparison_page(comparison: Comparison, a: Sequence[Run], b: Sequence[Run]) 
     for name, crossing in crossings.items():
         if crossing is not None:
             tiles.append((name, f"{crossing.users:.3g} users", f"{crossing.low:.3g} to {crossing.high:.3g}"))
-    for row in comparison.overall:
-        if row.metric == "output_tokens_per_s" and row.ratio is not None:
-            ends = "" if row.interval is None else f"{' to '.join(map(ratio_text, row.interval))}, over all loads"
-            tiles.append(("output tokens/s, B/A", f"{ratio_text(row.ratio)}x", ends))
+    tiles += _throughput_tile(comparison)
     decisions = [row[-1].rstrip("*") for table in rest if isinstance(table, Table) for row in table.rows]
     decided = sum(decision not in {"undecided", "no difference"} for decision in decisions)
     shown = f"of {len(decisions)} figures, at {100 * comparison.confidence:g} % confidence"
@@ -369,6 +369,25 @@ def comparison_page(comparison: Comparison, a: Sequence[Run], b: Sequence[Run]) 
         ]
         blocks += [Heading("Runs"), Table(("side", "started", "levels", "verdicts"), runs, "llrl")]
     return Document(f"Comparison of {sides}", [*blocks, *words()])
+
+
+def _throughput_tile(comparison: Comparison) -> list[tuple[str, str, str]]:
+    """B's tokens per second over A's: over all loads, or where that is undecided, at the highest load where it is not;
+    what is undecided everywhere is no number in large type."""
+    metric = "output_tokens_per_s"
+    loads = sorted((row for row in comparison.comparisons if row.metric == metric), key=load_of)
+    rows = [*(row for row in comparison.overall if row.metric == metric), *reversed(loads)]
+    if not rows:
+        return []
+    name = "output tokens/s, B/A"
+    row = next((one for one in rows if word_of(one) != "undecided"), None)
+    if row is None or row.ratio is None:
+        return [(name, "undecided", "the tables have what was measured")]
+    where = "over all loads" if row.level == ALL else f"at {row.level}"
+    others = [one.level for one in loads if word_of(one) == "undecided"]
+    said = "no difference is shown, " * (word_of(row) == "no difference")
+    said += f"{range_of(metric, row.ends)}, {where}" + (f"; undecided at {some(others)}" if others else "")
+    return [(name, f"{ratio_text(row.ratio)}x", said)]
 
 
 def _both(a: Table, b: Table) -> Table:

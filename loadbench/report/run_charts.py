@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from loadbench.analyze.level.knee import knee
 from loadbench.record.histogram import Histogram
+from loadbench.report.chart import band_note
 from loadbench.report.document import Block, Chart, Choice, HeatMap, Mark, Series, Table, Text
 from loadbench.report.run import UNSURE
 from loadbench.report.run import quantile as shown_quantile
@@ -111,7 +112,7 @@ def throughput_chart(by_model: Mapping[str, Sequence[LevelResult]], *, judged: b
         y="output tokens/s",
         down=marks,
         switches="xy",
-        note=f"Band: the 95 % interval. {note}".strip() + _marks(series),
+        note=f"{band_note(series)} {note}".strip() + _marks(series),
     )
 
 
@@ -131,7 +132,6 @@ def latency_charts(levels: Sequence[LevelResult], *, judged: bool = True, of: st
             # The long tails have open intervals nearly everywhere: their arrows would hide the lines.
             series.append(_line(quantile, ordered, points, band, judged=judged, arrows=quantile == "p95"))
         if any(y is not None for line in series for _, y in line.points):
-            note = "Band: the 95 % interval; an arrow where nothing bounds it from above."
             charts.append(
                 Chart(
                     name=f"{short.lower()}{name}",
@@ -141,7 +141,7 @@ def latency_charts(levels: Sequence[LevelResult], *, judged: bool = True, of: st
                     y=short,
                     seconds=True,
                     switches="xy",
-                    note=note + _marks(series),
+                    note=(band_note(series) + _marks(series)).strip(),
                 )
             )
     return charts
@@ -170,7 +170,7 @@ def median_charts(by_line: Mapping[str, Sequence[LevelResult]], *, judged: bool 
                     y=f"{short} p50",
                     seconds=True,
                     switches="xy",
-                    note=_marks(series).strip(),
+                    note=(band_note(series) + _marks(series)).strip(),
                 )
             )
     return charts

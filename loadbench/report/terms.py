@@ -333,7 +333,8 @@ TERMS: Final[tuple[Term, ...]] = (
     Term("other_model", "code", "Responses carry the name of another model that the server lists.",
          remedy="check --model and the server's routes"),
     Term("busy_machine", "code", "Other programs used more than half of this machine's CPU, and the server or "
-         "loadbench waited for a core.", remedy="end the other programs, or measure when the machine is idle"),
+         "loadbench waited for a core: a reason of the verdict where they waited for long, else a note.",
+         remedy="end the other programs, or measure when the machine is idle"),
     Term("audit", "code", "The self-audit failed: a number that is counted in two ways differs.",
          remedy="this is a bug in loadbench: please report it with the run folder"),
     Term("undecided", "code", "A gate is neither certainly met nor certainly missed.",

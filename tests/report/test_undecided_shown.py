@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import msgspec
+
 from loadbench.analyze.compare.compare import compare
 from loadbench.report.compare import compare_document
+from loadbench.report.compare_chart import comparison_charts
 from loadbench.report.document import Tiles
 from loadbench.report.line import comparison_line
 from loadbench.report.pages import comparison_page
@@ -51,3 +54,68 @@ def test_a_line_and_a_page_say_that_it_is_undecided():
     }
     assert tiles["pairs that count"] == ("1", "of 3 at each load that is compared")
     assert tiles["differences shown"][0] == "0"
+
+
+def test_no_tile_shows_an_undecided_ratio():
+    """The mean over the loads is undecided with one pair: the highest load that is decided, and which are not."""
+    both = [[figures(1, tokens=10.0), figures(4, tokens=20.0 + place)] for place in range(3)]
+    a = a_side(*both, name="a")
+    bad = msgspec.structs.replace(figures(1, tokens=60.0), verdict=BAD)
+    b = a_side(
+        [figures(1, tokens=60.0), figures(4, tokens=200.0)],
+        *([bad, figures(4, tokens=200.0 + place)] for place in (9, 21)),
+        name="b",
+    )
+    found = compare(a, b, paired=True)
+
+    def tile(comparison):
+        (items,) = (block.items for block in comparison_page(comparison, a, b).blocks if isinstance(block, Tiles))
+        return next((value, note) for name, value, note in items if name == "output tokens/s, B/A")
+
+    value, note = tile(found)
+    assert value == "10.0x"
+    assert note.endswith(", at users=4; undecided at users=1")
+    assert tile(FOUND) == ("undecided", "the tables have what was measured")
+    assert "at 4 users (the highest load that is compared): " in found.summary.sentence
+
+
+def test_one_reason_for_one_pair_that_counts():
+    """At a load and over all of them: one line."""
+    a = a_side(*([figures(1, tokens=10.0), figures(4, tokens=20.0)] for _ in range(3)), name="a")
+    bad = [msgspec.structs.replace(figures(users), verdict=BAD) for users in (1, 4)]
+    b = a_side([figures(1, tokens=60.0), figures(4, tokens=200.0)], bad, bad, name="b")
+    lines = compare_document(compare(a, b, paired=True)).blocks[-1].lines
+    assert [line for line in lines if line.startswith("* ")] == [
+        "* only 1 of 3 pairs of runs counts, and one shows no spread"
+    ]
+
+
+def test_a_level_that_is_not_compared_has_the_busy_machine_of_the_sentence():
+    """The sentence names what causes the other reasons: it stands with them, as a note."""
+    busy = Reason("busy_machine", "other programs used 97 %", "end the other programs")
+    b = [
+        msgspec.structs.replace(run, levels=[msgspec.structs.replace(level, caveats=[busy]) for level in run.levels])
+        for run in B
+    ]
+    found = compare(A, b, paired=True)
+    assert "other programs used 97 %" in found.summary.sentence
+    assert all(
+        left.message.endswith(
+            "(late); at the same time other programs used 97 % (busy_machine, a note); end the other programs"
+        )
+        for left in found.left_out
+        if left.code == "invalid"
+    )
+
+
+def test_captions_speak_of_bands_that_are_there():
+    """Of all charts of both sides, and of none without intervals."""
+    several = compare(
+        a_side(*([figures(1, tokens=10.0 + place), figures(4, tokens=20.0)] for place in range(3)), name="a"),
+        a_side(*([figures(1, tokens=60.0), figures(4, tokens=90.0)] for place in range(3)), name="b"),
+        paired=True,
+    )
+    for comparison in (several, FOUND):
+        for chart in comparison_charts(comparison):
+            drawn = any(line.band for line in chart.series)
+            assert ("band" in chart.note.lower()) == drawn

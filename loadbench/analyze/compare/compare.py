@@ -46,6 +46,7 @@ from loadbench.analyze.compare.hardware import device, device_caveats
 from loadbench.analyze.compare.resources import cold_start, memory, met_objectives
 from loadbench.analyze.compare.sessions import sessions
 from loadbench.analyze.compare.summary import summarize_comparison
+from loadbench.analyze.level.knee import reasons_against
 from loadbench.analyze.level.output_equality import compare_outputs
 from loadbench.core.errors import BadInput
 from loadbench.plan.gate import COST, ENERGY
@@ -105,7 +106,7 @@ def compare(
                 data = mean_over_levels([level.data[metric] for level in levels])
                 if all(run_counts(data)):
                     overall.data[metric] = data
-                    overall.changes[metric] = _change(data.effect())
+                    overall.changes[metric] = _change(data.effect(), _one_pair(a))
         overall.rows = make_rows(ALL, overall.data, overall.data, overall.changes, confidence, main)
 
     crossings: dict[str, Crossover] = {}
@@ -277,7 +278,10 @@ def _usable_level(run: Run, load: ClosedLoad | OpenLoad) -> tuple[LevelResult | 
             continue
         if level.verdict.status == "INVALID":
             reasons = ", ".join(f"{reason.message} ({reason.code})" for reason in level.verdict.reasons)
-            advice = "; ".join(dict.fromkeys(reason.advice for reason in level.verdict.reasons if reason.advice))
+            # Other programs on the machine cause other reasons, also where they are only a note.
+            busy = reasons_against(level)[len(level.verdict.reasons) :]
+            reasons += "".join(f"; at the same time {note.message} ({note.code}, a note)" for note in busy)
+            advice = "; ".join(dict.fromkeys(one.advice for one in reasons_against(level) if one.advice))
             why = ("invalid", f"INVALID: {reasons}" + (f"; {advice}" if advice else ""))
         elif level.interrupted:
             why = ("interrupted", "it was interrupted")
@@ -346,7 +350,7 @@ def _compare_level(
     gated = [rule.metric for rule in gates if rule.applies(load.label)]
     compared = ComparedLevel(load)
     # What to do about pairs that do not count is in the summary: it depends on why they do not.
-    one_pair = f"only 1 of {len(a)} pairs of runs counts, and one shows no spread" if refused else _ONE_PAIR
+    one_pair = _one_pair(a)
     for metric in dict.fromkeys([*RATES, *usual, ENERGY, COST, FAILURES, *gated]):
         why = work.reason(metric)
         data = None if why is not None else figure_data(at_a, at_b, metric, design)
@@ -372,6 +376,11 @@ def _compare_level(
         if amounts is not None:
             compared.speeds[metric] = amounts
     return compared
+
+
+def _one_pair(a: Sequence[Run]) -> str:
+    """Why a single pair decides nothing."""
+    return _ONE_PAIR if len(a) == 1 else f"only 1 of {len(a)} pairs of runs counts, and one shows no spread"
 
 
 def _change(effect: Effect | None, one_pair: str = _ONE_PAIR) -> MeasuredChange:

@@ -174,6 +174,8 @@ def _where(won: Sequence[str], labels: Sequence[str]) -> str:
     if len(won) == len(labels):
         first, last = _load(labels[0]).partition(" ")[0], _load(labels[-1])
         return f"at every load that is compared ({first} to {last})"
+    if list(won) == [labels[-1]]:
+        return f"at {_load(won[0])} (the highest load that is compared)"
     if list(won) == list(labels[-len(won) :]):
         return f"from {_load(won[0])} on"
     if list(won) == list(labels[: len(won)]) and len(won) > 1:
