@@ -71,6 +71,11 @@ _KNOWN: tuple[tuple[str, str, str], ...] = (
         "the engine behind the server has ended: see its log for what ended it, and restart the server",
     ),
     (
+        r": line \d+: +\d+ Killed\b|^Killed$",  # as a shell reports it
+        "killed",
+        "a program of it was killed, of which too little memory is the usual cause: use a smaller model or context",
+    ),
+    (
         _MEMORY,
         "out of memory",
         "unload other models (loadbench models --unload MODEL), or use a smaller model or another variant",

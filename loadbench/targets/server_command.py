@@ -332,15 +332,18 @@ class StartedServer:
             if guard.stdin is not None:
                 with suppress(OSError):
                     guard.stdin.close()
-            with anyio.move_on_after(_SAID_AFTER_S):
-                await self._gone.wait()
-            if not self._gone.is_set():
-                grace = format_duration(round(self._grace_s * NS_PER_S))
-                self._say(
-                    f"the server is being ended (process {self._pid}): what is left of it after {grace} is killed"
-                )
-            with anyio.move_on_after(self._grace_s + _KILLED_WITHIN_S):
-                await self._gone.wait()
+            grace = format_duration(round(self._grace_s * NS_PER_S))
+            ends = f"the server (process {self._pid}) is still being ended: what is left of it after {grace} is killed"
+            try:
+                with anyio.move_on_after(_SAID_AFTER_S):
+                    await self._gone.wait()
+                if not self._gone.is_set():
+                    self._say(ends)
+                with anyio.move_on_after(self._grace_s + _KILLED_WITHIN_S):
+                    await self._gone.wait()
+            except asyncio.CancelledError:  # a further Ctrl-C: loadbench leaves, and the guard does not
+                self._say(f"{ends}, also when loadbench has left")
+                raise
             if not self._gone.is_set():
                 self._say(f"the server (process {self._pid}) does not end, not even when it is killed")
                 with suppress(OSError):

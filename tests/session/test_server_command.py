@@ -327,10 +327,27 @@ def test_a_server_that_does_not_end_at_once_is_waited_for_with_a_word(tmp_path, 
         await one.start()
         pid = one.pid
         await one.stop()
-        assert said == [f"the server is being ended (process {pid}): what is left of it after 2s is killed"]
+        assert said == [f"the server (process {pid}) is still being ended: what is left of it after 2s is killed"]
 
     anyio.run(use)
     assert with_mark(mark) == []
+
+
+@pytest.mark.slow
+@linux_only
+def test_a_second_ctrl_c_says_that_the_server_is_still_being_ended(tmp_path, mark):
+    """loadbench leaves; its guard goes on until nothing is left."""
+    options = ("--users=1", "--duration=300s", "--warm-up=0s", "--telemetry=off", "--no-live")
+    with started("sweep", f"--server-cmd={command(mark, '--stubborn')}", *options, cwd=tmp_path) as process:
+        assert process.stderr is not None
+        until(lambda: "begins" in process.stderr.readline())
+        process.send_signal(signal.SIGINT)
+        until(lambda: "is still being ended" in process.stderr.readline())
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "killed, also when loadbench has left\n" in err
+    until(lambda: with_mark(mark) == [])
 
 
 @linux_only
@@ -454,6 +471,19 @@ def test_the_line_with_the_error_is_named(tmp_path, mark):
     result = typed("sweep", f"--server-cmd={command(mark, prints, '--ends=exit:2')}", *SHORT, cwd=tmp_path)
     message = "before it was ready: error: --profile: there is no profile x / hint: the profiles are a, b"
     assert message in result.stderr
+
+
+@linux_only
+def test_what_a_shell_says_of_a_killed_program_is_explained(tmp_path):
+    """Its exit code, and its own words, which may be all that is known."""
+    script = tmp_path / "serve.sh"
+    script.write_text("#!/bin/bash\nsh -c 'kill -9 $$'\nexit ${2:-137}\n")
+    script.chmod(0o700)
+    for more, words in (("", "with exit code 137 (128 + 9: killed, of which"), (" 1", "with exit code 1 before")):
+        result = typed("sweep", f"--server-cmd={script} {{port}}{more}", *SHORT, cwd=tmp_path)
+        assert result.returncode == 6
+        assert words in result.stderr
+        assert "hint: a program of it was killed, of which too little memory is the usual cause" in result.stderr
 
 
 @linux_only
