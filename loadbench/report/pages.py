@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from loadbench.analyze.capacity.bottleneck import whole_ends
 from loadbench.analyze.compare.compare import ALL
 from loadbench.analyze.compare.in_folder import comparison_in
 from loadbench.analyze.compare.summary import PRICES
@@ -207,13 +208,11 @@ def _answer_tiles(capacity: Capacity) -> list[tuple[str, str, str]]:
             tiles.append(("think time", duration(answer.think_s), "from a response to the next request, on average"))
         is_higher = capacity.sees_no_limit or (capacity.status == "at_least" and answer.limit == "unknown")
         name, note = _NOT_REACHED if is_higher else _BOTTLENECKS[answer.limit]
-        if (
-            answer.limit == "slots"
-            and not is_higher
-            and capacity.explanation is not None
-            and capacity.explanation.slots is not None
-        ):
-            note = f"about {capacity.explanation.slots.value:.0f} requests run at once, and others wait"
+        slots = None if capacity.explanation is None else capacity.explanation.slots
+        if answer.limit == "slots" and not is_higher and slots is not None:
+            least, most = whole_ends(slots)
+            at_once = f"{least} to {most}" if least < most else f"{slots.value:.0f}"
+            note = f"about {at_once} requests run at once, and others wait"
         tiles.append(("bottleneck", name, note))
     fleet = capacity.devices
     if fleet is not None and fleet.devices is not None:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from loadbench.analyze.capacity.bottleneck import find_bottleneck
+from loadbench.analyze.capacity.bottleneck import find_bottleneck, whole_ends
 from loadbench.analyze.capacity.client_delay import without_client_reasons
 from loadbench.analyze.capacity.curve import (
     curve_levels,
@@ -363,7 +363,9 @@ def _conclusion(
         sure, best = f"{100 * found.confidence:g} % confidence", f"best estimate {found.amount:g}"
         with_more = _WITH_MORE.get(bottleneck.kind, "")
         if bottleneck.slots is not None and bottleneck.kind == "slots":
-            with_more = f"too many requests wait, because the server runs about {bottleneck.slots.value:.0f} at once"
+            few, many = whole_ends(bottleneck.slots)
+            at_once = f"{few} to {many}" if few < many else f"{bottleneck.slots.value:.0f}"
+            with_more = f"too many requests wait, because the server runs about {at_once} at once"
         lies = "is likely" if found.strength == "likely" else "is proven to be"
         where = f"{low:g} or more" if high is None else f"between {low:g} and {high:g}" if high > low else f"{high:g}"
         sentence = f"Plan with at most {counted(low)}: the limit {lies} {where} ({sure}; {best})"

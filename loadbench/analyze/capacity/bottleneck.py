@@ -54,6 +54,12 @@ _CERTAIN = 12.0
 _HARDLY_LESS = 3.84
 # A relative error below this is not visible.
 _NOISE = 0.01
+# Where the number in flight fluctuates, as with think times, slots stand idle now and then although its mean is beyond
+# their number, the more so the fewer there are: the knee is seen too late by up to this much over its square root,
+# usually by that much, or a tenth too early (tests/analyze/capacity/test_bottleneck.py has the study).
+_AT_MOST_LATE, _USUALLY_LATE, _TOO_EARLY = 1.5, 0.4, 1.1
+# Levels from this share of the knee on show where it is.
+_NEAR_KNEE = 0.7
 # Preemptions per successful request.
 _OFTEN = 0.01
 # Up to this mean number in flight a request is alone.
@@ -80,6 +86,7 @@ class _LevelMeans:
     tokens: float  # of a request, in and out
     preempted: float  # times a request
     level: LevelResult
+    fluctuates: bool = False  # the number in flight
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,6 +161,7 @@ def _level_means(levels: Sequence[LevelResult]) -> list[_LevelMeans]:
             tokens=(level.tokens.input + level.tokens.output) / answered,
             preempted=max((level.server or {}).get(name, 0.0) for name in PREEMPTIONS) / answered,
             level=level,
+            fluctuates=not no_think_time,
         )
         best.setdefault(n, means)
     return [best[n] for n in sorted(best)]
@@ -283,7 +291,11 @@ def _line(running: Floats, curve: Floats, precision: Floats) -> Floats:
 def _of_knee(points: Sequence[_LevelMeans], knee: _Knee, server: Mapping[str, float], rule: str) -> Bottleneck:
     """A limited number runs at once: because of slots or memory, or because more would not help."""
     at, last = knee.at, points[-1]
-    start = next(point for point in points if point.n >= 0.95 * at.value)
+    if any(point.fluctuates and point.n >= _NEAR_KNEE * at.value for point in points):
+        late = 1 / math.sqrt(at.value)
+        low, high = (at.low or at.value) / (1 + _AT_MOST_LATE * late), (at.high or at.value) * _TOO_EARLY
+        at = Estimate(value=at.value / (1 + _USUALLY_LATE * late), low=max(1.0, low), high=high)
+    start = next(point for point in points if point.n >= 0.95 * knee.at.value)
     waits = _waiting_share(start, last)
     evidence = [
         Evidence(name="at_once", value=at.value, what="requests in flight where throughput and TPOT stop rising"),
@@ -396,8 +408,13 @@ def _of_rule(points: Sequence[_LevelMeans], rule: str) -> Bottleneck:
 
 
 def _about(at: Estimate) -> str:
-    low, high = round(at.low or at.value), round(at.high or at.value)
+    low, high = whole_ends(at)
     return f"about {round(at.value)}" + (f" ({low} to {high})" if low < high else "")
+
+
+def whole_ends(at: Estimate) -> tuple[int, int]:
+    """The ends of the interval of a number of requests."""
+    return round(at.low or at.value), round(at.high or at.value)
 
 
 def _waiting_share(start: _LevelMeans, last: _LevelMeans) -> float:

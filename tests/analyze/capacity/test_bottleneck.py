@@ -7,17 +7,20 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import msgspec
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from loadbench.analyze.capacity.bottleneck import _waiting_share, find_bottleneck
+from loadbench.plan.distribution import LogNormal
 from loadbench.plan.objective import parse_objective
 from loadbench.results.folder import read_run
-from loadbench.results.run import ObjectiveResult, Reason
+from loadbench.results.run import Concurrency, LevelResult, ObjectiveResult, Reason
 from loadbench.sim.profile import PROFILES
 from tests.analyze.leveling import with_figures
 from tests.analyze.serving import sweep
+from tests.coverage.systems import constant, lognormal, slots
 
 SLOW_DECODE = replace(PROFILES["slot-server"], slots=64, decode_base_s=0.02, decode_per_sequence_s=0.02)
 LATE = [Reason("late_start", "users asked again late", "give it a core of its own")]
@@ -338,3 +341,34 @@ def test_what_waits_is_the_part_of_the_added_time_before_the_first_token(last, s
     """From (TTFT, E2E) of 0.1 and 1.1 s to these; where nothing was added, nothing waits."""
     start, end = (SimpleNamespace(ttft=ttft, e2e=e2e) for ttft, e2e in ((0.1, 1.1), last))
     assert _waiting_share(start, end) == pytest.approx(share)
+
+
+def fluctuating(users: int, seed: int, *, count: int, think_s: float) -> LevelResult:
+    """A short level of users who think, against so many slots, with the mean number in flight that came of it."""
+    think = lognormal(think_s, 0.6)
+    level = slots(users, seed=seed, duration_s=10.0, think=think, service=constant(0.6), count=count)
+    due, _, last = level.around.T
+    inside = np.clip(np.minimum(last, level.window_s) - np.maximum(due, 0.0), 0.0, None)
+    per_s = float(((last >= 0) & (last < level.window_s)).sum() / level.window_s)
+    figures = {"ttft_s": level.ttft.tolist(), "tpot_s": level.tpot.tolist()}
+    made = with_figures(users, per_s, think=LogNormal(round(think_s * 1e9), 0.6), **figures)
+    metrics = made.metrics | {"e2e_s": msgspec.structs.replace(made.metrics["e2e_s"], mean=float(level.e2e.mean()))}
+    in_flight = Concurrency(mean=float(inside.sum() / level.window_s), peak=users)
+    return msgspec.structs.replace(made, metrics=metrics, concurrency=in_flight)
+
+
+@pytest.mark.parametrize("count", [4, 8, 16])
+def test_slots_are_seen_late_where_the_number_in_flight_fluctuates(count):
+    """Users who think leave slots idle at times, although more are in flight on average than there are slots: the
+    interval allows for it, and holds the truth in nearly all of the searches."""
+    held = []
+    for seed in range(12):
+        full = count / 0.6 * 5.6
+        loads = [round(full * share) for share in (0.1, 0.2, 0.4, 0.8, 1.6, 1.25, 1.0, 0.75, 0.9)]
+        found = find_bottleneck(
+            [fluctuating(users, 100 * seed + users, count=count, think_s=5.0) for users in loads], rule="ttft_p95<1s"
+        ).slots
+        if found is not None:
+            held.append(found.low <= count <= found.high)
+    assert len(held) >= 6
+    assert sum(held) >= 0.9 * len(held)
