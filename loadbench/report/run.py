@@ -557,7 +557,9 @@ def merged_reasons(run: Run, kind: Literal["verdict", "caveats"]) -> list[tuple[
     found: dict[tuple[int, str], dict[Reason, list[int]]] = {}
     for index, level in enumerate(run.levels):
         seen = set()
-        order = STATUSES.index(level.verdict.status) if kind == "verdict" else len(STATUSES)
+        # Levels of a search have no verdict.
+        judged = kind == "verdict" and not is_search(run)
+        order = STATUSES.index(level.verdict.status) if judged else len(STATUSES)
         for reason in reasons_of(run, level, kind):
             # A level may have a reason twice, as for two models of a mix.
             key = reason.message if reason.code in seen else reason.code
