@@ -401,6 +401,9 @@ def notes(run: Run) -> tuple[list[str], list[str], list[str]]:
             f"open loop: requests are sent on schedule ({arrivals}), however fast the server responds: "
             "latencies from due (ttft_response_s, e2e_response_s) are free of coordinated omission"
         )
+    if any(one.goodput and one.goodput.requests_per_s > one.throughput.requests_per_s * 1.01 for one in run.levels):
+        counts = "goodput counts the requests that were due in the window, req/s the responses that ended in it"
+        details.append(f"{counts}: in a short window it can be the larger")
     shares = [line for model, levels in models.items() for line in _share_notes(levels, whose[model])]
     cells = [
         quantile(level.metrics.get(key), name)

@@ -143,7 +143,9 @@ TERMS: Final[tuple[Term, ...]] = (
     Term("total_tokens_per_s", "level", "Input and output tokens of the window.", "(input + output tokens) ÷ window",
          others=(("vLLM", "total token throughput"),), see=("output_tokens_per_s",)),
     Term("goodput", "level", "Throughput of the requests that met every objective of the level. A request that failed "
-         "or lacks a figure is a miss.", "good requests ÷ window", others=(("vLLM", "request goodput"),),
+         "or lacks a figure is a miss. It counts the requests that were due in the window, and `req/s` the responses "
+         "that ended in it, so that in a short window it can be the larger.",
+         "good requests ÷ window", others=(("vLLM", "request goodput"),),
          see=("objective", "attainment")),
     Term("attainment", "level", "The share of all measured arrivals that met every objective, with its interval.",
          "good requests ÷ arrivals", see=("goodput",)),
@@ -219,8 +221,9 @@ TERMS: Final[tuple[Term, ...]] = (
          "under the same settings."),
     Term("outliers", "concept", "Single responses far beyond all others: more than 14.8 standard deviations from the "
          "median. Something else than the load happened there.", also=("outlier",)),
-    Term("verification", "concept", "The last probe of a capacity search: it measures the low end of the likely range, "
-         "to see whether it meets the objectives.", see=("probe", "likely"), also=("verified",)),
+    Term("verification", "concept", "The last probes of a capacity search: each measures the low end of the likely "
+         "range, to see whether it meets the objectives. Where that moves the end, the next one is measured there.",
+         see=("probe", "likely"), also=("verified",)),
     Term("proven", "concept", "Of a capacity: shown by the search's tests, whatever the curve.", see=("likely",)),
     Term("likely", "concept", "Of a capacity: by a curve fitted to all requests, verified by a final measurement.",
          see=("proven",)),
@@ -615,7 +618,10 @@ TERMS: Final[tuple[Term, ...]] = (
     Term("PASS", "state", "The whole interval is within the bound of an objective or a gate: it is met. FAIL: it is "
          "wholly beyond it. UNDECIDED: the bound lies inside it.",
          remedy="if undecided, measure longer", see=("objective", "gate", "undecided"),
-         also=("FAIL", "unclear")),
+         also=("FAIL",)),
+    Term("unclear", "state", "Of a probe: its requests are too few to favour PASS or FAIL, or nearly as many miss as "
+         "are allowed. Without a miss it takes about 10 requests for a p90, 20 for a p95 and 100 for `failures<1%`.",
+         see=("leans to",)),
     Term("faster", "state", "Comparison: the interval of the ratio excludes 1, so that B differs. `no difference`: "
          "it includes 1, and lies between 0.5 and 2. `undecided`: there is no interval, it includes 1 and reaches 0.5 "
          "or 2, or a note says why it decides nothing.",
