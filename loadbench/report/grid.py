@@ -1,4 +1,4 @@
-"""The report of a grid: the conclusion, a row for each cell, prefill and decode by depth, then notes."""
+"""The report of a grid: the conclusion, a row for each cell, prefill and decode by prompt length, then notes."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ def grid_document(grid: Grid) -> Document:
         cell_table(grid),
     ]
     if _has_depth(grid):
-        blocks += [Heading("Prefill and decode by depth"), depth_table(grid)]
+        blocks += [Heading("Prefill and decode by prompt length (depth)"), depth_table(grid)]
     return Document(f"{grid.name}, {counted(len(grid.cells), 'cell')}: {about}", [*blocks, Notes(grid_notes(grid))])
 
 
@@ -123,9 +123,9 @@ def cell_table(grid: Grid) -> Table:
             mark = "" if one is None else _marks(one, is_best=bool(best & {(number, one.model), (number, "")}))
             rows[-1] += [*_cells(cell, one), mark]
     heads = ["cell", *names, *["model"] * several, *_FIGURES, "mark"]
-    align = "r" + "l" * (len(names) + several) + "lrrrrrll"
-    rank = "0" * (1 + len(names)) + "1" * several + "1024330" + "0"
-    empty = {"memory", "J/token", "mark"}
+    align = "r" + "l" * (len(names) + several) + "lrrrrrrll"
+    rank = "0" * (1 + len(names)) + "1" * several + "10244330" + "0"
+    empty = {"TPOT p50", "ITL p50", "memory", "J/token", "mark"}
     used = [
         at
         for at, head in enumerate(heads)
@@ -139,7 +139,7 @@ def cell_table(grid: Grid) -> Table:
     )
 
 
-_FIGURES = ("load", "tok/s", "TTFT p95", "ITL p50", "memory", "J/token", "verdict")
+_FIGURES = ("load", "tok/s", "TTFT p95", "TPOT p50", "ITL p50", "memory", "J/token", "verdict")
 
 
 def _cells(cell: Cell, one: CellFigures | None) -> list[str]:
@@ -156,7 +156,9 @@ def _cells(cell: Cell, one: CellFigures | None) -> list[str]:
         one.load,
         _rate(one.output_tokens_per_s, one.interval.get("output_tokens_per_s")),
         "-" if one.ttft_p95_s is None else with_interval(one.ttft_p95_s, one.interval.get("ttft_p95_s")),
-        "-" if one.itl_p50_s is None else duration(one.itl_p50_s),
+        "-" if one.tpot_p50_s is None else duration(one.tpot_p50_s),
+        # Grids of earlier versions have no TPOT.
+        "-" if one.itl_p50_s is None or one.tpot_p50_s is not None else duration(one.itl_p50_s),
         "-" if one.memory_bytes is None else byte_size(one.memory_bytes),
         "-" if one.joules_per_output_token is None else f"{significant(one.joules_per_output_token)} J",
         status or verdict,
@@ -254,7 +256,10 @@ def grid_notes(grid: Grid) -> list[str]:
             "as far as these are known, and surely better in one"
         )
     if figures:
-        lines.append("load: the one with the most output tokens/s of those that count; the other figures are of it")
+        lines.append(
+            "load: of each cell the one with the most output tokens/s of those that count, with the figures of that "
+            "level; the report of each cell has its other loads"
+        )
     shown = [cell_table(grid)] + [depth_table(grid)] * _has_depth(grid)
     marked = [text for table in shown for row in table.rows for text in row[1 + len(grid.vary) :]]
     lines += interval_notes([text for text in marked if not text.endswith(_NO_INTERVAL)])
@@ -269,6 +274,14 @@ def grid_notes(grid: Grid) -> list[str]:
             "prefill: prompt tokens by the median TTFT, with the network and the server's queue in it; decode: one by "
             "the median TPOT; both at the lowest load that counts"
         )
+        busy = list(dict.fromkeys(one.load for cell in grid.cells for one in cell.depth if one.load != "users=1"))
+        if busy:
+            lines[-1] += f", of which {some(busy, most=4)} may queue: with users=1 prefill may be faster"
+        complete = [(str(number), cell) for number, cell in enumerate(grid.cells, 1) if cell.status == "complete"]
+        none = [number for number, cell in complete if not cell.depth]
+        if none:
+            which = f"cell {none[0]}" if len(none) == 1 else f"cells {some(none, most=8)}"
+            lines.append(f"prefill and decode have no row for {which}: no level counts there")
     return lines
 
 
@@ -296,7 +309,7 @@ def depth_charts(grid: Grid) -> list[Chart]:
             charts.append(
                 Chart(
                     name=name,
-                    title=f"{title}, by depth",
+                    title=f"{title}, by prompt length",
                     series=series,
                     x="prompt tokens",
                     y="tokens/s",

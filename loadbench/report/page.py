@@ -16,6 +16,7 @@ from loadbench.analyze.level.over_time import over_time
 from loadbench.core.errors import BadInput
 from loadbench.core.secrets import MASK
 from loadbench.core.text import some
+from loadbench.core.units import NS_PER_S, parse_duration
 from loadbench.record.outcome import failed_of
 from loadbench.report import machine
 from loadbench.report.by_prompt import by_prompt_document
@@ -289,6 +290,15 @@ def _text_of(label: str) -> str:
     return f"{number} {'users' if kind == 'users' else 'requests/s'}"
 
 
+def _windows_text(windows: Sequence[float], given: object) -> str:
+    """How long the windows were; nothing more is to be said where all of them lasted as long as was requested."""
+    if not windows or (
+        isinstance(given, str) and all(abs(one * NS_PER_S / parse_duration(given) - 1) < 0.01 for one in windows)
+    ):
+        return ""
+    return f"window of {' to '.join(dict.fromkeys((duration(min(windows)), duration(max(windows)))))}"
+
+
 def requested(run: Run) -> Table:
     """What was asked of whom, from where: everything that the run records of it, as far as it is known."""
     parts: dict[str, dict[str, object]] = {name: dict(values) for name, values in run.scenario.items()}
@@ -332,10 +342,9 @@ def requested(run: Run) -> Table:
     add("trace", load.get("trace"))
     add("pattern of rates", load.get("pattern"))
     windows = [level.window_s for level in run.levels]
-    measured = ", ".join(dict.fromkeys(duration(value) for value in (min(windows), max(windows)))) if windows else ""
     requests = load.get("requests")
-    window = f"window of {measured.replace(', ', ' to ')}" if measured else ""
-    add("measured per level", load.get("duration") or (f"{requests} requests" if requests else ""), window)
+    given = load.get("duration") or (f"{requests} requests" if requests else "")
+    add("measured per level", given, _windows_text(windows, load.get("duration")))
     if run.imported is None:
         add("warm-up", load.get("warm_up") or "chosen by loadbench")
         add("prompts", *_prompts_of(work, run))

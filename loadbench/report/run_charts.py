@@ -234,7 +234,7 @@ def distribution_charts(
         # A few events that came in one read would squash all others into the upper half of the axis.
         floor = min(middles) / _BELOW_MEDIAN
         slowest = "longest gap" if key == "itl_s" else "slowest response"
-        note = f"Each step to the right is ten times rarer. A line ends at the {slowest} of its level."
+        note = f"From 90 % on, each step to the right is ten times rarer. A line ends at the {slowest} of its level."
         note += f" Values below {duration(floor)} lie on the lower edge of the logarithmic axis." * (
             min(values, default=floor) < floor
         )
@@ -359,6 +359,10 @@ def _over_time(
     seconds: bool = False,
     legend: bool = False,
 ) -> Chart:
+    parts = ["before the first dashed line: warm-up"] * (time.edges_s[0] < 0)
+    parts.append("between the two: the window, which is measured" if parts else "up to the second: the window")
+    after = "cool-down and drain, in which the last requests end"
+    parts += [f"after the second: {after}"] * (time.edges_s[-1] > time.window_s)
     return Chart(
         name=f"{name}-{time.level + 1}",
         title=title,
@@ -370,6 +374,7 @@ def _over_time(
         seconds=seconds,
         legend=legend,
         down=[Mark(0.0, "window"), Mark(time.window_s, "")],
+        note=f"{'; '.join(parts).capitalize()}.",
         span=(time.edges_s[0], time.edges_s[-1]),
     )
 

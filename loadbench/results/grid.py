@@ -41,11 +41,12 @@ class CellFigures(msgspec.Struct, frozen=True, kw_only=True):
     """The level of a cell with the most output tokens per second, for one model: of those that count, or, where none
     `counts`, of all.
 
-    `ttft_p95_s` and `itl_p50_s` are of that level; `memory_bytes` is the largest of all levels: of the server's process
-    and its boards' together, as far as they were read. `interval` has the 95 % intervals within the run. `on_front`:
-    no other cell that did the same work is at least as good in every figure that both have, and surely better in one.
-    `may_be_best`: no other cell surely has more output tokens per second. `unknown` says why a higher figure than this
-    cannot be excluded. `steadiness_unknown`: the level was too short to see whether the server was steady.
+    `ttft_p95_s`, `itl_p50_s` and `tpot_p50_s` are of that level; `memory_bytes` is the largest of all levels: of the
+    server's process and its boards' together, as far as they were read. `interval` has the 95 % intervals within the
+    run. `on_front`: no other cell that did the same work is at least as good in every figure that both have, and surely
+    better in one. `may_be_best`: no other cell surely has more output tokens per second. `unknown` says why a higher
+    figure than this cannot be excluded. `steadiness_unknown`: the level was too short to see whether the server was
+    steady.
     """
 
     model: str
@@ -54,6 +55,7 @@ class CellFigures(msgspec.Struct, frozen=True, kw_only=True):
     output_tokens_per_s: float
     ttft_p95_s: float | None
     itl_p50_s: float | None
+    tpot_p50_s: float | None = None
     memory_bytes: float | None = None
     joules_per_output_token: float | None = None
     interval: dict[str, OpenInterval | None] = {}

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from loadbench.report.chart import svg
+from loadbench.report.chart import band_note, svg
 from loadbench.report.document import Chart, Mark, Series
 
 SVG = "{http://www.w3.org/2000/svg}"
@@ -282,3 +282,21 @@ def test_colors_are_readable_in_light_and_dark():
         assert contrast(ink, ground) >= 4.5
         assert len(set(drawn_in)) == 6
         assert all(contrast(color, ground) >= 3 for color in drawn_in)
+
+
+@pytest.mark.parametrize(
+    ("ends", "arrows", "note"),
+    [
+        ((), True, ""),
+        (((1.0, -math.inf, math.inf),), True, ""),
+        (((1.0, 2.0, 3.0),), True, "Band: the 95 % interval."),
+        (((1.0, 2.0, 3.0), (2.0, 2.0, math.inf)), True, "Band: the 95 % interval; an arrow where nothing bounds it"),
+        (((1.0, 2.0, math.inf),), True, "Arrow: nothing bounds the 95 % interval from above."),
+        (((1.0, 2.0, math.inf),), False, ""),
+    ],
+)
+def test_captions_speak_of_bands_and_arrows_that_are_drawn(ends, arrows, note):
+    """And of no others."""
+    text = band_note([Series("p95", [(1.0, 2.5), (2.0, 2.5)], ends, arrows=arrows)])
+    assert text.startswith(note)
+    assert bool(text) is bool(note)

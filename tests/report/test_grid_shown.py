@@ -66,6 +66,29 @@ def test_a_report_fits_any_width_and_keeps_what_matters(width):
     assert "a drift of 5 % between cells is assumed" in words
 
 
+def test_decoding_is_shown_as_tpot_as_in_every_table():
+    """A grid of an earlier version has the gaps between events instead."""
+    grid, _ = slots_and_threads()
+    for given, shown, hidden in ((0.0125, "TPOT p50", "ITL p50"), (None, "ITL p50", "TPOT p50")):
+        figures = msgspec.structs.replace(grid.cells[0].figures[0], tpot_p50_s=given, itl_p50_s=0.011)
+        cells = [msgspec.structs.replace(grid.cells[0], figures=[figures])]
+        text = render_text(grid_document(msgspec.structs.replace(grid, cells=cells)), width=200)
+        assert shown in text
+        assert hidden not in text
+
+
+def test_cells_without_prefill_and_decode_are_named():
+    """So are loads at which prefill has a queue in it."""
+    grid, _ = by_depth()
+    depth = msgspec.structs.replace(grid.cells[0].depth[0], load="users=8")
+    cells = [
+        msgspec.structs.replace(cell, depth=[depth] if place == 0 else []) for place, cell in enumerate(grid.cells)
+    ]
+    text = " ".join(render_text(grid_document(msgspec.structs.replace(grid, cells=cells)), width=200).split())
+    assert "of which users=8 may queue: with users=1 prefill may be faster" in text
+    assert "prefill and decode have no row for cells 2, 3, 4: no level counts there" in text
+
+
 def test_each_depth_has_its_prefill_and_decode_and_its_best():
     """In a table, and in charts with a line for each other value; the best is of the cells with the same prompts."""
     grid, _ = by_depth()

@@ -117,7 +117,7 @@ def _candidate(place: int, model: str, levels: Sequence[LevelResult]) -> _Candid
     if level.throughput.output_tokens_per_s <= 0:
         return None
     beyond = [one for one in levels if one.load.amount > level.load.amount and not shows_throughput(one)]
-    ttft, itl = level.metrics.get("ttft_s"), level.metrics.get("itl_s")
+    ttft, itl, tpot = (level.metrics.get(key) for key in ("ttft_s", "itl_s", "tpot_s"))
     memory = [used for one in levels if (used := memory_bytes(one)) is not None]
     figures = CellFigures(
         model=model,
@@ -126,6 +126,7 @@ def _candidate(place: int, model: str, levels: Sequence[LevelResult]) -> _Candid
         output_tokens_per_s=level.throughput.output_tokens_per_s,
         ttft_p95_s=None if ttft is None else ttft.p95,
         itl_p50_s=None if itl is None else itl.p50,
+        tpot_p50_s=None if tpot is None else tpot.p50,
         memory_bytes=max(memory, default=None),
         joules_per_output_token=None if level.energy is None else level.energy.joules_per_output_token,
         interval={
