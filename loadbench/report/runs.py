@@ -125,7 +125,7 @@ def trend_document(trend: Trend) -> Document:
                 show(point.value),
                 span if point.interval else "-",
                 ratio,
-                point.change or "-",
+                "undecided" if point.change == "~" else point.change or "-",
                 point.verdict or "-",
                 _commit(point.commit, dirty=point.dirty) or "-",
                 " ".join(f"{key}={value}" for key, value in point.labels.items()) or "-",
@@ -145,7 +145,7 @@ def trend_document(trend: Trend) -> Document:
     )
     notes = list(trend.notes)
     if any(point.change == "~" for point in trend.points):
-        notes.append("~: the intervals touch; `loadbench compare` decides whether two runs differ")
+        notes.append("undecided: the intervals touch; `loadbench compare` decides whether two runs differ")
     reasons: dict[str, list[str]] = {}
     for one in trend.left_out:
         reasons.setdefault(one.reason, []).append(one.run)

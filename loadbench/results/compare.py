@@ -17,6 +17,8 @@ import msgspec
 from loadbench.results.run import Interval, OpenInterval, Reason  # noqa: TC001 - msgspec reads the types
 
 SCHEMA: Final = "loadbench.compare/1"
+# The number of the rules by which figures are decided; files from before it was saved have 0.
+RULES: Final = 1
 # The code of a figure that is left out because of too few requests; for p99 this is common and no mistake.
 TOO_FEW_REQUESTS: Final = "too_few_requests"
 # The code of a figure that some runs do not have at all, as when no token came: a gate on it fails.
@@ -223,9 +225,11 @@ class Comparison(msgspec.Struct, frozen=True, kw_only=True):
     decided with them. `crossover` is that of output tokens per second, and `price_crossovers` are those of energy and
     cost per token, by metric, where they cross. `currency` is that of the cost. `ended_early` says why the measurement
     ended before its plan; the repeats up to then are compared.
+    `rules` is `RULES` of the version that decided it: `loadbench report` computes one of older rules again.
     """
 
     schema: Literal["loadbench.compare/1"] = SCHEMA
+    rules: int = 0
     a: ComparedSide
     b: ComparedSide
     paired: bool

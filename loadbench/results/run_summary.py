@@ -14,6 +14,7 @@ import msgspec
 from loadbench.core.errors import BadInput
 from loadbench.results.append_log import is_run_being_written
 from loadbench.results.capacity import FILE, SEVERAL_FILE
+from loadbench.results.compare import RULES
 from loadbench.results.compare_capacity import FILE as COMPARED_FILE
 from loadbench.results.compare_capacity import searches_in
 from loadbench.results.folder import UNREADABLE, RunFolder, read_plain
@@ -117,6 +118,12 @@ class _Searches(msgspec.Struct):
 
 class _Comparison(msgspec.Struct):
     conclusion: str
+    rules: int = 0
+
+    @property
+    def said(self) -> str:
+        """The conclusion; where older rules made it, the report may say something else."""
+        return f"by older rules, {self.conclusion}" if self.conclusion and self.rules < RULES else self.conclusion
 
 
 class _SearchedSide(msgspec.Struct):
@@ -210,7 +217,7 @@ def summary_of(found: FoundRun) -> RunSummary:
             parts = [*repeats_of(path, "a").values(), *repeats_of(path, "b").values()]
             complete = (path / "compare.json").is_file()
             if complete:
-                fields["conclusion"] = _read(path / "compare.json", _Comparison).conclusion
+                fields["conclusion"] = _read(path / "compare.json", _Comparison).said
         elif (path / SEVERAL_FILE).is_file():
             several = _read(path / SEVERAL_FILE, _Searches)
             command, searches = "capacity", several.searches

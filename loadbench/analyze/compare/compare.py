@@ -53,7 +53,7 @@ from loadbench.plan.gate import COST, ENERGY
 from loadbench.plan.objective import FAILURES, RATES
 from loadbench.plan.settings import USUAL_REPEATS
 from loadbench.record.outcome import failed_of
-from loadbench.results.compare import NO_SAMPLES, TOO_FEW_REQUESTS, ComparedSide, Comparison, LeftOut
+from loadbench.results.compare import NO_SAMPLES, RULES, TOO_FEW_REQUESTS, ComparedSide, Comparison, LeftOut
 from loadbench.results.run import ClosedLoad, Reason
 
 if TYPE_CHECKING:
@@ -136,6 +136,7 @@ def compare(
     faster = {level.decision(_TOKENS) for level in levels}
     currencies = {level.cost.currency for run in (*a, *b) for level in run.levels if level.cost is not None}
     comparison = Comparison(
+        rules=RULES,
         a=_side(a, "a", len(set(numbers[0]))),
         b=_side(b, "b", len(set(numbers[1]))),
         paired=paired,

@@ -6,6 +6,7 @@ import json
 import math
 import random
 import shutil
+from datetime import UTC, datetime
 from pathlib import Path
 
 import msgspec
@@ -18,6 +19,9 @@ from loadbench.analyze.compare.undecided import word_of
 from loadbench.plan.objective import FAILURES, RATES
 from loadbench.report.compare import compare_document, ends_text
 from loadbench.results.compare import PREFILL
+from loadbench.results.run import to_json
+from loadbench.results.run_list import FoundRun
+from loadbench.results.run_summary import summary_of
 from tests.analyze.comparing import a_side, figures, lucky
 
 RESULTS = Path(__file__).parents[3] / "results"
@@ -149,3 +153,16 @@ def test_an_end_near_1_shows_its_side():
     assert ends_text((1.00004, 1.2)) == ["1.00004", "1.200"]
     assert ends_text((0.9, 0.99996)) == ["0.900", "0.99996"]
     assert ends_text((1.0, 1.0)) == ["1.000", "1.000"]
+
+
+def test_the_list_of_runs_says_which_comparisons_have_older_rules(tmp_path):
+    """Its words may differ from those of the report, which decides again."""
+    folder = next(one for one in SAVED if one.name.endswith("-against-itself"))
+    copy = Path(shutil.copytree(folder, tmp_path / "copy"))
+    assert summary_of(FoundRun(copy, datetime.now(UTC), copy.name)).conclusion.startswith(
+        "by older rules, no difference"
+    )
+    (copy / "compare.json").write_bytes(to_json(comparison_in(folder)))
+    assert summary_of(FoundRun(copy, datetime.now(UTC), copy.name)).conclusion.startswith(
+        "no difference shown in output tokens/s"
+    )
