@@ -9,6 +9,7 @@ count once for each.
 
 from __future__ import annotations
 
+import os
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Self
 
@@ -113,8 +114,11 @@ class MeasuredProcess:
 def family(psutil: Any, process: Any) -> list[Any]:
     """The process and all below it; if loadbench has started the server, all below the guard of that: the process that
     listens may be one of several that do the work."""
+    ours = {os.getpid(), os.getppid()}  # a guard above these has started loadbench itself
     with suppress(psutil.Error, OSError):
         for parent in process.parents():
+            if parent.pid in ours:
+                break
             with suppress(psutil.Error):
                 if parent.name() == GUARD or _GUARD_MODULE in parent.cmdline():
                     return [process, *(one for one in parent.children(recursive=True) if one != process)]
