@@ -9,7 +9,7 @@ import msgspec
 from loadbench.analyze.compare.compare import compare
 from loadbench.analyze.compare.drift import drift
 from loadbench.plan.settings import setting_of
-from loadbench.results.compare import Comparison
+from loadbench.results.compare import RULES, Comparison
 from loadbench.results.folder import UNREADABLE, read_plain
 from loadbench.results.run import Reason
 from loadbench.results.saved import read_pairs
@@ -38,6 +38,8 @@ def comparison_in(folder: Path) -> Comparison:
         for name in ("fail_on", "confidence")
     )
     whole = saved is not None and len(saved.a.runs) == len(a)
+    if saved is not None and whole and saved.rules >= RULES:
+        return saved
     now = compare(
         a,
         b,

@@ -166,3 +166,4 @@ def test_the_list_of_runs_says_which_comparisons_have_older_rules(tmp_path):
     assert summary_of(FoundRun(copy, datetime.now(UTC), copy.name)).conclusion.startswith(
         "no difference shown in output tokens/s"
     )
+    assert comparison_in(copy) == comparison_in(folder)
