@@ -135,7 +135,7 @@ def files(_ctx: click.Context, _param: click.Parameter, incomplete: str) -> list
 
 def profiles(incomplete: str) -> list[CompletionItem]:
     """The profiles of the simulated server."""
-    from loadbench.sim.profile import PROFILES
+    from loadbench.plan.sim_profile import PROFILES
 
     return _beginning(PROFILES, incomplete)
 

@@ -15,7 +15,7 @@ from loadbench.report.document import Block, Document, Notes, Table, Text
 from loadbench.report.plan import closing_blocks, target_text, usual_cycle_s, work_text
 from loadbench.report.values import counted
 from loadbench.results.folder import RESULTS
-from loadbench.results.space import USUAL_TOKENS_PER_S
+from loadbench.results.space import speed_text
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -111,10 +111,8 @@ def _short_budget(scenario: Scenario, budget: Budget) -> list[str]:
         return []
     given, models = scenario.capacity.budget, max(1, len(scenario.target.model or ()))
     enough = format_duration(-(-least_ns * models // (60 * NS_PER_S)) * 60 * NS_PER_S)
-    short = (
-        f"{scenario.place('capacity.budget')} {format_duration(given)} is too short: at {USUAL_TOKENS_PER_S} tokens/s"
-    )
-    short += f" a user a search takes about {_rounded(least_ns)} a model"
+    short = f"{scenario.place('capacity.budget')} {format_duration(given)} is too short: {speed_text(scenario)}"
+    short += f" a search takes about {_rounded(least_ns)} a model"
     return [f"{short}; give {enough} or more, shorter responses, or less think time"]
 
 

@@ -22,7 +22,7 @@ from loadbench.report.document import Block, Document, Notes, Table, Text
 from loadbench.report.run import level_place
 from loadbench.report.values import byte_size, clipped, counted, percent
 from loadbench.results.folder import RESULTS, free_bytes
-from loadbench.results.space import USUAL_TOKENS_PER_S, expected_bytes, largest_file
+from loadbench.results.space import expected_bytes, largest_file, speed_text, usual_tokens_per_s
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -141,17 +141,17 @@ def _short_total(scenario: Scenario, levels: int) -> list[str]:
         return [f"{short}: {whole}, so that none waits for enough responses; {remedy}"]
     if enough_ns > given:
         whole = format_duration(-(-enough_ns // NS_PER_S) * NS_PER_S)
-        speed = f"at {USUAL_TOKENS_PER_S} tokens/s a user"
-        return [f"{short}: {speed}, enough responses take about {whole}, so that some levels have too few; {remedy}"]
+        enough = f"enough responses take about {whole}, so that some levels have too few"
+        return [f"{short}: {speed_text(scenario)}, {enough}; {remedy}"]
     return []
 
 
-def usual_cycle_s(scenario: Scenario) -> float:
-    """How long a user's response and think time take at the usual speed."""
+def usual_cycle_s(scenario: Scenario, users: int = 1) -> float:
+    """How long a response to one of so many users and the think time take at the usual speed."""
     lengths = request_lengths(scenario)
     output = sum(most for _, most in lengths) / len(lengths) if lengths else float(scenario.work.max_tokens)
     think_s = 0.0 if scenario.think is None else scenario.think.mean / NS_PER_S
-    return output / USUAL_TOKENS_PER_S + think_s
+    return output / usual_tokens_per_s(scenario, users) + think_s
 
 
 def traffic_facts(scenario: Scenario, *, times: int = 1, left: Sequence[Load] | None = None) -> list[tuple[str, str]]:
@@ -172,8 +172,8 @@ def traffic_facts(scenario: Scenario, *, times: int = 1, left: Sequence[Load] | 
         elif scenario.waits_for_answers:
             count, how = count + answers_wanted(load), " that are measured, and those of the warm-up"
         elif isinstance(load, Closed):
-            count += load.users * seconds / usual_cycle_s(scenario)
-            how = f", assuming that each user gets {USUAL_TOKENS_PER_S} tokens/s; a slower server gets fewer"
+            count += load.users * seconds / usual_cycle_s(scenario, load.users)
+            how = f", {speed_text(scenario)}" + "; a slower server gets fewer" * (not scenario.simulated)
         elif isinstance(load.arrivals, Replayed):
             count += len(load.arrivals.trace)
         else:
@@ -220,7 +220,7 @@ def space_text(scenario: Scenario) -> tuple[str, bool]:
     """(what the run is expected to write and how much may be written, whether that is too little)."""
     out, (_, whole) = scenario.report.out or RESULTS, expected_bytes(scenario)
     free, largest = free_bytes(out), largest_file()
-    speed = f", assuming {USUAL_TOKENS_PER_S} tokens/s a user" if scenario.load.users is not None else ""
+    speed = f", {speed_text(scenario)}" if scenario.load.users is not None else ""
     text = f"about {byte_size(whole)} to write{speed}"
     text += "" if free is None else f"; {byte_size(free)} free at {out}"
     text += (

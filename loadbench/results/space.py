@@ -6,6 +6,9 @@ import sys
 from typing import TYPE_CHECKING
 
 from loadbench.plan.load import Closed
+from loadbench.plan.request_lengths import request_lengths
+from loadbench.plan.settings import DEFAULT_INPUT_TOKENS
+from loadbench.plan.sim_profile import PROFILES
 from loadbench.plan.traces import Replayed
 
 if TYPE_CHECKING:
@@ -16,7 +19,24 @@ _REQUEST_BYTES, _TOKEN_BYTES, _TEXT_BYTES = 1_100, 10, 5
 # run.json, while it is replaced, the histograms and the report: the run as such, and each level of it.
 _RUN_BYTES, _LEVEL_BYTES = 40_000, 60_000
 # How fast a server answers is not known before. Few stream more to one user.
-USUAL_TOKENS_PER_S = 100
+_USUAL_TOKENS_PER_S = 100
+
+
+def usual_tokens_per_s(scenario: Scenario, users: int = 1) -> float:
+    """What each of so many users gets: of the simulated server what its profile says, of another one an assumption."""
+    profile = PROFILES.get(scenario.target.profile) if scenario.simulated else None
+    if profile is None:
+        return _USUAL_TOKENS_PER_S
+    lengths = request_lengths(scenario) or [(DEFAULT_INPUT_TOKENS, scenario.work.max_tokens)]
+    prompt, output = (sum(side) / len(lengths) for side in zip(*lengths, strict=True))
+    return profile.tokens_per_s(users, prompt, output)
+
+
+def speed_text(scenario: Scenario) -> str:
+    """How fast a plan takes the server to be."""
+    if scenario.simulated and scenario.target.profile in PROFILES:
+        return f"at the speed of the profile {scenario.target.profile}"
+    return f"assuming {_USUAL_TOKENS_PER_S} tokens/s a user"
 
 
 def expected_bytes(scenario: Scenario) -> tuple[int, int]:
@@ -33,7 +53,7 @@ def expected_bytes(scenario: Scenario) -> tuple[int, int]:
     for load in loads:
         length = float(work.max_tokens)
         if isinstance(load, Closed):
-            sent = load.users * USUAL_TOKENS_PER_S * seconds / length
+            sent = load.users * usual_tokens_per_s(scenario, load.users) * seconds / length
         elif isinstance(load.arrivals, Replayed):
             sent = load.arrivals.request_count
             length = sum(load.arrivals.trace.output_tokens) / sent

@@ -33,6 +33,7 @@ from loadbench.plan.load import Open, Phase
 from loadbench.plan.prompt_source import data_set, prompt_source
 from loadbench.plan.server_url import UNVERIFIED, origin_of, shown_url
 from loadbench.plan.settings import settings
+from loadbench.plan.sim_profile import profile_named
 from loadbench.record.request import ONLY_DESTINATION
 from loadbench.report.values import byte_size
 from loadbench.results.environment import environment as describe_environment
@@ -43,7 +44,6 @@ from loadbench.session.consent import confirm_command, confirm_load
 from loadbench.session.export import metrics_feed
 from loadbench.session.telemetry import RunTelemetry
 from loadbench.sim.process import SimProcess
-from loadbench.sim.profile import profile_named
 from loadbench.targets import adapt
 from loadbench.targets.adapters import make_adapter
 from loadbench.targets.clients import make_client, make_transport

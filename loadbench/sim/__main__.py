@@ -15,8 +15,8 @@ import anyio
 
 from loadbench.core.children import end_with_parent
 from loadbench.core.errors import LoadbenchError
+from loadbench.plan.sim_profile import DEFAULT_PROFILE, PROFILES
 from loadbench.sim.process import from_outside, say_ready
-from loadbench.sim.profile import DEFAULT_PROFILE, PROFILES
 from loadbench.sim.server import serve
 
 if TYPE_CHECKING:

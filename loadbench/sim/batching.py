@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Sequence
 
     from loadbench.core.clock import Clock
-    from loadbench.sim.profile import Profile
+    from loadbench.plan.sim_profile import Profile
 
 
 @dataclass(eq=False, slots=True)

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING
 import anyio
 
 from loadbench.core.signals import ending_signals
+from loadbench.plan.sim_profile import PROFILES, profile_named
 from loadbench.sim.process import from_outside, say_ready
-from loadbench.sim.profile import PROFILES, profile_named
 from loadbench.sim.server import serve
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from loadbench.sim.profile import Profile
+    from loadbench.plan.sim_profile import Profile
 
 
 def profiles_text() -> str:

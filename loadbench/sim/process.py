@@ -18,7 +18,7 @@ from typing import IO, TYPE_CHECKING, Self
 from loadbench.client.descriptors import ensure_descriptors
 from loadbench.core.children import child_environment, python_command
 from loadbench.core.errors import BadInput, LoadbenchError
-from loadbench.sim.profile import DEFAULT_PROFILE
+from loadbench.plan.sim_profile import DEFAULT_PROFILE
 
 if TYPE_CHECKING:
     import socket

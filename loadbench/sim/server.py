@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 
     import anyio
 
+    from loadbench.plan.sim_profile import Profile
     from loadbench.sim.batching import QueuedRequest
-    from loadbench.sim.profile import Profile
 
 # Far more than the longest context needs, far less than the memory.
 MOST_BODY_BYTES = 8 * 1024 * 1024

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from loadbench.core.clock import Clock
+    from loadbench.plan.sim_profile import Profile
     from loadbench.sim.batching import QueuedRequest
-    from loadbench.sim.profile import Profile
 
 SERVER_NAME = "loadbench-sim"
 EVENT_STREAM = "text/event-stream; charset=utf-8"

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from loadbench.client.transport import Header, HttpRequest, Sink
     from loadbench.core.clock import Clock
-    from loadbench.sim.profile import Profile
+    from loadbench.plan.sim_profile import Profile
 
 
 class SimTransport:

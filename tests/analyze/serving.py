@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
     from loadbench.plan.distribution import Distribution
     from loadbench.plan.objective import Objective
+    from loadbench.plan.sim_profile import Profile
     from loadbench.results.run import LevelResult
-    from loadbench.sim.profile import Profile
 
 S = 1_000_000_000
 # What a chat's frame adds to the words of a prompt, as the simulated server counts.

@@ -26,7 +26,7 @@ from loadbench.core.virtual import VirtualClock, run_virtual
 from loadbench.plan.gate import parse_gate
 from loadbench.plan.load import Closed
 from loadbench.plan.objective import RATES
-from loadbench.sim.profile import PROFILES
+from loadbench.plan.sim_profile import PROFILES
 from loadbench.sim.transport import SimTransport
 from tests.building import a_run
 from tests.coverage.drift import lines
@@ -35,9 +35,9 @@ from tests.engine.scripted import S, run_level
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
+    from loadbench.plan.sim_profile import Profile
     from loadbench.results.compare import Comparison
     from loadbench.results.run import LevelResult, Run
-    from loadbench.sim.profile import Profile
 
 SERVER = PROFILES["slot-server"]
 # The coefficient of variation of a run's speed.

@@ -19,9 +19,9 @@ from loadbench.plan.distribution import Constant
 from loadbench.plan.load import Closed, LevelDuration, Open, Shard
 from loadbench.plan.objective import parse_abort
 from loadbench.plan.setting_types import ABANDON
+from loadbench.plan.sim_profile import PROFILES
 from loadbench.plan.sources import resolve
 from loadbench.record.outcome import Outcome
-from loadbench.sim.profile import PROFILES
 from loadbench.sim.transport import SimTransport
 from tests.building import a_failure, a_sample, verdict_of
 from tests.engine.scripted import MS, Act, S, run_scripted

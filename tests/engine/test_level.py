@@ -21,8 +21,8 @@ from loadbench.plan.distribution import Constant, Uniform
 from loadbench.plan.load import Closed, Open, Phase
 from loadbench.plan.prompt_source import prompt_source
 from loadbench.plan.settings import WorkSettings
+from loadbench.plan.sim_profile import PROFILES
 from loadbench.record.outcome import Outcome
-from loadbench.sim.profile import PROFILES
 from loadbench.sim.transport import SimTransport
 from tests.building import verdict_of
 from tests.engine.scripted import MS, PATIENT, Act, Ran, S, fire_one, run_level, run_scripted

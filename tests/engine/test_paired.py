@@ -21,8 +21,8 @@ from loadbench.plan.objective import parse_abort
 from loadbench.plan.pairs import Pairing, planned_ns
 from loadbench.plan.scenario import Scenario
 from loadbench.plan.settings import LoadSettings, ObjectiveSettings, WorkSettings
+from loadbench.plan.sim_profile import PROFILES
 from loadbench.record.outcome import Outcome
-from loadbench.sim.profile import PROFILES
 from loadbench.sim.transport import SimTransport
 from tests.building import a_run
 from tests.engine.scripted import Act, Scripted, ScriptedSession

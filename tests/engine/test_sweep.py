@@ -20,8 +20,8 @@ from loadbench.plan.load import Closed, Open, Phase
 from loadbench.plan.scenario import Scenario
 from loadbench.plan.setting_types import AUTO_USERS
 from loadbench.plan.settings import LoadSettings, WorkSettings
+from loadbench.plan.sim_profile import PROFILES
 from loadbench.record.outcome import Outcome
-from loadbench.sim.profile import PROFILES
 from loadbench.sim.transport import SimTransport
 from tests.engine.scripted import MS, Act, Scripted, ScriptedSession
 

@@ -32,12 +32,12 @@ from loadbench.plan.load import WHOLE, Closed, LevelDuration, Open, Phase, Shard
 from loadbench.plan.scenario import Scenario
 from loadbench.plan.search import Purpose
 from loadbench.plan.settings import LoadSettings, WorkSettings
+from loadbench.plan.sim_profile import PROFILES
 from loadbench.plan.sources import resolve
 from loadbench.record.histogram import Histogram
 from loadbench.record.outcome import Outcome
 from loadbench.record.recorder import Health, LevelRecording
 from loadbench.sim.process import SimProcess, TruthProcess
-from loadbench.sim.profile import PROFILES
 from loadbench.sim.transport import SimTransport
 from loadbench.targets.target import Target
 from tests.building import verdict_of

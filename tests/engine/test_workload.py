@@ -19,10 +19,10 @@ from loadbench.engine.level import Level, LevelSpec, level_plan
 from loadbench.engine.workers import WorkerPool, workers_for
 from loadbench.plan.load import Phase, Shard
 from loadbench.plan.prompts import Calibration
+from loadbench.plan.sim_profile import PROFILES
 from loadbench.plan.sources import resolve
 from loadbench.record.outcome import Outcome
 from loadbench.sim.process import SimProcess
-from loadbench.sim.profile import PROFILES
 from loadbench.sim.transport import SimTransport
 from loadbench.targets.target import Target
 from tests.building import a_level, a_sample

@@ -14,6 +14,8 @@ from loadbench.report.plan import plan_document
 from loadbench.report.render_text import render_text
 from tests.building import a_level, a_run
 
+SERVER = "http://127.0.0.1:9/v1"
+
 
 def plan(*, environment=None, **flags) -> str:
     """The plan of these flags."""
@@ -119,8 +121,15 @@ def test_a_short_plan_has_what_somebody_set():
         ),
         # A response takes 1 s at the usual speed.
         (
-            {"users": "3", "duration": "8s", "warm_up": "2s", "max_tokens": "100", "prompt": "Hello."},
-            "about 30, assuming that each user gets 100 tokens/s; a slower server gets fewer",
+            {
+                "url": "http://127.0.0.1:9/v1",
+                "users": "3",
+                "duration": "8s",
+                "warm_up": "2s",
+                "max_tokens": "100",
+                "prompt": "Hello.",
+            },
+            "about 30, assuming 100 tokens/s a user; a slower server gets fewer",
             "at most 3,000 to receive",
         ),
         (

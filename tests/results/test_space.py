@@ -7,14 +7,15 @@ import sys
 import pytest
 
 from loadbench.plan.sources import resolve
-from loadbench.results.space import expected_bytes, largest_file
+from loadbench.results.space import expected_bytes, largest_file, usual_tokens_per_s
 
 RUN, LEVEL, REQUEST = 40_000, 60_000, 1_100
 
 
 def expected(command="sweep", **flags):
     """The least and the usual, in bytes; the warm-up is as given, and 100 tokens/s a user."""
-    flags = {"users": "4", "duration": "100s", "warm_up": "20s", "max_tokens": "50", **flags}
+    flags = {"url": "http://127.0.0.1:9/v1", "users": "4", "duration": "100s", "warm_up": "20s", **flags}
+    flags = {"max_tokens": "50", **flags}
     flags = {name: value for name, value in flags.items() if value is not None}
     return expected_bytes(resolve(flags=flags, environment={}, command=command))
 
@@ -31,6 +32,18 @@ def test_users_send_one_request_after_another():
     assert expected(users="4,8") == (RUN + LEVEL, of_requests(8 * 120 + 16 * 120, levels=2))
     assert expected(keep_texts=True) == (RUN + LEVEL, of_requests(8 * 120, token=15))
     assert expected(model=("a", "b")) == (RUN + 2 * LEVEL, of_requests(8 * 120, models=2))
+
+
+def test_the_speed_of_the_simulated_server_is_known():
+    """By its profile: a user of the slow one gets about 14 tokens/s, and more users than slots wait for each other."""
+    scenarios = {
+        name: resolve(flags={"profile": name, "max_tokens": "64"}, environment={}, command="sweep")
+        for name in ("cpu-laptop", "slot-server")
+    }
+    cases = [("cpu-laptop", 1), ("cpu-laptop", 4), ("cpu-laptop", 8), ("slot-server", 1)]
+    speeds = [usual_tokens_per_s(scenarios[profile], users) for profile, users in cases]
+    assert speeds == pytest.approx([12.9, 7.06, 3.53, 178], rel=0.1)
+    assert speeds[2] == speeds[1] / 2
 
 
 def test_a_rate_sends_what_it_says():

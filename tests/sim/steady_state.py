@@ -1,4 +1,4 @@
-"""The formulas of `loadbench.sim.profile` for a closed loop in its steady state: what a measurement must find."""
+"""The formulas of `loadbench.plan.sim_profile` for a closed loop in its steady state: what a measurement must find."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from loadbench.core.units import NS_PER_S
 
 if TYPE_CHECKING:
-    from loadbench.sim.profile import Profile
+    from loadbench.plan.sim_profile import Profile
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from loadbench.core.virtual import VirtualClock, run_virtual
+from loadbench.plan.sim_profile import PROFILES, Profile
 from loadbench.sim.batching import BatchEngine, QueuedRequest
-from loadbench.sim.profile import PROFILES, Profile
 from tests.sim.steady_state import capacity, steady_state
 
 SERVER = Profile(

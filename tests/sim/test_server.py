@@ -12,13 +12,13 @@ import anyio.lowlevel
 import pytest
 
 from loadbench.core.errors import BadInput
-from loadbench.sim.profile import PROFILES
+from loadbench.plan.sim_profile import PROFILES
 from loadbench.sim.server import MOST_BODY_BYTES, serve
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from loadbench.sim.profile import Profile
+    from loadbench.plan.sim_profile import Profile
 
 # Steps of some 2 ms: long enough to be seen, short enough for tests.
 QUICK = PROFILES["slot-server"].faster(20)

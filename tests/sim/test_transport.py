@@ -14,8 +14,8 @@ from loadbench.core.virtual import VirtualClock, run_virtual
 from loadbench.engine.level import Level, LevelPlan
 from loadbench.plan.load import Closed, LevelDuration
 from loadbench.plan.prompts import Prompt
+from loadbench.plan.sim_profile import PROFILES
 from loadbench.record.outcome import Outcome
-from loadbench.sim.profile import PROFILES
 from loadbench.sim.transport import SimTransport
 from tests.engine.no_health import NoHealth
 from tests.sim.steady_state import steady_state

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from loadbench.client import fast_transport
 from loadbench.client.tls import tls_context
 from loadbench.core.clock import MonotonicClock
-from loadbench.sim.profile import PROFILES
+from loadbench.plan.sim_profile import PROFILES
 from loadbench.sim.server import serve
 from loadbench.targets import scrape
 from loadbench.targets.scrape import counters, parse_gauges, parse_histograms, parse_metrics, poll_gauges, rise

@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 from loadbench.analyze.capacity.bottleneck import _waiting_share, find_bottleneck
 from loadbench.plan.distribution import LogNormal
 from loadbench.plan.objective import parse_objective
+from loadbench.plan.sim_profile import PROFILES
 from loadbench.results.folder import read_run
 from loadbench.results.run import Concurrency, LevelResult, ObjectiveResult, Reason
-from loadbench.sim.profile import PROFILES
 from tests.analyze.leveling import with_figures
 from tests.analyze.serving import sweep
 from tests.coverage.systems import constant, lognormal, slots

@@ -9,10 +9,10 @@ import pytest
 
 from loadbench.analyze.level.batching import batching_sentence, unbatched
 from loadbench.plan.load import Closed
+from loadbench.plan.sim_profile import PROFILES
 from loadbench.report.page import conclusion
 from loadbench.report.run import notes
 from loadbench.results.run import ClosedLoad, OpenLoad, Reason, TokenCounts, Verdict
-from loadbench.sim.profile import PROFILES
 from tests.analyze.serving import sweep
 from tests.building import a_level, a_run
 

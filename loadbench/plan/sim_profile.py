@@ -70,6 +70,14 @@ class Profile:
         """Duration of one decode step with this number of running requests, without noise."""
         return max(1, round((self.decode_base_s + self.decode_per_sequence_s * running) * NS_PER_S))
 
+    def tokens_per_s(self, users: int, prompt_tokens: float, output_tokens: float) -> float:
+        """What each of so many users without think time gets, by the formulas above; the memory is taken as enough."""
+        running = min(users, self.slots)
+        prefill_s = self.prefill_base_s + self.prefill_per_token_s * prompt_tokens
+        decode_s = self.decode_base_s + self.decode_per_sequence_s * running
+        cycle_s = running * prefill_s + (output_tokens - 1) * decode_s
+        return output_tokens * running / users / cycle_s
+
     @property
     def gather_ns(self) -> int:
         """How long the step after a finished request stays open for the user's next request.
