@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from loadbench.results.run import Run
 
 _SIDES = ("PASS", "leans to PASS", "unclear", "leans to FAIL", "FAIL")
-# Where the model has more points than this, every second one tells as much.
-_MOST_POINTS = 60
+# Points of the model that are nearer to each other than one of so many look like a bar.
+_MOST_POINTS = 24
 
 
 def capacity_charts(capacity: Capacity, run: Run | None) -> list[Chart]:
@@ -120,10 +120,12 @@ def _predictions(capacity: Capacity, run: Run | None, x: str) -> list[Chart]:
         series = [Series("measured by the probes", sorted(measured.items()))] if measured else []
         predicted = curve is not None and rule in curve.figures
         if curve is not None and predicted:
-            step = -(-len(curve.users) // _MOST_POINTS) or 1
             figures = [None if figure is None else scale * figure for figure in curve.figures[rule]]
-            known = list(zip(curve.users, figures, strict=True))[::step]
-            series.append(Series("predicted by the queueing model", [(float(n), value) for n, value in known]))
+            known: list[tuple[float, float | None]] = []
+            for n, value in zip(curve.users, figures, strict=True):
+                if not known or n - known[-1][0] >= curve.users[-1] / _MOST_POINTS or n == curve.users[-1]:
+                    known.append((float(n), value))
+            series.append(Series("predicted by the queueing model", known))
         if series:
             name = objective.rule.split("<")[0].split(">")[0]
             charts.append(

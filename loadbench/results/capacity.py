@@ -247,6 +247,11 @@ def read_capacity(folder: Path) -> Capacity:
         scaled = [msgspec.structs.replace(at, high=None) for at in capacity.at_think_times]
         answer = msgspec.structs.replace(answer, likely_high=None)
         capacity = msgspec.structs.replace(capacity, answer=answer, at_think_times=scaled)
+    said, estimate, _ = capacity.conclusion.partition(" The best estimate is ")
+    if estimate and capacity.sees_no_limit:
+        # Older versions called the highest load allowed an estimate, and what they said was needed was too little.
+        said = f"{said} No limit was found up to {capacity.looked_up_to}."
+        capacity = msgspec.structs.replace(capacity, conclusion=said, needed=None)
     return capacity
 
 

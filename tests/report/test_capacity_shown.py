@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 
 import msgspec
@@ -17,9 +18,9 @@ from loadbench.report.page import run_blocks
 from loadbench.report.pages import capacity_page
 from loadbench.report.render_text import render_text
 from loadbench.report.run import run_document
-from loadbench.results.capacity import AtThinkTime, read_capacity
+from loadbench.results.capacity import FILE, AtThinkTime, Needed, read_capacity
 from loadbench.results.prediction import PredictedCapacity
-from loadbench.results.run import FailureCount, Reason, Verdict
+from loadbench.results.run import FailureCount, Reason, Verdict, to_json
 
 FOLDER = next((Path(__file__).parents[2] / "results").glob("*-capacity-*"))
 
@@ -391,3 +392,26 @@ def test_an_unclear_probe_says_how_many_requests_would_favour_a_side():
     text = shown(msgspec.structs.replace(capacity, probes=[probe, *capacity.probes[1:]]))
     asked = {"0.9": "10", "0.95": "20", "0.99": "100"}[f"{next(iter(probe.attainment.values())).asked:g}"]
     assert f"unclear: too few requests of this probe to favour a side; without a miss it takes {asked} for" in text
+
+
+def test_an_older_search_without_a_limit_is_read_without_its_estimate(tmp_path):
+    """It called the highest load allowed an estimate, and said that too little was needed."""
+    said = "Inconclusive: the time was too short. Nothing is proven yet."
+    older = without_a_limit(
+        conclusion=f"{said} The best estimate is 200 users (likely range 172 or more).",
+        needed=Needed(requests=1, seconds=1),
+    )
+    (tmp_path / FILE).write_bytes(to_json(older))
+    read = read_capacity(tmp_path)
+    assert read.conclusion == f"{said} No limit was found up to 200 users, the highest load allowed."
+    assert read.needed is None
+
+
+def test_the_points_of_a_prediction_are_told_apart():
+    """They lie on a scale of powers, and would be a bar where they begin."""
+    for chart in capacity_charts(read_capacity(FOLDER), run_in(FOLDER)):
+        for series in chart.series:
+            if series.name.startswith("predicted"):
+                loads = [load for load, _ in series.points]
+                gaps = [b - a for a, b in itertools.pairwise(loads[:-1])]
+                assert min(gaps) >= loads[-1] / 25
