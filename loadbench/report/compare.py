@@ -180,7 +180,7 @@ def _side_line(name: str, side: ComparedSide) -> str:
     starts = ""
     if side.starts_s:
         least, most = (duration(end) for end in (min(side.starts_s), max(side.starts_s)))
-        starts = f", started before each in {duration(median(side.starts_s))}"
+        starts = f", {'started' if side.command else 'loaded'} before each in {duration(median(side.starts_s))}"
         starts += f" ({least} to {most})" if least != most else ""
     by = f", by `{side.command}`" if side.command else ""
     return f"{name}:{label} {side.model} at {where}{device}, {counted(len(side.runs), 'run')}{starts}{by}{unverified}"
