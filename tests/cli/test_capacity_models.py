@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from loadbench.report.capacity import amount_text
 from loadbench.results.capacity import read_capacities, read_capacity
 from loadbench.sim.process import SimProcess
 from tests.cli.running import interrupted, loadbench, started
@@ -49,7 +50,7 @@ def test_models_are_searched_in_turn_into_one_table(url, models, tmp_path):
         assert search.budget_s == 2.0
         assert search.probes
         (row,) = [line for line in ran.stdout.splitlines() if line.startswith(f"{search.model} ")]
-        assert ("-" if search.answer is None else f"{search.answer.amount:g}") in row.split()
+        assert f" {amount_text(search)} " in row
         assert f"{search.model}: {search.conclusion}" in ran.stdout
         shown = loadbench("report", str(folder / name), cwd=tmp_path).stdout
         assert shown.startswith(f"Capacity of model {search.model}\n\n{search.conclusion}\n")
