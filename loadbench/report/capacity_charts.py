@@ -10,6 +10,8 @@ from loadbench.report.capacity import kind_of, side_of
 from loadbench.report.document import Chart, Mark, Series
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     from loadbench.results.capacity import Capacity
     from loadbench.results.run import Run
 
@@ -54,7 +56,7 @@ def _shares(capacity: Capacity, x: str) -> Chart:
         y="% of the requests",
         log_x=False,
         across=[
-            Mark(100 * share, f"{100 * share:g} % needed of {' and '.join(dict.fromkeys(rules))}")
+            Mark(100 * share, f"{100 * share:g} % needed{_whose(dict.fromkeys(rules)) * (len(needed) > 1)}")
             for share, rules in sorted(needed.items())
         ],
         down=_limits(capacity),
@@ -63,6 +65,11 @@ def _shares(capacity: Capacity, x: str) -> Chart:
         "measured; they say nothing about the loads between. The objective fails somewhere between a point above the "
         "dashed line and the next one below it: where, is estimated by a curve fitted to all requests.",
     )
+
+
+def _whose(rules: Collection[str]) -> str:
+    """Short, since it stands in a chart that may be narrow."""
+    return f": {len(rules)} objectives" if len(rules) > 1 else "".join(f": {rule.split('<')[0]}" for rule in rules)
 
 
 def _limits(capacity: Capacity) -> list[Mark]:

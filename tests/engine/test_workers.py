@@ -200,8 +200,9 @@ def test_dead_worker_is_noticed(load):
     assert "lost_worker" in [reason.code for reason in verdict.reasons]
     assert [member.lost for member in crew._workers] == [False, True]
     assert recording.outcomes[Outcome.OK] > 0
-    # What it reported until then was due, whoever is gone.
-    assert recording.arrivals_due >= recording.arrivals_sent > 0
+    # What it reported until then was due, whoever is gone. On a busy machine a request of each user may be due just
+    # before the window and sent in it.
+    assert recording.arrivals_due + 6 >= recording.arrivals_sent > 0
     if isinstance(load, Open):
         assert recording.missed > 0
         assert recording.arrivals_due == pytest.approx(60 * recording.window_s, abs=2)

@@ -258,7 +258,8 @@ def test_a_restart_at_the_end_of_a_level_is_named(tmp_path, mark):
             assert listeners < {*with_mark(mark)}
             for pid in listeners:
                 os.kill(pid, signal.SIGKILL)
-            until(lambda: not listeners & {*with_mark(mark)})
+            # Until its parent has taken note of it: what has no environment any more may still end.
+            assert not psutil.wait_procs(one._listeners, timeout=30)[1]
             with pytest.raises(TargetEnded, match="was started again by its command: process"):
                 await one.raise_if_ended()
         finally:
@@ -359,11 +360,13 @@ def test_a_crash_before_the_first_response_is_named(tmp_path, mark, ends):
     result = typed("sweep", f"--server-cmd={given}", *SHORT, cwd=tmp_path)
     assert result.returncode == 6
     (line,) = (line for line in result.stderr.splitlines() if line.startswith("error"))
-    assert line == f"error: the server ended {named}: CUDA error: device lost"
+    # On a busy machine it may end before its first list has been read.
+    said = rf"the server ended {named}( before it was ready)?: CUDA error: device lost"
+    assert re.fullmatch(f"error: {said}", line)
     assert ".log" in result.stderr
     result = typed("sweep", f"--server-cmd={given}", *SHORT, "--vary=seed=1", "--out=grid", cwd=tmp_path)
     assert result.returncode == 6
-    assert f"cell 1 of 1 failed: the server ended {named}: CUDA error: device lost" in result.stderr
+    assert re.search(f"cell 1 of 1 failed: {said}", result.stderr)
 
 
 @linux_only
