@@ -48,7 +48,10 @@ def spread(value: float, low: float, high: float, *, scale: float = 1.0) -> str:
 
     The ends stand where ± would mislead, because the middle of the interval is more than 5 % away from the value."""
     if abs((low + high) / 2 - value) > OFF_CENTRE * abs(value):
-        return f"({_end(low * scale)}–{_end(high * scale)})"
+        # An end that is rounded to the other side of the value would look wrong: 10.3 (7.2–10).
+        ends = (_end(low * scale), low * scale, 1), (_end(high * scale), high * scale, -1)
+        texts = [significant(end) if side * (float(text) - value * scale) > 0 else text for text, end, side in ends]
+        return f"({texts[0]}–{texts[1]})"
     tenths = max(1, math.ceil(1000 * (high - low) / 2 / value - 1e-6)) if value else 1
     return f"±{tenths / 10:g} %" if tenths < 10 else f"±{math.ceil(tenths / 10)} %"
 

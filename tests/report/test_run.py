@@ -13,7 +13,7 @@ from loadbench.plan.arrivals import parse_arrivals
 from loadbench.plan.load import Closed, Open
 from loadbench.record.outcome import Outcome, failed_of
 from loadbench.report.run import KNEE, UNSURE, by_model, level_table, quantile, start_text, title
-from loadbench.report.values import duration, significant
+from loadbench.report.values import duration, significant, spread
 from loadbench.results.run import ModelStatus, ServerStart
 from tests.building import MS, S, a_failure, a_level, a_run, a_sample
 from tests.report.golden import all_notes, bending, empty, level, models, stopped
@@ -278,3 +278,17 @@ def test_a_sweep_that_finds_its_levels_says_why_it_ended(rates, why):
     assert not [note for note in all_notes(run) if "--users auto" in note]
     stopped = msgspec.structs.replace(found, complete=False)
     assert not [note for note in all_notes(stopped) if "--users auto" in note]
+
+
+@pytest.mark.parametrize(
+    ("value", "low", "high", "shown"),
+    [
+        (10.3, 7.2, 10.4, "(7.2–10.4)"),
+        (9.97, 9.96, 30.4, "(9.96–30)"),
+        (26.4, 9.8, 141.0, "(9.8–141)"),
+        (10.0, 9.0, 11.0, "±10 %"),
+    ],
+)
+def test_the_ends_of_an_interval_are_on_both_sides_of_the_value(value, low, high, shown):
+    """As they are rounded, too."""
+    assert spread(value, low, high) == shown
