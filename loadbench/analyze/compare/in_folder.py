@@ -54,10 +54,8 @@ def comparison_in(folder: Path) -> Comparison:
     # Its words go with its intervals, and both with the rules of the version that saved it.
     before, after = _decided(saved), _decided(now)
     others = [key for key in before.keys() | after.keys() if before.get(key) != after.get(key)]
-    if not others and saved.summary is not None:
-        return saved
     if not others:
-        return now
+        return now if saved.summary is None else saved
     message = (
         f"compare.json is of an older version, whose rules have other figures in {len(others)} of {len(after)} rows: "
         "all is computed again here, from the stored levels"

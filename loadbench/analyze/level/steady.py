@@ -204,7 +204,7 @@ class _Series:
     less: Values | None = None  # `logs` if what explains them explains more
 
     def change(self) -> str:
-        """What changed, in words; empty if nothing did."""
+        """How it changed, in words that follow its name; empty if it did not."""
         change = change_in(self.logs, steps=self.steps)
         if change is None:
             return ""
@@ -217,7 +217,7 @@ class _Series:
         if abs(after - before) <= self.least:
             return ""
         texts = [f"{value:.3g}" if value < 100 else f"{value:.0f}" for value in (before, after)]
-        return f"{self.name} went from {texts[0]} to {texts[1]}{self.unit}"
+        return f"went from {texts[0]} to {texts[1]}{self.unit}"
 
     def lacks(self) -> float:
         """By which factor the level is too short to see the speed halve; at most 1 if it would have been seen."""
@@ -378,10 +378,10 @@ class Steadiness:
         # TTFT is judged in several ways, and where nothing queues, prefill time is TTFT: each figure is named once.
         named: dict[str, str] = {}
         for series in self._series:
-            name, found, change = series.change().partition(" went ")
-            if found and not (name == "prefill time" and named.get("TTFT") == change):
-                named.setdefault(name, change)
-        self.changes = [f"{name} went {change}" for name, change in named.items()]
+            change = series.change()
+            if change and not (series.name == "prefill time" and named.get("TTFT") == change):
+                named.setdefault(series.name, change)
+        self.changes = [f"{name} {change}" for name, change in named.items()]
 
     @cached_property
     def queue_growth(self) -> SeriesTrend | None:
