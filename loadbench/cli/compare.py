@@ -303,7 +303,7 @@ def _output(runs: PairedRuns, comparison: Comparison, options: Mapping[str, Any]
         data = data_or_page(
             form,
             lambda: pairs_shown(runs.a, runs.b) if place is None else runs_at(place),
-            lambda: comparison_page(comparison, runs.a, runs.b),
+            lambda: comparison_page(comparison, runs.a, runs.b, undecided=undecided),
         )
         if data is not None:
             return data
@@ -322,7 +322,7 @@ def _output(runs: PairedRuns, comparison: Comparison, options: Mapping[str, Any]
         from loadbench.report.junit import compare_suite
 
         suite = compare_suite(comparison, undecided=undecided)
-        codes.append(tell_github(render_comparison(comparison, "markdown"), [suite]))
+        codes.append(tell_github(render_comparison(comparison, "markdown", undecided=undecided), [suite]))
     if options["save_baseline"] is not None:
         try:
             save_baseline(options["save_baseline"], runs.b)

@@ -284,7 +284,7 @@ def _grid(folder: Path, form: str, chosen: list[str], **appearance: Unpack[Look]
     if chosen:
         hint = f"name one of its cells, as in {folder / grid.cells[0].folder}"
         raise BadInput(f"{folder}: {chosen[0]} is for one run, and this is a grid", hint=hint)
-    return render_grid(with_conclusion(grid), runs, form, **appearance)
+    return render_grid(with_conclusion(grid), runs, form, folder=folder, **appearance)
 
 
 def _searched_sides(folder: Path, form: str, **appearance: Unpack[Look]) -> str:

@@ -164,6 +164,7 @@ def measure_grid(
 
     def content(form: str, file: Path | None) -> str:
         data = data_or_page(form, lambda: runs_at(folder), lambda: page_of([folder]))
-        return render_grid(writer.grid, writer.runs, form, **look(wide=wide, file=file)) if data is None else data
+        shown = look(wide=wide, file=file)
+        return render_grid(writer.grid, writer.runs, form, folder=folder, **shown) if data is None else data
 
     finish(content, writer.folder.place, writer.exit_code, form=form, quiet=quiet, report=report)

@@ -11,13 +11,23 @@ import math
 from statistics import median
 from typing import TYPE_CHECKING
 
+from loadbench.analyze.compare.gates import standing
 from loadbench.analyze.compare.undecided import word_of
 from loadbench.core.text import some
 from loadbench.plan.gate import COST, ENERGY
 from loadbench.plan.objective import FAILURES, RATES
 from loadbench.plan.server_url import UNVERIFIED
 from loadbench.report.document import Block, Document, Notes, Table, Text
-from loadbench.report.values import byte_size, counted, duration, percent, reason_text, significant
+from loadbench.report.values import (
+    ALONE_BEFORE,
+    NOT_FASTER,
+    byte_size,
+    counted,
+    duration,
+    percent,
+    reason_text,
+    significant,
+)
 from loadbench.results.compare import DECODE, PREFILL, TOO_FEW_REQUESTS
 
 if TYPE_CHECKING:
@@ -25,6 +35,8 @@ if TYPE_CHECKING:
 
     from loadbench.results.compare import ComparedFigure, ComparedSide, Comparison, GateCheck, MetObjectives
 
+# TPOT says nearly the same as the gaps between tokens, so that these are shown only where a gate names them.
+_GAPS = "itl_"
 _HEADERS = ("load", "figure", "A", "B", "B/A", "interval", "B is")
 _TABLES = {
     "Throughput": ("output_tokens_per_s", "requests_per_s"),
@@ -33,8 +45,7 @@ _TABLES = {
     "Whole responses": ("e2e_p", "e2e_response_p"),
     "Energy and cost": (ENERGY, COST),
     "Failures": (FAILURES,),
-    # TPOT says nearly the same, so that these are shown only where a gate names them.
-    "Between tokens": ("itl_",),
+    "Between tokens": (_GAPS,),
 }
 _NAMES = {
     "output_tokens_per_s": "tok/s",
@@ -60,12 +71,19 @@ _APART = 0.05
 _AT_A_GLANCE = {"output_tokens_per_s": "tok/s", PREFILL: "prefill", DECODE: "decode", ENERGY: "J/token", COST: ""}
 
 
-def compare_document(comparison: Comparison) -> Document:
-    """The whole report; its title says whether the gates passed, where there are any."""
+def compare_document(comparison: Comparison, *, undecided: str | None = None) -> Document:
+    """The whole report; its title says whether the gates passed, where there are any. What an undecided one counts as
+    (`undecided`) is part of the exit code, so that the title has it too."""
     title = "loadbench compare"
-    if comparison.gates:
-        passed = {gate.passed for gate in comparison.gates}
-        title += ": failed" if False in passed else ": undecided" if None in passed else ": passed"
+    standings = {standing(gate, comparison.left_out) for gate in comparison.gates}
+    if "failed" in standings:
+        title += ": failed"
+    elif "invalid" in standings:
+        title += ": undecided, since a level is INVALID"
+    elif "undecided" in standings:
+        title += ": undecided" + {"pass": ", counted as passed", "fail": ", counted as failed"}.get(undecided or "", "")
+    elif standings:
+        title += ": passed"
     gates = [
         [gate.rule, check.level, gate_change(check), check.decision, check.note]
         for gate in comparison.gates
@@ -79,26 +97,22 @@ def compare_document(comparison: Comparison) -> Document:
         _needs(comparison),
     ]
     for summary, beginnings in _TABLES.items():
-        rows = []
-        for row in (*comparison.speed, *comparison.comparisons, *comparison.overall):
-            gated = any(gate.rule.startswith((f"{row.metric}>", f"{row.metric}<")) for gate in comparison.gates)
-            if row.metric.startswith(beginnings) and not _is_dull(row) and (gated or summary != "Between tokens"):
-                rows.append(_row(row, comparison))
+        rows = [_row(row, comparison) for row in _shown_rows(comparison) if row.metric.startswith(beginnings)]
         # A narrow screen has both sides and their ratio; `B is` says what the interval means.
         blocks.append(Table(_HEADERS, rows, "rlrrrll", summary, rank="0000010"))
     return Document(title, [*blocks, Notes(_notes(comparison))])
 
 
 def conclusions(comparison: Comparison) -> list[str]:
-    """What the comparison means, and its conclusion with the figures; an older comparison has only the latter."""
+    """What the comparison means, how many runs count, and its conclusion with the figures; an older comparison has only
+    the latter."""
     summary = comparison.summary
     if summary is None:
         return [comparison.conclusion]
     # The sentence has why it is undecided, and what to do.
     said = comparison.conclusion.lower()
-    if said.startswith(("undecided", "nothing can be compared")) or said == summary.sentence.rstrip(".").lower():
-        return [summary.sentence]
-    return [summary.sentence, comparison.conclusion]
+    is_told = said.startswith(("undecided", "nothing can be compared")) or said == summary.sentence.rstrip(".").lower()
+    return [line for line in (summary.sentence, comparison.counted, "" if is_told else comparison.conclusion) if line]
 
 
 def _at_a_glance(comparison: Comparison) -> Table:
@@ -186,9 +200,14 @@ def _side_line(name: str, side: ComparedSide) -> str:
     return f"{name}:{label} {side.model} at {where}{device}, {counted(len(side.runs), 'run')}{starts}{by}{unverified}"
 
 
-def _is_dull(row: ComparedFigure) -> bool:
-    """Whether it is not shown: no request failed on either side."""
-    return row.metric == FAILURES and not row.a and not row.b
+def _shown_rows(comparison: Comparison) -> list[ComparedFigure]:
+    """The rows of all tables: without failures where none was on either side."""
+    gated = {gate.rule.partition(">")[0].partition("<")[0] for gate in comparison.gates}
+    return [
+        row
+        for row in (*comparison.speed, *comparison.comparisons, *comparison.overall)
+        if (row.metric != FAILURES or row.a or row.b) and (not row.metric.startswith(_GAPS) or row.metric in gated)
+    ]
 
 
 def _row(row: ComparedFigure, comparison: Comparison) -> list[str]:
@@ -299,12 +318,29 @@ def _fewer(comparison: Comparison) -> str:
     return f", of the {whose} that count at every load, so that it may lie outside of what the loads have"
 
 
+def _marked(comparison: Comparison) -> list[str]:
+    """What `*` means; of several reasons each names its figures. Those that differ in a p alone are one."""
+    marked: dict[str, list[ComparedFigure]] = {}
+    for row in _shown_rows(comparison):
+        if row.note and row not in comparison.speed:
+            marked.setdefault(row.note.partition(": p ")[0], []).append(row)
+    lines = []
+    for note, rows in marked.items():
+        names = dict.fromkeys(
+            f"{name_of(row.metric, comparison)} at {row.level}".replace(" at all", "") for row in rows
+        )
+        about = f"{some(list(names), most=3)}: " if len(marked) > 1 else ""
+        values = sorted({text for row in rows if (text := row.note.partition(": p ")[2])}, key=float)
+        of_p = f": p {' to '.join(dict.fromkeys((values[0], values[-1])))}" if values else ""
+        lines.append(f"{_MARK} {about}{note}{of_p}")
+    return lines
+
+
 def _notes(comparison: Comparison) -> list[str]:
     """What the marks mean, what was left out, and the caveats."""
     rows = (*comparison.comparisons, *comparison.overall)
-    marked = dict.fromkeys(row.note for row in rows if row.note and not _is_dull(row))
-    lines = [f"{_MARK} {note}" for note in marked]
-    words = {word_of(row) for row in (*rows, *comparison.speed) if not _is_dull(row)}
+    lines = _marked(comparison)
+    words = {word_of(row) for row in _shown_rows(comparison)}
     if "undecided" in words:
         lines.append("undecided: there is no interval, or it includes 1 and reaches 0.5 or 2, or * says why")
     if "no difference" in words:
@@ -320,6 +356,13 @@ def _notes(comparison: Comparison) -> list[str]:
     if comparison.ended_early:
         lines.insert(0, f"ended early: {comparison.ended_early}; only the repeats before this are compared")
     speeds = {row.metric for row in comparison.speed}
+    starts = [(name, side.cold_start) for name, side in (("A", comparison.a), ("B", comparison.b))]
+    first = [(name, one.cold_ttft_s, one.warm_ttft_s) for name, one in starts if one is not None]
+    known = [(name, cold, warm) for name, cold, warm in first if cold is not None and warm is not None]
+    if known:
+        slower = [name for name, cold, warm in known if warm >= cold]
+        lines.append(f"first token: of the side's first request and of a later one of the same length, {ALONE_BEFORE}")
+        lines[-1] += f"; on {' and '.join(slower)} {NOT_FASTER}" if slower else ""
     if PREFILL in speeds:
         lines.append("prefill: prompt tokens per second until the first token (TTFT p50), of one request at a time")
     if DECODE in speeds:

@@ -13,6 +13,7 @@ from loadbench.results.run import to_json
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+    from pathlib import Path
 
     from loadbench.report.document import Document
     from loadbench.report.render_text import Look
@@ -48,14 +49,14 @@ def render(run: Run, form: str, *, quality: Quality | None = None, **look: Unpac
 
 
 def render_comparison(comparison: Comparison, form: str, *, undecided: str | None = None, **look: Unpack[Look]) -> str:
-    """The comparison as `text` of this look, `markdown`, `line`, `junit` or `json`; `undecided` is for JUnit what it is
-    for the exit code."""
+    """The comparison as `text` of this look, `markdown`, `line`, `junit` or `json`; `undecided` is what a gate
+    counts as that could not be decided, as for the exit code."""
     from loadbench.report.compare import compare_document  # noqa: PLC0415 - a sweep starts sooner without it
     from loadbench.report.junit import compare_junit  # noqa: PLC0415
 
     if form == "markdown":
         # It is one of several parts of a build's page: its title has a level to match.
-        return render_markdown(compare_document(comparison), level=3)
+        return render_markdown(compare_document(comparison, undecided=undecided), level=3)
     if form == "json":
         return to_json(comparison).decode()
     if form == "line":
@@ -64,11 +65,14 @@ def render_comparison(comparison: Comparison, form: str, *, undecided: str | Non
         return comparison_line(comparison)
     if form == "junit":
         return compare_junit(comparison, undecided=undecided)
-    return render_text(compare_document(comparison), **look)
+    return render_text(compare_document(comparison, undecided=undecided), **look)
 
 
-def render_grid(grid: Grid, runs: Mapping[int, Run], form: str, **look: Unpack[Look]) -> str:
-    """The grid as `text` of this look, `markdown`, `line`, `junit` or `json`; `runs` are those of its cells."""
+def render_grid(
+    grid: Grid, runs: Mapping[int, Run], form: str, *, folder: Path | None = None, **look: Unpack[Look]
+) -> str:
+    """The grid as `text` of this look, `markdown`, `line`, `junit` or `json`; `runs` are those of its cells, and
+    `folder` is its own."""
     from loadbench.report.grid import cell_lines, grid_document  # noqa: PLC0415 - a sweep starts sooner without it
 
     if form == "json":
@@ -79,7 +83,7 @@ def render_grid(grid: Grid, runs: Mapping[int, Run], form: str, **look: Unpack[L
         from loadbench.report.junit import grid_junit  # noqa: PLC0415
 
         return grid_junit(grid, runs)
-    return renderers(**look)[form](grid_document(grid))
+    return renderers(**look)[form](grid_document(grid, folder))
 
 
 def schema_text() -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shlex
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -16,6 +17,9 @@ from loadbench.report.run import STEADINESS, UNKNOWN, interval_notes, with_inter
 from loadbench.report.values import byte_size, counted, duration, percent, reason_text, significant, spread
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
     from loadbench.results.grid import BestCell, Cell, CellFigures, DepthFigures, Grid
     from loadbench.results.run import OpenInterval
 
@@ -48,6 +52,12 @@ def _sentences(grid: Grid) -> list[str]:
             why = "One cell alone has levels that count, so nothing is compared."
         fastest = f"Most output tokens/s: {significant(most.output_tokens_per_s)} at {most.load} in cell {number}"
         sentences += [why, f"{fastest} ({cell_text(grid.cells[number - 1].values)})."]
+    unknown = [number for number, cell in enumerate(grid.cells, 1) if any(one.unknown for one in cell.figures)]
+    if unknown and grid.unknown is not None:
+        one = len(unknown) == 1
+        who = f"{_named_cells(unknown)} may be better than {'it shows' if one else 'they show'}"
+        why = f"{reason_text(grid.unknown.message, grid.unknown.code)}; {grid.unknown.advice}"
+        sentences.append(f"{who}, so that no other rules {'it' if one else 'them'} out: {why}.")
     failed = sum(cell.status == "failed" for cell in grid.cells)
     missing = sum(cell.status in {"planned", "running", "interrupted"} for cell in grid.cells)
     if failed:
@@ -70,10 +80,20 @@ def _best_text(grid: Grid, found: BestCell) -> str:
 
     if found.best is None:
         names = [f"{number} ({cell_text(_choice(grid, number))})" for number in found.candidates]
-        return (
-            f"not sure which cell is the best: these {len(names)} cells cannot be told apart: "
-            f"{some(names, most=_MOST_NAMED)}"
+        first = figures(found.candidates[0])
+        most = f"{significant(first.output_tokens_per_s)} output tokens/s at {first.load}"
+        compared = sum(
+            cell.status == "complete"
+            and any(one.counts and found.model in {"", one.model} for one in cell.figures)
+            and found.work.items() <= cell.values.items()
+            for cell in grid.cells
         )
+        remedy = "to tell them apart, measure fewer of them, each for longer"
+        if len(names) == compared:
+            which = f"none of the {compared} cells can be ruled out; the most was measured in cell {names[0]}, {most}"
+        else:
+            which = f"these {len(names)} of {compared} cells cannot be told apart: {some(names, most=_MOST_NAMED)}"
+        return f"not sure which cell is the best: {which}; {remedy}"
     best = figures(found.best)
     text = f"the best is cell {found.best}, {cell_text(_choice(grid, found.best))}: "
     text += f"{significant(best.output_tokens_per_s)} output tokens/s at {best.load}"
@@ -90,14 +110,45 @@ def _choice(grid: Grid, number: int) -> dict[str, str]:
     return {name: values[name] for name in names} or values
 
 
-def grid_document(grid: Grid) -> Document:
-    """The whole report."""
+def _named_cells(numbers: Sequence[int]) -> str:
+    """`Cell 3`, `Cells 1 and 3`, `Cells 1, 3 and 5`."""
+    texts = list(map(str, numbers))
+    if len(texts) == 1:
+        return f"Cell {texts[0]}"
+    return f"Cells {', '.join(texts[:-1])} and {texts[-1]}"
+
+
+def again_text(grid: Grid, folder: Path | None) -> str:
+    """The command that measures again what does not count, or what is missing; empty where there is nothing to do, or
+    the folder of the grid is not known."""
+    if folder is None:
+        return ""
+    command = f"loadbench sweep --resume {shlex.quote(str(folder))}"
+    if grid.again:
+        every = "every cell, since they may differ in nothing else; what is there is kept in set-aside/"
+        return f"To measure again with what that takes: `{' '.join([command, *grid.again])}`. It measures {every}."
+    lost = [
+        (number, cell.folder)
+        for number, cell in enumerate(grid.cells, 1)
+        if cell.status == "complete" and (cell.uncounted is not None or any(one.unknown for one in cell.figures))
+    ]
+    if lost and grid.complete:
+        which, folders = _named_cells([number for number, _ in lost]).lower(), [name for _, name in lost]
+        whose = "its folder" if len(lost) == 1 else "their folders"
+        return f"To measure {which} again: move {whose} ({some(folders, most=4)}) out of {folder}, then `{command}`."
+    if any(cell.status in {"planned", "interrupted", "failed"} for cell in grid.cells):
+        return f"To measure the cells that failed or are missing: `{command}`."
+    return ""
+
+
+def grid_document(grid: Grid, folder: Path | None = None) -> Document:
+    """The whole report; with the folder of the grid, the command that measures again what does not count."""
     target = "the simulated server, not a real one" if grid.simulated else ""
     about = ", ".join(part for part in (target, grid.started_at) if part)
     text = grid.conclusion[:1].upper() + grid.conclusion[1:]
     blocks: list[Block] = [
         Text([grid.question] if grid.question else []),
-        Text([text] if text else []),
+        Text([line for line in (text, again_text(grid, folder)) if line]),
         cell_table(grid),
     ]
     if _has_depth(grid):
@@ -234,10 +285,6 @@ def grid_notes(grid: Grid) -> list[str]:
         what = "it is not compared; see its own report" if one else "they are not compared; see their own reports"
         folders = some([grid.cells[number - 1].folder for number in numbers], most=2)
         lines.append(f"{which}: {reason}, so {what} (loadbench report FOLDER, in the grid's folder: {folders})")
-    for number, cell in enumerate(grid.cells, 1):
-        unknown = [one.unknown for one in cell.figures if one.unknown]
-        if unknown:
-            lines.append(f"cell {number}: {'; '.join(unknown)}: it may be better than it shows; see its own report")
     compared = any(one.may_be_best for one in figures)
     confidence = f"{100 * grid.confidence:g} %"
     if compared:

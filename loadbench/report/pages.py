@@ -23,6 +23,7 @@ from loadbench.report.compare_capacity import capacity_comparison_document, resu
 from loadbench.report.compare_chart import comparison_charts, load_of
 from loadbench.report.document import Block, Choice, Document, Heading, Notes, Table, Text, Tiles
 from loadbench.report.grid import depth_charts, front_chart, grid_document, with_conclusion
+from loadbench.report.junit import undecided_of
 from loadbench.report.page import (
     conclusion,
     further_notes,
@@ -90,7 +91,8 @@ def page_of(paths: Sequence[Path]) -> Document:
     if (folder / COMPARED_FILE).is_file():
         return _searched_sides_page(folder)
     if has_pairs(folder):
-        return comparison_page(comparison_in(folder), *read_pairs(folder))
+        a, b = read_pairs(folder)
+        return comparison_page(comparison_in(folder), a, b, undecided=undecided_of(a[0]))
     if is_grid(folder):
         return _grid_page(folder)
     if (folder / SEVERAL_FILE).is_file():
@@ -250,7 +252,7 @@ def _grid_page(folder: Path) -> Document:
     """Every cell next to each other: the table, the Pareto front, throughput and latency; then each cell's levels."""
     found, runs = grid_in(folder)
     grid = with_conclusion(found)
-    document = grid_document(grid)
+    document = grid_document(grid, folder)
     head = f"loadbench sweep of {counted(len(grid.cells), 'cell')} · {when(grid.started_at)}"
     named = [(f"{place + 1}: {cell_text(grid.cells[place].values)}", run) for place, run in runs.items()]
     question, said, *rest = document.blocks
@@ -305,9 +307,12 @@ def _searched_sides_page(folder: Path) -> Document:
 # Comparisons.
 
 
-def comparison_page(comparison: Comparison, a: Sequence[Run], b: Sequence[Run]) -> Document:
-    """The conclusion and the gates, both sides in charts, every figure, and what was requested of each side."""
-    document = compare_document(comparison)
+def comparison_page(
+    comparison: Comparison, a: Sequence[Run], b: Sequence[Run], *, undecided: str | None = None
+) -> Document:
+    """The conclusion and the gates, both sides in charts, every figure, and what was requested of each side;
+    `undecided` is what a gate counts as that could not be decided."""
+    document = compare_document(comparison, undecided=undecided)
     sides = f"{comparison.a.model} and {comparison.b.model}"
     if comparison.a.model == comparison.b.model:
         names = (comparison.a.name, comparison.b.name)
@@ -319,7 +324,8 @@ def comparison_page(comparison: Comparison, a: Sequence[Run], b: Sequence[Run]) 
     _, gates, who, at_a_glance, needs, *rest = document.blocks
     tiles = []
     if outcome:
-        tiles.append(("gates", outcome, counted(len(comparison.gates), "rule")))
+        state, _, why = outcome.partition(", ")
+        tiles.append(("gates", state, ", ".join(filter(None, (counted(len(comparison.gates), "rule"), why)))))
     crossings = {"crossover": comparison.crossover} | {
         f"crossover, {PRICES[metric]}": crossing for metric, crossing in comparison.price_crossovers.items()
     }

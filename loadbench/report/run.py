@@ -25,6 +25,8 @@ from loadbench.record.outcome import Outcome, failed_of
 from loadbench.report import machine
 from loadbench.report.document import DETAIL, Block, Document, Heading, Notes, Table, Text
 from loadbench.report.values import (
+    ALONE_BEFORE,
+    NOT_FASTER,
     OFF_CENTRE,
     byte_size,
     counted,
@@ -687,13 +689,8 @@ def _model_notes(run: Run) -> list[str]:
         if status.cold_ttft_s is not None and status.warm_ttft_s is not None:
             whose = f" of {status.mix[0].model}" if status.mix else ""
             parts.append(f"TTFT{whose} {duration(status.cold_ttft_s)} cold, {duration(status.warm_ttft_s)} warm")
-            parts[-1] += (
-                " (the run's first request and a later one of the same length, each alone before the levels, whose "
-                "prompts may be longer or shorter"
-            )
-            if status.warm_ttft_s >= status.cold_ttft_s:
-                parts[-1] += "; the warm one was not faster: nothing had to be loaded, or something else delayed it"
-            parts[-1] += ")"
+            slower = f"; {NOT_FASTER}" if status.warm_ttft_s >= status.cold_ttft_s else ""
+            parts[-1] += f" (the run's first request and a later one of the same length, {ALONE_BEFORE}{slower})"
         if status.kept_warm is not None:
             failures = f", of which {status.kept_warm_failed} failed" if status.kept_warm_failed else ""
             parts.append(f"kept warm by {counted(status.kept_warm, 'small request')}{failures}")

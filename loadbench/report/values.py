@@ -12,6 +12,9 @@ if TYPE_CHECKING:
 
 # An interval whose middle is further from the value than this share of the value is not read as value ± half of it.
 OFF_CENTRE = 0.05
+# What to know of the first tokens of a server, cold and warm.
+ALONE_BEFORE = "each alone before the levels, whose prompts may be longer or shorter"
+NOT_FASTER = "the warm one was not faster: nothing had to be loaded, or something else delayed it"
 
 
 def significant(value: float) -> str:

@@ -17,8 +17,9 @@ import msgspec
 from loadbench.results.run import Interval, OpenInterval, Reason  # noqa: TC001 - msgspec reads the types
 
 SCHEMA: Final = "loadbench.compare/1"
-# The number of the rules by which figures are decided; files from before it was saved have 0.
-RULES: Final = 1
+# The number of the rules by which figures are decided; files from before it was saved have 0. Those of 1 compared the
+# gaps of events that came together.
+RULES: Final = 2
 # The code of a figure that is left out because of too few requests; for p99 this is common and no mistake.
 TOO_FEW_REQUESTS: Final = "too_few_requests"
 # The code of a figure that some runs do not have at all, as when no token came: a gate on it fails.
@@ -102,9 +103,10 @@ class ComparedFigure(msgspec.Struct, frozen=True, kw_only=True):
     """One figure at one level, or over all levels (`level` is then `all`, and a and b geometric means).
 
     `a` and `b` are the geometric means over the runs, or over the sessions. For `failures`, which may be 0, `ratio` is
-    null and `interval` is that of the difference b - a of the shares. A decision of `~` means that no difference could
-    be shown; the interval excludes 1 (for failures 0) exactly where one is. `open_interval` has it where nothing bounds
-    it on one side (one run a side); `interval` is then null. `confidence` is that of this
+    null and `interval` is that of the difference b - a of the shares. A figure that says nothing, such as the gaps of
+    events that came together, has no ratio and no interval, and its `note` says why. A decision of `~` means that no
+    difference could be shown; the interval excludes 1 (for failures 0) exactly where one is. `open_interval` has it
+    where nothing bounds it on one side (one run a side); `interval` is then null. `confidence` is that of this
     interval; all figures of a level together have the comparison's. Where only the rank test shows the difference,
     `ratio` and `interval` are those of the rank test.
 
@@ -225,6 +227,7 @@ class Comparison(msgspec.Struct, frozen=True, kw_only=True):
     decided with them. `crossover` is that of output tokens per second, and `price_crossovers` are those of energy and
     cost per token, by metric, where they cross. `currency` is that of the cost. `ended_early` says why the measurement
     ended before its plan; the repeats up to then are compared.
+    `counted` says how many runs count, why the others do not, and which levels are INCONCLUSIVE.
     `rules` is `RULES` of the version that decided it: `loadbench report` computes one of older rules again.
     """
 
@@ -249,4 +252,5 @@ class Comparison(msgspec.Struct, frozen=True, kw_only=True):
     answers: OutputComparison | None = None
     conclusion: str
     summary: Summary | None = None
+    counted: str = ""
     ended_early: str = ""

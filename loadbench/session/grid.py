@@ -179,7 +179,7 @@ class GridWriter:
         cells[place] = msgspec.structs.replace(cells[place], **changes)
         self.grid = with_conclusion(concluded(msgspec.structs.replace(self.grid, cells=cells), self.runs))
         self.folder.save(GRID_FILE, to_json(self.grid))
-        self.folder.save("grid.md", render_markdown(grid_document(self.grid)).encode())
+        self.folder.save("grid.md", render_markdown(grid_document(self.grid, self.folder.path)).encode())
         chart = front_chart(self.grid)
         if chart is not None:
             self.folder.save("grid.svg", svg(chart).encode())
@@ -370,9 +370,7 @@ def _take_over(writer: GridWriter, before: Grid, cells: Sequence[PlannedCell], p
         known = earlier.pop(tuple(sorted(cell.values.items())), None)
         if known is None:
             # Another cell of the earlier grid may have this number.
-            numbered = (taken[place].folder + f"-{again}" * (again > 1) for again in count(1))
-            free = next(name for name in numbered if not (path / name).exists())
-            taken[place] = msgspec.structs.replace(taken[place], folder=free)
+            taken[place] = msgspec.structs.replace(taken[place], folder=_free(path, taken[place].folder).name)
             continue
         taken[place] = msgspec.structs.replace(taken[place], folder=known.folder)
         if not (path / known.folder / "run.json").is_file():
@@ -384,10 +382,7 @@ def _take_over(writer: GridWriter, before: Grid, cells: Sequence[PlannedCell], p
             to_continue[place] = whole_levels(path / known.folder, cell.scenario)
         except BadInput as error:
             (path / SET_ASIDE).mkdir(mode=0o700, exist_ok=True)
-            numbered = (known.folder + f"-{again}" * (again > 1) for again in count(1))
-            (path / known.folder).rename(
-                next(path / SET_ASIDE / name for name in numbered if not (path / SET_ASIDE / name).exists())
-            )
+            (path / known.folder).rename(_free(path / SET_ASIDE, known.folder))
             progress.say(f"{cell_text(cell.values)}: measured again: {error.message.partition(': ')[2]}")
     for left in earlier.values():
         progress.say(f"{cell_text(left.values)}: no cell of this grid any more; it stays in {path / left.folder}")
@@ -395,3 +390,9 @@ def _take_over(writer: GridWriter, before: Grid, cells: Sequence[PlannedCell], p
     done = len(writer.runs)
     progress.say(f"resumed: {done} of {counted(len(cells), 'cell')} complete")
     return to_continue
+
+
+def _free(folder: Path, name: str) -> Path:
+    """The first of NAME, NAME-2, NAME-3 … that is not in the folder."""
+    numbered = (folder / (name + f"-{again}" * (again > 1)) for again in count(1))
+    return next(path for path in numbered if not path.exists())

@@ -34,6 +34,7 @@ from loadbench.plan.server_url import PORT, shown_url
 from loadbench.plan.settings import USUAL_REPEATS
 from loadbench.report.compare_chart import compare_chart
 from loadbench.report.formats import render_comparison
+from loadbench.report.junit import undecided_of
 from loadbench.report.values import counted
 from loadbench.results.folder import RunFolder
 from loadbench.results.run import Reason, to_json
@@ -93,7 +94,8 @@ class PairedRuns:
         )
         if self.folder is not None:
             self.folder.save("compare.json", to_json(comparison))
-            self.folder.save("compare.md", render_comparison(comparison, "markdown").encode())
+            text = render_comparison(comparison, "markdown", undecided=undecided_of(self.a[0]))
+            self.folder.save("compare.md", text.encode())
             self.folder.save("compare.svg", compare_chart(comparison).encode())
         return comparison
 

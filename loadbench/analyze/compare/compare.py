@@ -36,6 +36,7 @@ from loadbench.analyze.compare.figure_data import (
     SPEED_OF,
     Design,
     amounts_of,
+    came_together,
     failures_by_run,
     figure_data,
     not_in_every_run,
@@ -46,13 +47,12 @@ from loadbench.analyze.compare.hardware import device, device_caveats
 from loadbench.analyze.compare.resources import cold_start, memory, met_objectives
 from loadbench.analyze.compare.sessions import sessions
 from loadbench.analyze.compare.summary import summarize_comparison
-from loadbench.analyze.level.knee import reasons_against
+from loadbench.analyze.compare.usable_levels import counted_text, usable_level
 from loadbench.analyze.level.output_equality import compare_outputs
 from loadbench.core.errors import BadInput
 from loadbench.plan.gate import COST, ENERGY
 from loadbench.plan.objective import FAILURES, RATES
 from loadbench.plan.settings import USUAL_REPEATS
-from loadbench.record.outcome import failed_of
 from loadbench.results.compare import NO_SAMPLES, RULES, TOO_FEW_REQUESTS, ComparedSide, Comparison, LeftOut
 from loadbench.results.run import ClosedLoad, Reason
 
@@ -61,7 +61,7 @@ if TYPE_CHECKING:
 
     from loadbench.plan.gate import GateRule
     from loadbench.results.compare import Crossover
-    from loadbench.results.run import LevelResult, OpenLoad, Run
+    from loadbench.results.run import OpenLoad, Run
 
 ALL = "all"
 _POINTS = ("p50", "p95", "p99")
@@ -106,7 +106,8 @@ def compare(
                 data = mean_over_levels([level.data[metric] for level in levels])
                 if all(run_counts(data)):
                     overall.data[metric] = data
-                    overall.changes[metric] = _change(data.effect(), _one_pair(a))
+                    unlike = (level.changes[metric] for level in levels if level.changes[metric].meaningless)
+                    overall.changes[metric] = next(unlike, None) or _change(data.effect(), _one_pair(a))
         overall.rows = make_rows(ALL, overall.data, overall.data, overall.changes, confidence, main)
 
     crossings: dict[str, Crossover] = {}
@@ -166,7 +167,9 @@ def compare(
         ),
         ended_early=ended_early,
     )
-    return msgspec.structs.replace(comparison, summary=summarize_comparison(comparison, a, b))
+    summary = summarize_comparison(comparison, a, b)
+    counted = counted_text(a, b, paired=paired, said=summary.sentence)
+    return msgspec.structs.replace(comparison, summary=summary, counted=counted)
 
 
 def _import_caveats(a: Sequence[Run], b: Sequence[Run]) -> list[Reason]:
@@ -197,7 +200,7 @@ def widest(
         gated = {rule.metric for rule in gates if rule.applies(level.load.label) and rule.metric != FAILURES}
         for metric, change in level.changes.items():
             effect, share = change.effect, HEADLINE_SHARE if metric == main else 1.0
-            if effect is not None and (metric == main or metric in gated):
+            if effect is not None and not change.meaningless and (metric == main or metric in gated):
                 low, high = effect.interval(1 - (1 - confidence) * share)
                 widths.append((math.expm1((high - low) / 2), f"{names.get(metric, metric)} at {level.load.label}"))
     return max(widths, default=None)
@@ -271,28 +274,6 @@ def _check_sides(a: Sequence[Run], b: Sequence[Run], *, paired: bool) -> None:
         raise BadInput(f"{len(a)} and {len(b)} runs cannot be paired", hint="name as many runs of each side, in order")
 
 
-def _usable_level(run: Run, load: ClosedLoad | OpenLoad) -> tuple[LevelResult | None, tuple[str, str]]:
-    """The run's level at this load; or `None` and the code and reason why it is not compared."""
-    why = ("missing", "it has no such level")
-    for level in run.levels:
-        if level.load != load:
-            continue
-        if level.verdict.status == "INVALID":
-            reasons = ", ".join(f"{reason.message} ({reason.code})" for reason in level.verdict.reasons)
-            # Other programs on the machine cause other reasons, also where they are only a note.
-            busy = reasons_against(level)[len(level.verdict.reasons) :]
-            reasons += "".join(f"; at the same time {note.message} ({note.code}, a note)" for note in busy)
-            advice = "; ".join(dict.fromkeys(one.advice for one in reasons_against(level) if one.advice))
-            why = ("invalid", f"INVALID: {reasons}" + (f"; {advice}" if advice else ""))
-        elif level.interrupted:
-            why = ("interrupted", "it was interrupted")
-        elif not failed_of(level.outcomes, level.missed)[1]:
-            why = ("empty", "no request was measured")
-        else:
-            return level, why
-    return None, why
-
-
 def run_name(run: Run) -> str:
     """The name of a run in a comparison."""
     return f"{run.name} {run.started_at}"
@@ -309,7 +290,7 @@ def _compare_level(
     confidence: float,
 ) -> ComparedLevel | None:
     """All figures of one level; `None` where a side, or every pair, lacks it. `left_out` gets what is not compared."""
-    found_a, found_b = ([_usable_level(run, load) for run in side] for side in (a, b))
+    found_a, found_b = ([usable_level(run, load) for run in side] for side in (a, b))
     at_a, at_b = ([level for level, _ in side] for side in (found_a, found_b))
     refused = [
         (name, run, why)
@@ -369,11 +350,15 @@ def _compare_level(
         compared.data[metric] = data
         compared.by_run[metric] = failures_by_run(at_a, at_b, design) if pooled else data
         change = _change(data.effect(), one_pair)
+        together = came_together(at_a, at_b, metric)
+        if together:
+            change = MeasuredChange(change.effect, together, meaningless=True)
         if metric == FAILURES and min(map(len, compared.by_run[metric].units())) < 2:
             change = MeasuredChange(None if pooled else change.effect, one_pair if design.paired else _ONE_SESSION)
         compared.changes[metric] = change
     for metric, of_time in SPEED_OF.items():
-        amounts = amounts_of(metric, at_a, at_b) if of_time in compared.data else None
+        known = of_time in compared.data and not compared.changes[of_time].meaningless
+        amounts = amounts_of(metric, at_a, at_b) if known else None
         if amounts is not None:
             compared.speeds[metric] = amounts
     return compared

@@ -21,7 +21,7 @@ from loadbench.results.run import ClosedLoad
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from loadbench.analyze.compare.effect import Effect, FigureData
+    from loadbench.analyze.compare.effect import FigureData
     from loadbench.analyze.compare.gates import MeasuredChange
     from loadbench.results.compare import Speed
     from loadbench.results.run import OpenLoad
@@ -131,12 +131,14 @@ def make_rows(
         ratio, interval = b - a, None
         if effect is not None:
             ratio, interval = effect.estimate(own)
+        means = (values.side_mean(0), values.side_mean(1))
+        of_sides = [None if mean is None else _ends(mean.interval(confidence), logs=logs) for mean in means]
         # An interval that may decide nothing would contradict the word.
-        ends = None if interval is None or change.refused else _open_ends(interval, logs=logs)
+        ends = None if change.refused else _ends(interval, logs=logs)
         decision = decided_by(metric, ends)
         ranked, p_value, note = by_run[metric], None, change.refused
         shift = shift_interval = None
-        if isinstance(ranked, BetweenRuns):
+        if isinstance(ranked, BetweenRuns) and not change.meaningless:
             p_value = ranked.p_exact()
         if effect is not None and effect.ranks is not None and decision != "~" and p_value is not None and not note:
             if p_value > alpha:
@@ -145,11 +147,11 @@ def make_rows(
                 note = "by the rank test: runs that are far from the others hide this from Student's t"
         if decision == "~" and not note:
             note = change.advice
-        if isinstance(values, BetweenRuns):
+        if isinstance(values, BetweenRuns) and not change.meaningless:
             # The Hodges-Lehmann ratio; with few runs it has no interval.
             middle, of_shift = RankTest(*values.units(), values.paired).shift(confidence)
             shift = math.exp(middle)
-            shift_interval = None if of_shift is None else _open_ends(of_shift, logs=True)
+            shift_interval = _ends(of_shift, logs=True)
 
         detectable = None
         if effect is not None and metric in p_values:
@@ -163,10 +165,10 @@ def make_rows(
                 metric=metric,
                 a=math.exp(a) if logs else a,
                 b=math.exp(b) if logs else b,
-                a_interval=_interval(values.side_mean(0), confidence, logs=logs),
-                b_interval=_interval(values.side_mean(1), confidence, logs=logs),
-                ratio=math.exp(ratio) if logs else None,
-                **_shown(metric, ends),
+                a_interval=_closed(metric, of_sides[0]),
+                b_interval=_closed(metric, of_sides[1]),
+                ratio=math.exp(ratio) if logs and not change.meaningless else None,
+                **_fields(metric, ends),
                 confidence=own,
                 decision=decision,
                 p_value=p_value,
@@ -200,7 +202,7 @@ def speed_rows(level: ComparedLevel) -> list[ComparedFigure]:
                 b_interval=_inverse(time.b_interval, amount_b),
                 ratio=None if time.ratio is None else more / time.ratio,
                 decision=decided_by(metric, ends),
-                **_shown(metric, ends),
+                **_fields(metric, ends),
                 shift=None,
                 shift_interval=None,
                 detectable=None,
@@ -215,28 +217,22 @@ def _inverse(ends: tuple[float, float] | None, amount: float) -> tuple[float, fl
     return amount / ends[1], amount / ends[0] if ends[0] else math.inf
 
 
-def _interval(effect: Effect | None, confidence: float, *, logs: bool) -> tuple[float, float] | None:
-    return None if effect is None else _ends(effect.interval(confidence), logs=logs)
+def _ends(ends: tuple[float, float] | None, *, logs: bool) -> tuple[float, float] | None:
+    """Both ends of an interval, as ratios if they are logarithms; an open one is 0 or infinite."""
+    return (math.exp(ends[0]), math.exp(ends[1])) if ends is not None and logs else ends
 
 
-def _open_ends(ends: tuple[float, float], *, logs: bool) -> tuple[float, float]:
-    """As a ratio, if they are logarithms; an open end is 0 or infinite."""
-    return (math.exp(ends[0]), math.exp(ends[1])) if logs else ends
-
-
-def _shown(metric: str, ends: tuple[float, float] | None) -> dict[str, Any]:
-    """The fields of a row: `interval`, or where one end is open `open_interval`."""
-    if ends is None:
-        return {"interval": None}
-    low, high = ends
-    shown = low if metric == FAILURES or low else None, high if math.isfinite(high) else None
-    if None in shown:
-        return {"interval": None, "open_interval": shown if any(shown) else None}
-    return {"interval": ends}
-
-
-def _ends(ends: tuple[float, float], *, logs: bool) -> tuple[float, float] | None:
-    """As a ratio, if they are logarithms; `None` where one end is open."""
-    if not all(map(math.isfinite, ends)):
+def _closed(metric: str, ends: tuple[float, float] | None) -> tuple[float, float] | None:
+    """An interval; `None` where an end is open: infinite, or 0 of a figure that is above 0."""
+    if ends is None or not all(map(math.isfinite, ends)) or (metric != FAILURES and not ends[0]):
         return None
-    return (math.exp(ends[0]), math.exp(ends[1])) if logs else ends
+    return ends
+
+
+def _fields(metric: str, ends: tuple[float, float] | None) -> dict[str, Any]:
+    """What a row has of its interval: `interval`, or where one end is open `open_interval`."""
+    closed = _closed(metric, ends)
+    if closed is not None or ends is None:
+        return {"interval": closed}
+    known = ends[0] or None, ends[1] if math.isfinite(ends[1]) else None
+    return {"interval": None, "open_interval": known if any(known) else None}

@@ -37,6 +37,8 @@ if TYPE_CHECKING:
 SPEED_OF = {PREFILL: "ttft_p50", DECODE: "tpot_p50"}
 # Prompts of which both sides requested the same length differ by no more (`equal_work`), unless two tokenizers do.
 _SAME_PROMPTS = math.log(1.05)
+# Events with a smaller gap came in one read: no server makes 100,000 tokens a second for one user.
+_TOGETHER_S = 1e-5
 # A quantile needs a request beyond it, or it is just the maximum.
 _FEWEST = {"p50": 2, "p95": 20, "p99": 100}
 
@@ -123,6 +125,22 @@ def value(level: LevelResult, metric: str) -> float | None:
     figure, _, point = metric.rpartition("_")
     measured = level.metrics.get(f"{figure}_s")
     return None if measured is None or measured.count < _FEWEST[point] else float(getattr(measured, point))
+
+
+def came_together(a: Levels, b: Levels, metric: str) -> str:
+    """Why a time for each token says nothing: on a side, as many events came together with the next one as the quantile
+    covers. Their gap of a microsecond is that of one read, and a ratio of such gaps is one of nothing."""
+    if not metric.startswith(("itl_", "tpot_")):
+        return ""
+    sides = [
+        name
+        for name, side in zip("AB", (a, b), strict=True)
+        if any((value(level, metric) or math.inf) < _TOGETHER_S for level in side if level is not None)
+    ]
+    other = "see TPOT" if metric.startswith("itl_") else "see E2E"
+    if not sides:
+        return ""
+    return f"events came together in one read on {' and '.join(sides)}, so that this is no time for a token: {other}"
 
 
 def prompt_tokens(level: LevelResult) -> float:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from loadbench.results.run import Reason
 
 if TYPE_CHECKING:
     from loadbench.record.sample import Sample
+
+# Those of the caveats here.
+LENGTH_CODES: Final = frozenset({"max_tokens_ignored", "ends_early"})
 
 
 def length_caveats(side: str, sample: Sample, *, most: int) -> list[Reason]:

@@ -43,12 +43,13 @@ _ROUNDING = 1e-12
 class MeasuredChange:
     """The change of a figure at a level; `refused` says why nothing may be decided from it.
 
-    `advice` says what decides a change that is not clear.
+    `advice` says what decides a change that is not clear. Values that are `meaningless` have no ratio either.
     """
 
     effect: Effect | None
     refused: str = ""
     advice: str = ""
+    meaningless: bool = False
 
 
 def decide(
@@ -108,7 +109,7 @@ def _check(
         note = why.message if why.metric else f"the level is {NOT_COMPARED[why.code]}"
         return GateCheck(level=level, decision="FAIL" if why.code == NO_SAMPLES else "UNDECIDED", note=note)
     effect = change.effect
-    if effect is None:
+    if effect is None or change.meaningless:
         return GateCheck(level=level, decision="UNDECIDED", note=change.refused)
     # On the scale of the effect; an interval that excludes the bound has the confidence of the decision.
     bound = -_bound(rule) if rule.more_is_better else _bound(rule)

@@ -8,6 +8,7 @@ import msgspec
 
 from loadbench.analyze.compare.compare import compare
 from loadbench.analyze.compare.drift import drift
+from loadbench.analyze.compare.first_responses import LENGTH_CODES
 from loadbench.plan.settings import setting_of
 from loadbench.results.compare import RULES, Comparison
 from loadbench.results.folder import UNREADABLE, read_plain
@@ -55,13 +56,15 @@ def comparison_in(folder: Path) -> Comparison:
     before, after = _decided(saved), _decided(now)
     others = [key for key in before.keys() | after.keys() if before.get(key) != after.get(key)]
     if not others:
-        return now if saved.summary is None else saved
+        return now if saved.summary is None else msgspec.structs.replace(saved, counted=now.counted)
     message = (
         f"compare.json is of an older version, whose rules have other figures in {len(others)} of {len(after)} rows: "
         "all is computed again here, from the stored levels"
     )
     caveat = Reason("recomputed", message, "`loadbench compare` of the folder gives the same; the file stays as it is")
-    return msgspec.structs.replace(now, caveats=[*now.caveats, caveat])
+    # The runs do not show what the first responses of the sides did.
+    first = [one for one in saved.caveats if one.code in LENGTH_CODES]
+    return msgspec.structs.replace(now, caveats=[*first, *now.caveats, caveat])
 
 
 def _decided(comparison: Comparison) -> dict[tuple[str, str], tuple[str, ...]]:

@@ -77,7 +77,7 @@ def summarize_comparison(comparison: Comparison, a: Sequence[Run], b: Sequence[R
         why, remedy = why_undecided(rows, a, b, comparison.left_out, paired=comparison.paired)
         ratios = [row.ratio for row in rows if row.ratio is not None]
         measured = f"B measured {_times(min(ratios), max(ratios))} A's {_short(names[metric])}, but " if ratios else ""
-        undecided = f"undecided at {_loads(lacking)}: {measured}{why}: {remedy}"
+        undecided = f"undecided at {loads_text(lacking)}: {measured}{why}: {remedy}"
     groups = [(side, list(same)) for side, same in groupby(labels, key=lambda label: winners[label])]
     decided = [(side, same) for side, same in groups if side is not None]
     sides = [side for side, _ in decided]
@@ -90,7 +90,7 @@ def summarize_comparison(comparison: Comparison, a: Sequence[Run], b: Sequence[R
         faster, from_level = None, None
     elif sum(one != other for one, other in pairwise(sides)) > 1:
         texts = [
-            f"{side.upper()} is faster at {_loads([label for label in labels if winners[label] == side])}"
+            f"{side.upper()} is faster at {loads_text([label for label in labels if winners[label] == side])}"
             for side in dict.fromkeys(sides)
         ]
         parts, faster, from_level = [f"Neither side is faster throughout: {', '.join(texts)}"], None, None
@@ -99,10 +99,11 @@ def summarize_comparison(comparison: Comparison, a: Sequence[Run], b: Sequence[R
         side = sides[-1]
         won = [label for label in labels if winners[label] == side]
         top = levels[won[-1]]
-        worth_it = _is_worth_it(top, metric, side)
+        worth_it, worth_at = _is_worth_it(levels, won, metric, side)
         gain = _gain(top[metric], side, names[metric]) + (f" at {_load(won[-1])}" if len(won) > 1 else "")
         parts = [f"{side.upper()} is {'worth it' if worth_it else 'faster'} {_where(won, labels)}: {gain}"]
         parts[0] += _price(top, side, comparison)
+        parts += [f"the speed is worth its price at {loads_text(worth_at)} alone"] if worth_at and not worth_it else []
         below = [label for label in labels if winners[label] == _OTHER[side]]
         if below:
             loser = _OTHER[side]
@@ -111,7 +112,7 @@ def summarize_comparison(comparison: Comparison, a: Sequence[Run], b: Sequence[R
             where = f" at {_load(below[0])}" if len(below) > 1 else ""
             parts.append(f"{lower} ({_gain(levels[below[0]][metric], loser, names[metric])}{where})")
         if alike:
-            parts.append(f"no difference is shown at {_loads(alike)}")
+            parts.append(f"no difference is shown at {loads_text(alike)}")
         parts += [undecided] if undecided else []
         crossing = comparison.crossover
         if crossing is not None:
@@ -148,7 +149,7 @@ def _other_differences(
             if part == metric or not rows or side in winners:
                 continue
             ends = [end for row in rows for end in row.ends or ()]
-            where = _loads([row.level for row in rows])
+            where = loads_text([row.level for row in rows])
             texts.append(f"B's {name} is {_times(min(ends), max(ends))} A's at {where}")
     return texts
 
@@ -168,19 +169,17 @@ def _tail(won: Sequence[str], labels: Sequence[str]) -> list[str]:
 
 
 def _where(won: Sequence[str], labels: Sequence[str]) -> str:
-    """`at every load that is compared (1 to 4 users)`, `from 4 users on`, `up to 2 users`, `at 1 and 4 users`."""
+    """`at every load that is compared (1 to 4 users)`, `from 4 to 8 users (the highest load that is compared)`, `from 1
+    to 2 users`, `at 1 and 4 users`. Nothing is said of loads beyond those that were measured."""
     if len(labels) == 1:
         return f"at {_load(labels[0])}"
+    first, last = _load(won[0]).partition(" ")[0], _load(won[-1])
     if len(won) == len(labels):
-        first, last = _load(labels[0]).partition(" ")[0], _load(labels[-1])
         return f"at every load that is compared ({first} to {last})"
-    if list(won) == [labels[-1]]:
-        return f"at {_load(won[0])} (the highest load that is compared)"
-    if list(won) == list(labels[-len(won) :]):
-        return f"from {_load(won[0])} on"
-    if list(won) == list(labels[: len(won)]) and len(won) > 1:
-        return f"up to {_load(won[-1])}"
-    return f"at {_loads(won)}"
+    at = labels.index(won[0])
+    together = list(labels[at : at + len(won)]) == list(won)
+    highest = " (the highest load that is compared)" * (won[-1] == labels[-1] and together)
+    return (f"from {first} to {last}" if len(won) > 1 and together else f"at {loads_text(won)}") + highest
 
 
 def _gain(row: ComparedFigure, side: Side, name: str) -> str:
@@ -219,18 +218,24 @@ def _is_estimated(comparison: Comparison, metric: str) -> bool:
     return metric == ENERGY and any(caveat.code == "energy_estimate" for caveat in comparison.caveats)
 
 
-def _is_worth_it(top: Rows, metric: str, side: Side) -> bool | None:
-    """Whether the speed-up is surely larger than the factor by which energy and cost per token are higher; `None` if
-    neither is known."""
-    low, high = _seen_from(top[metric], side)
-    gain = low if metric in RATES else 1 / high
-    factors = [_seen_from(row, side)[1] for row in map(top.get, PRICES) if row is not None and row.interval is not None]
-    return all(gain > factor for factor in factors) if factors else None
+def _is_worth_it(
+    levels: Mapping[str, Rows], won: Sequence[str], metric: str, side: Side
+) -> tuple[bool | None, list[str]]:
+    """Whether the speed-up is surely larger than the factor by which energy and cost per token are higher, at every
+    load that was won; `None` if neither is known at the highest of them. And the loads at which it is."""
+    worth = {}
+    for label in won:
+        low, high = _seen_from(levels[label][metric], side)
+        gain = low if metric in RATES else 1 / high
+        prices = [row for row in map(levels[label].get, PRICES) if row is not None and row.interval is not None]
+        if prices:
+            worth[label] = all(gain > _seen_from(row, side)[1] for row in prices)
+    return (all(worth.values()) if won[-1] in worth else None), [label for label, is_worth in worth.items() if is_worth]
 
 
 def _no_difference(levels: Mapping[str, Rows], labels: Sequence[str], metric: str, name: str) -> str:
     """That no difference is shown, how large one may be, and which side takes less."""
-    shown = f"No difference in {_short(name)} is shown at {_loads(labels)}"
+    shown = f"No difference in {_short(name)} is shown at {loads_text(labels)}"
     row = levels[labels[-1]][metric]
     if row.interval is not None:
         shown += f": B may have {_times(*row.interval)} A's" + (f" at {_load(labels[-1])}" if len(labels) > 1 else "")
@@ -259,7 +264,7 @@ def _unknown_prices(levels: Mapping[str, Rows], a: Sequence[Run], b: Sequence[Ru
         ]
         if all(known):
             where = [label for label, rows in levels.items() if metric not in rows]
-            unknown.append(f"{name} per token" + (f" at {_loads(where)}" if len(where) < len(levels) else ""))
+            unknown.append(f"{name} per token" + (f" at {loads_text(where)}" if len(where) < len(levels) else ""))
         elif any(known):
             unknown.append(f"{name} per token (only {'B' if known[1] else 'A'} has it)")
         else:
@@ -276,7 +281,7 @@ def _unknown_levels(comparison: Comparison) -> list[str]:
         if not left.metric and not left.run:
             by_reason.setdefault(NOT_COMPARED[left.code], []).append(left.level)
     return [
-        f"what happens at {_loads(sorted(dict.fromkeys(labels), key=_amount))} ({reason})"
+        f"what happens at {loads_text(sorted(dict.fromkeys(labels), key=_amount))} ({reason})"
         for reason, labels in by_reason.items()
     ]
 
@@ -293,7 +298,7 @@ def _load(label: str) -> str:
     return f"{amount} user" if amount == "1" else f"{amount} users"
 
 
-def _loads(labels: Sequence[str]) -> str:
+def loads_text(labels: Sequence[str]) -> str:
     """`1, 2 and 4 users`."""
     amounts = [label.partition("=")[2] for label in labels]
     if len(amounts) == 1:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from loadbench.analyze.level.knee import commonest_reason, reasons_against
+from loadbench.analyze.level.knee import commonest_reason, measure_again, reasons_against
 from loadbench.plan.gate import COST, ENERGY
 from loadbench.plan.objective import FAILURES
 from loadbench.results.compare import NOT_COMPARED
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 # An interval of the ratio that reaches this factor, either way, says nothing: the data are too few.
 _TOO_WIDE = 2.0
 # What ends the first part of a reason, which says the cause; figures follow.
-_CLAUSE = re.compile("[:;] ")
+CLAUSE = re.compile("[:;] ")
 
 
 def lacks_data(row: ComparedFigure) -> bool:
@@ -87,4 +87,8 @@ def not_counted(labels: set[str], runs: Sequence[Run]) -> tuple[str, str]:
         if level.load.label in labels and level.verdict.status == "INVALID"
     ]
     reason = commonest_reason(map(reasons_against, invalid))
-    return ("", "") if reason is None else (_CLAUSE.split(reason.message)[0], reason.advice)
+    if reason is None:
+        return "", ""
+    # Of several levels, what is enough for all of them.
+    again, flags = measure_again(invalid)
+    return CLAUSE.split(reason.message)[0], again if flags else reason.advice

@@ -26,8 +26,17 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 
-from loadbench.analyze.level.knee import Rate, commonest_reason, load_rates, reasons_against, shows_throughput
+from loadbench.analyze.level.knee import (
+    Rate,
+    commonest_reason,
+    load_rates,
+    measure_again,
+    named_with_verdict,
+    reasons_against,
+    shows_throughput,
+)
 from loadbench.results.grid import BestCell, CellFigures, DepthFigures, Grid
+from loadbench.results.run import Reason
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -43,11 +52,13 @@ _CLEARLY = 0.05
 
 
 class _Candidate(NamedTuple):
-    """One model of one cell: the throughput at each of its loads that counts, and its figures at the best of them."""
+    """One model of one cell: the throughput at each of its loads that counts, its figures at the best of them, and the
+    levels at higher loads, which do not count."""
 
     cell: int  # from 0
     rates: Sequence[Rate]
     figures: CellFigures
+    beyond: Sequence[LevelResult]
 
     @property
     def best(self) -> Rate:
@@ -102,7 +113,20 @@ def concluded(grid: Grid, runs: Mapping[int, Run]) -> Grid:
                     on_front=len(group) > 1 and not any(_dominates(other, one, sure) for other in group),
                 )
                 cells[one.cell] = _with(cells[one.cell], figures)
-    return msgspec.structs.replace(grid, cells=cells, best=best, assumed_drift=ASSUMED_DRIFT)
+    beyond = [level for one in compared for level in one.beyond]
+    reason, unknown = commonest_reason(map(reasons_against, beyond)), None
+    if reason is not None:
+        message = f"{named_with_verdict(beyond)}: {reason.message}"
+        unknown = Reason(reason.code, message, measure_again(beyond)[0])
+    none = [run.levels for place, run in runs.items() if cells[place].uncounted is not None]
+    return msgspec.structs.replace(
+        grid,
+        cells=cells,
+        best=best,
+        assumed_drift=ASSUMED_DRIFT,
+        unknown=unknown,
+        again=measure_again([*beyond, *(level for levels in none for level in levels)])[1],
+    )
 
 
 def _is_compared(grid: Grid, one: _Candidate) -> bool:
@@ -116,7 +140,7 @@ def _candidate(place: int, model: str, levels: Sequence[LevelResult]) -> _Candid
     level = max(counting or levels, key=lambda one: one.throughput.output_tokens_per_s)
     if level.throughput.output_tokens_per_s <= 0:
         return None
-    beyond = [one for one in levels if one.load.amount > level.load.amount and not shows_throughput(one)]
+    beyond = [one for one in levels if rates and one.load.amount > level.load.amount and not shows_throughput(one)]
     ttft, itl, tpot = (level.metrics.get(key) for key in ("ttft_s", "itl_s", "tpot_s"))
     memory = [used for one in levels if (used := memory_bytes(one)) is not None]
     figures = CellFigures(
@@ -133,11 +157,11 @@ def _candidate(place: int, model: str, levels: Sequence[LevelResult]) -> _Candid
             "output_tokens_per_s": level.throughput.interval.get("output_tokens_per_s"),
             "ttft_p95_s": None if ttft is None else ttft.interval.get("p95"),
         },
-        unknown=", ".join(f"{one.load.label} is {one.verdict.status}" for one in beyond if rates),
+        unknown=", ".join(f"{one.load.label} is {one.verdict.status}" for one in beyond),
         counts=bool(rates),
         steadiness_unknown=any(caveat.code == "steadiness_unknown" for caveat in level.caveats),
     )
-    return _Candidate(place, rates, figures)
+    return _Candidate(place, rates, figures, beyond)
 
 
 def _meets(level: LevelResult) -> bool:

@@ -116,7 +116,12 @@ def shows_throughput(level: LevelResult) -> bool:
 
 def reasons_against(level: LevelResult) -> list[Reason]:
     """The reasons of a level's verdict; other programs on the machine are one also where they are only a caveat."""
-    return [*level.verdict.reasons, *(one for one in level.caveats if one.code == _BUSY)]
+    return [*level.verdict.reasons, *busy_machine(level)]
+
+
+def busy_machine(level: LevelResult) -> list[Reason]:
+    """The caveat that other programs used the machine, where it is only that."""
+    return [one for one in level.caveats if one.code == _BUSY]
 
 
 def commonest_reason(found: Iterable[Sequence[Reason]]) -> Reason | None:
@@ -134,7 +139,7 @@ def unsound_sentence(levels: Sequence[LevelResult], *, of: str = "this run") -> 
     A figure of a level that does not count decides nothing: headlines, tiles and lists of runs have none of them."""
     if not levels or any(map(shows_throughput, levels)):
         return ""
-    return f"no level of {of} is sound: {named_with_verdict(levels)}; {_again(levels)}"
+    return f"no level of {of} is sound: {named_with_verdict(levels)}; {measure_again(levels)[0]}"
 
 
 def knee_sentence(levels: Sequence[LevelResult], *, whose: str = "") -> str:
@@ -151,8 +156,8 @@ def knee_sentence(levels: Sequence[LevelResult], *, whose: str = "") -> str:
             return ""
         verb = "does" if len(out) == 1 else "do"
         text = f"{len(out)} of {len(same)} levels {verb} not count ({named_with_verdict(out)})"
-        return f"the knee{whose}, where throughput stops growing, cannot be determined: {text}; {_again(out)}"
-    unknown = f"{named_with_verdict(at.beyond)}; {_again(at.beyond)}" if at.beyond else ""
+        return f"the knee{whose}, where throughput stops growing, cannot be determined: {text}; {measure_again(out)[0]}"
+    unknown = f"{named_with_verdict(at.beyond)}; {measure_again(at.beyond)[0]}" if at.beyond else ""
     if at.high is not None:
         which = f"no higher load{' that counts' * bool(unknown)} is more than {100 * WORTHWHILE:.3g} % faster"
         text = f"the knee{whose}, where throughput stops growing, is {at.where}: even with the noise counted in, "
@@ -189,8 +194,9 @@ def named_with_verdict(levels: Sequence[LevelResult]) -> str:
     return ", ".join(texts)
 
 
-def _again(levels: Sequence[LevelResult]) -> str:
-    """What would make these levels count: a longer measurement or warm-up, an idle machine, or what the reasons say."""
+def measure_again(levels: Sequence[LevelResult]) -> tuple[str, list[str]]:
+    """What would make these levels count: a longer measurement or warm-up, an idle machine, or what the reasons say;
+    and its flags."""
     longest, how, warmest, explained = 0, "", ("", 0), True
     ended = [any(one.code == "server_ended" for one in level.verdict.reasons) for level in levels]
     # An idle machine keeps no server running.
@@ -206,12 +212,12 @@ def _again(levels: Sequence[LevelResult]) -> str:
         for match in matches:
             amount = parse_duration(match[1]) if match[1] else int(match[2])
             longest, how = max((longest, how), (amount, match[0]))
-    flags = " and ".join([*[how] * bool(how), *[f"--warm-up {warmest[0]}"] * bool(warmest[0])])
-    remedies = ", ".join([*[f"with {flags}"] * bool(flags), *["on an idle machine"] * any(busy)])
+    flags = [*[how] * bool(how), *[f"--warm-up {warmest[0]}"] * bool(warmest[0])]
+    remedies = ", ".join([*[f"with {' and '.join(flags)}"] * bool(flags), *["on an idle machine"] * any(busy)])
     reasons = "" if explained and remedies else "see the reasons, and "
     if any(ended):
         reasons = "see in its log why the server ended, and "
-    return f"{reasons}measure again {remedies}".rstrip()
+    return f"{reasons}measure again {remedies}".rstrip(), [flag.partition(" or ")[0] for flag in flags]
 
 
 def _kind(level: LevelResult) -> tuple[type, str | None]:

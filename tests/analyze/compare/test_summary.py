@@ -102,11 +102,34 @@ def test_a_crossover_has_both_sides():
     b = lucky({1: 25, 2: 57.8, 4: 130, 8: 200}, name="after")
     found = compare(a, b)
     assert found.summary.sentence == (
-        "B is faster from 4 users on: 1.63 to 1.7 times the tokens/s at 8 users; A is faster at 1 user (1.18 to 1.23 "
-        "times the tokens/s); no difference is shown at 2 users; the two are equally fast at about 2.02 "
+        "B is faster from 4 to 8 users (the highest load that is compared): 1.63 to 1.7 times the tokens/s at 8 users; "
+        "A is faster at 1 user (1.18 to 1.23 times the tokens/s); no difference is shown at 2 users; the two are "
+        "equally fast at about 2.02 "
         f"users (1.89 to 2.11); not known: {NO_PRICES}, what else changed between the runs of A and of B."
     )
     assert (found.summary.faster, found.summary.from_level) == ("b", "users=4")
+
+
+def test_nothing_is_said_of_loads_beyond_those_that_were_measured():
+    """A side that wins at the higher loads wins up to the highest; one that wins at the lower ones from the lowest."""
+    found = paired(lucky({2: 30, 4: 60, 8: 90}), lucky({2: 30, 4: 90, 8: 200}))
+    assert found.summary.sentence.startswith("B is faster from 4 to 8 users (the highest load that is compared): ")
+    found = paired(lucky({2: 30, 4: 60, 8: 90}), lucky({2: 90, 4: 200, 8: 90}))
+    assert found.summary.sentence.startswith("B is faster from 2 to 4 users: ")
+    found = paired(lucky({1: 30, 4: 60}), lucky({1: 30, 4: 90}))
+    assert found.summary.sentence.startswith("B is faster at 4 users (the highest load that is compared): ")
+
+
+def test_worth_it_is_said_of_the_loads_at_which_it_is():
+    """Twice the speed for three times the energy at one user, and for half of it at four."""
+    a = priced({1: 20, 4: 40}, 1.0, 1.0, name="a")
+    b = priced({1: 40, 4: 80}, {1: 3.0, 4: 0.5}, 1.0, name="b")
+    summary = paired(a, b).summary
+    assert summary.sentence.startswith(
+        "B is faster at every load that is compared (1 to 4 users): 2 times the tokens/s"
+    )
+    assert "; the speed is worth its price at 4 users alone" in summary.sentence
+    assert summary.worth_it is False
 
 
 def test_no_difference_says_how_large_one_may_be():

@@ -56,7 +56,16 @@ def test_cells_that_cannot_be_told_apart_are_named_fastest_first():
     """The third is out; of the others neither is sure."""
     grid = with_conclusion(found([(10, 30, 60), (10, 30, 62), (5, 15, 20)]))
     assert (grid.best[0].best, grid.best[0].candidates) == (None, [2, 1])
-    assert "not sure which cell is the best: these 2 cells cannot be told apart: 2 (slots=1)" in grid.conclusion
+    assert "not sure which cell is the best: these 2 of 3 cells cannot be told apart: 2 (slots=1)" in grid.conclusion
+
+
+def test_where_no_cell_is_ruled_out_that_is_said():
+    """Instead of a list of all; with the most that was measured, and what to do."""
+    grid = with_conclusion(found([(10, 30, 60), (10, 30, 62)]))
+    assert grid.conclusion == (
+        "not sure which cell is the best: none of the 2 cells can be ruled out; the most was measured in cell 2 "
+        "(slots=1), 62.0 output tokens/s at users=16; to tell them apart, measure fewer of them, each for longer."
+    )
 
 
 def test_a_cell_whose_higher_loads_do_not_count_is_never_beaten():
