@@ -24,7 +24,7 @@ QUIET = "loadbench.quiet"
 # Whether --json was given, which is a --format.
 JSON = "loadbench.json"
 # What stands for our signs where an encoding lacks them, as on a Windows pipe: one letter each, so that columns stay.
-_ASCII: Final = dict(zip("◄↑→±µ×÷–−·…≥▁▂▃▄▅▆▇█", "<^>+ux/---.>12345678", strict=True))
+_ASCII: Final = dict(zip("◄→±µ×÷–−·…≥▁▂▃▄▅▆▇█", "<>+ux/---.>12345678", strict=True))
 
 
 class _Output(io.FileIO):

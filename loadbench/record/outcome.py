@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
@@ -50,6 +51,11 @@ def failed_of(outcomes: Mapping[Outcome, int] | Mapping[str, int], missed: int =
     """(requests that failed, those that failed or succeeded); arrivals that were not sent (`missed`) failed as well."""
     failed = missed + sum(count for outcome, count in outcomes.items() if outcome not in _NOT_FAILURES)
     return failed, failed + outcomes.get(Outcome.OK, 0)
+
+
+def without_hint(detail: str) -> str:
+    """The detail of a failed connection without what to do about it, which a transport appends in parentheses."""
+    return re.sub(r" \([^()]*\)$", "", detail)
 
 
 class TokenSource(StrEnum):

@@ -166,9 +166,9 @@ def conclusion(run: Run) -> list[str]:
         ttft = best.metrics.get("ttft_s")
         if ttft is not None:
             low, high = ttft.interval.get("p95") or (None, None)
-            at_least = "at least about " if low is not None and high is None else ""
+            at_least = f", {duration(low)} or more" if low is not None and high is None else ""
             text += f"; the first token then comes after {duration(ttft.p50)} (median), "
-            text += f"{at_least}{duration(ttft.p95)} (p95)"
+            text += f"{duration(ttft.p95)} (p95{at_least})"
         text += "" if shows_throughput(best) else f" (this level is {best.verdict.status} and decides nothing)"
         failed, of = failed_of(best.outcomes, best.missed)
         text += f"; {failed} of {counted(of, 'request')} failed" if failed else ""
@@ -448,7 +448,10 @@ def verdicts(run: Run, *, level: int = 2) -> list[Block]:
     """Under a title of this level, a row for each reason of each verdict, then for each caveat, merged as in notes."""
     shown = [[word, one.text(run), one.reason.advice] for word, one in _all_reasons(run)]
     good = sum(level.verdict.status == "VALID" for level in run.levels)
-    means = "in a VALID level the load generator kept up, the server was steady, and there were enough responses"
+    means = (
+        "in a VALID level the load generator kept up, the server was steady, and there were as many responses as "
+        "users, 20 at least; how well a percentile is known is another question, which its interval answers"
+    )
     lines = [f"{good} of {counted(len(run.levels), 'level')} VALID; {means}."]
     if is_search(run):
         lines = ["Probes have no verdicts of their own: the objectives decide, by the requests of all of them."]

@@ -35,7 +35,7 @@ _CONTINUES = re.compile(r"\S+ (?:p[59]\S*|±|min|max)( ±)?")
 # Spaces where no line is broken: between a number and its unit or what it counts, before a mark of it, between a
 # metric and its percentile, before the second end of a range, and after the word that a command begins with.
 GLUED = re.compile(
-    r"(?<=\d) (?=[%×÷/]|[^\W\d_])|(?<=\d [÷/]) |(?<=[±~≥×]) (?=\d)| (?=[±↑◄]|p\d|\(\d[\d.]*–)|(?<= to) (?=\d)"
+    r"(?<=\d) (?=[%×÷/]|[^\W\d_])|(?<=\d [÷/]) |(?<=[±~≥×]) (?=\d)| (?=[±◄]|p\d|\(\d[\d.]*–|\(≥\d)|(?<= to) (?=\d)"
     r"|(?<=`loadbench) |(?<=leans) (?=to (?:PASS|FAIL))|(?<=leans to) (?=PASS|FAIL)"
 )
 # An option, which stays whole, and with its value.

@@ -1,27 +1,32 @@
 """The report of a run: for each model a table with a row for each level, then notes.
 
-A percentile has its 95 % interval beside it: half the width, or the ends where it is not centred. `~` marks a quantile
-that is known to 10 % at best, or only from below (`↑`), or not at all; `◄` marks the knee, where throughput stops
-growing.
+A percentile has its 95 % interval beside it: half the width, or the ends where it is not centred, or the lower end
+where nothing bounds it from above (`≥`). `~` marks a quantile that is not known to 10 %; `◄` marks the knee, where
+throughput stops growing.
 """
 
 from __future__ import annotations
 
+import math
 import re
+from itertools import takewhile
 from typing import TYPE_CHECKING, Literal, NamedTuple
 from urllib.parse import urlsplit
 
+import msgspec
+
 from loadbench.analyze.level.batching import batching_sentence
 from loadbench.analyze.level.knee import knee, knee_sentence, unsound_sentence
+from loadbench.analyze.level.needed import needed_for_p95
 from loadbench.analyze.level.next_users import why_enough
 from loadbench.analyze.level.overload import FAILURES, limit_sentence
 from loadbench.analyze.level.verdict import CLIENT_CODES
 from loadbench.analyze.stats.intervals import quantile_ranks
 from loadbench.core.text import some
-from loadbench.core.units import parse_duration
+from loadbench.core.units import NS_PER_S, format_duration, parse_duration
 from loadbench.plan.server_url import UNVERIFIED
 from loadbench.plan.setting_types import AUTO_USERS
-from loadbench.record.outcome import Outcome, failed_of
+from loadbench.record.outcome import Outcome, failed_of, without_hint
 from loadbench.report import machine
 from loadbench.report.document import DETAIL, Block, Document, Heading, Notes, Table, Text
 from loadbench.report.values import (
@@ -32,6 +37,7 @@ from loadbench.report.values import (
     counted,
     duration,
     load_name,
+    low_end,
     percent,
     reason_text,
     significant,
@@ -59,7 +65,7 @@ KNEE = "◄"
 UNSURE = "~"
 UNKNOWN = "?"
 STEADINESS = f"{UNKNOWN} whether the server was steady is unknown; gates that this level passes are undecided"
-AT_LEAST = "↑"
+AT_LEAST = "≥"
 STATUSES = ("VALID", "OVERLOADED", "INCONCLUSIVE", "INVALID")
 ENDS = re.compile(r"\(\d[\d.]*–\d")
 # A figure that is not known better than this should not be read to three digits.
@@ -87,8 +93,9 @@ _FAR, _FEWEST_FOR_OUTLIERS = 14.8, 10
 _NUMBER = re.compile(r"(?<![\w.,:=-])\d+(?:,\d{3})*(?:\.\d+)?(?![\w:-]|[.,]\d)")
 _CHANGE = re.compile(r"from (\d+(?:\.\d+)?) to (\d+(?:\.\d+)?)")
 # The amount that an advice gives with an option.
-_AMOUNT = re.compile(r"(?<=[a-z] )(\d{1,6}(?:m\d{1,2}s|m|s)?)(?!\S)")
+_AMOUNT = re.compile(r"(?<=[a-z] )(\d{1,6}(?:m\d{1,2}s|m|s)?)(?![^\s,;])")
 _BARS = "▁▂▃▄▅▆▇█"
+_WAS_UP = "the server was up and takes no more connections: see its log for why it ended, or was overrun"
 # What the objectives of a capacity search decide instead: its probes are short on purpose, failures count as misses,
 # and a probe of which the load generator's delay could have changed the result does not count.
 BY_OBJECTIVES = CLIENT_CODES | {
@@ -220,10 +227,10 @@ def level_table(levels: Sequence[LevelResult], *, judged: bool = True) -> Table:
         row |= {"ok": str(level.outcomes.get("ok", 0)), "failed": str(failed_of(level.outcomes)[0])}
         row |= {"gave up": str(level.outcomes.get("gave_up", 0))} if with_gave_up else {}
         if with_goodput:
-            # Requests per second that met every objective, and their share of all.
-            row["goodput"] = (
-                "-" if good is None else f"{significant(good.requests_per_s)}/s, {percent(good.attainment)}"
-            )
+            # Responses per second that met every objective, of those of req/s; and their share of all requests.
+            ok = level.outcomes.get("ok", 0)
+            rate = 0.0 if good is None or not ok else level.throughput.requests_per_s * min(1.0, good.good / ok)
+            row["goodput"] = "-" if good is None else f"{significant(rate)}/s, {percent(good.attainment)}"
         rows.append(row | ({"verdict": verdict(level)} if judged else {}))
     headers = tuple(rows[0]) if rows else ()
     # Failures are left out where there are none.
@@ -315,8 +322,18 @@ def reasons_of(run: Run, level: LevelResult, kind: Literal["verdict", "caveats"]
 
 
 def failures_of(run: Run, level: LevelResult) -> list[FailureCount]:
-    """What went wrong; a search ends the requests of a probe that has shown enough, which is no failure."""
-    return [one for one in level.failures if not (is_search(run) and one.outcome == Outcome.CANCELLED)]
+    """What went wrong; a search ends the requests of a probe that has shown enough, which is no failure. The advice of
+    a refused connection is for a server that was never there: one that has served requests has ended since."""
+    found = [one for one in level.failures if not (is_search(run) and one.outcome == Outcome.CANCELLED)]
+    until = [*takewhile(lambda one: one is not level, run.levels), level]
+    if len(level.targets) > 1 or not any(one.target == level.target and one.outcomes.get("ok") for one in until):
+        return found
+    return [
+        msgspec.structs.replace(one, detail=without_hint(one.detail), advice=one.advice or _WAS_UP)
+        if one.outcome == Outcome.REFUSED
+        else one
+        for one in found
+    ]
 
 
 def verdict(level: LevelResult) -> str:
@@ -326,35 +343,73 @@ def verdict(level: LevelResult) -> str:
 
 
 def quantile(metric: Metric | None, name: str) -> str:
-    """A quantile of a duration and how well it is known; `-` where the metric is unknown."""
+    """A quantile of a duration and how well it is known; `-` where the metric is unknown. A figure that has no interval
+    by its kind, as the gaps between tokens have none, stands alone."""
     if metric is None:
         return "-"
-    return with_interval(float(getattr(metric, name)), metric.interval.get(name))
+    value, interval = float(getattr(metric, name)), metric.interval.get(name)
+    return duration(value) if metric.effective is None and interval is None else with_interval(value, interval)
 
 
 def with_interval(seconds: float, interval: OpenInterval | None) -> str:
     """A quantile of a duration with its interval, and the mark of one that is not known well."""
     low, high = interval or (None, None)
-    if low is None or high is None:
-        return f"{UNSURE}{duration(seconds)}" + (f" {AT_LEAST}" if low is not None else "")
+    if low is None:
+        return f"{UNSURE}{duration(seconds)}"
+    scale = time_unit(seconds)[1]
+    if high is None:
+        return f"{UNSURE}{duration(seconds)} ({AT_LEAST}{low_end(seconds * scale, low * scale)})"
     share = (high - low) / 2 / seconds if seconds else 0.0
-    known = spread(seconds, low, high, scale=time_unit(seconds)[1])
+    known = spread(seconds, low, high, scale=scale)
     return f"{UNSURE * (share > _VAGUE)}{duration(seconds)} {known}"
 
 
-def interval_notes(cells: Sequence[str], *others: str) -> list[str]:
-    """What the marks of quantiles in these cells mean, and in others of which only the first mark is known."""
+def interval_notes(cells: Sequence[str], *others: str, remedy: str = "measure longer") -> list[str]:
+    """What the marks of quantiles in these cells mean, and in others of which only the first mark is known; `remedy` is
+    what to do about figures that are not known well."""
     lines = ["± half the width of the 95 % interval"] * any("±" in text for text in cells)
     if any(ENDS.search(text) for text in cells):
         lines.append(
             "(low–high) the ends of the 95 % interval, in the same unit: its middle is more than "
             f"{100 * OFF_CENTRE:g} % from the value, so that ± would mislead"
         )
+    if any(AT_LEAST in text for text in cells):
+        lines.append(f"({AT_LEAST}low) the lower end of the 95 % interval: nothing bounds the value from above")
     if any(UNSURE in text for text in (*cells, *others)):
-        above = any(AT_LEAST in text for text in cells)
-        at_least = f"; {AT_LEAST} its true value is at least about this, and nothing bounds it from above" * above
-        lines.append(f"{UNSURE} too few independent requests to know this percentile to 10 %{at_least}: measure longer")
+        lines.append(f"{UNSURE} too few independent requests to know this percentile to 10 %: {remedy}")
     return lines
+
+
+def _how_long(run: Run) -> str:
+    """What to do about percentiles that are not known to 10 %: how long a level must be for every p95 that is shown, by
+    the figures of the levels that can be believed."""
+    longest_s, most, where = 0.0, 0, ""
+    scenario = run.scenario.get("load", {})
+    if is_search(run) or run.imported is not None or scenario.get("trace") or scenario.get("pattern"):
+        return "measure longer"
+    for index, level in enumerate(run.levels):
+        ok = level.outcomes.get("ok", 0)
+        if level.verdict.status not in {"VALID", "INCONCLUSIVE"} or not ok or level.window_s <= 0:
+            continue
+        for key in _METRICS:
+            metric = level.metrics.get(key)
+            if metric is None or not quantile(metric, "p95").startswith(UNSURE):
+                continue
+            needed = needed_for_p95(level, metric, within=_VAGUE)
+            if needed is None:
+                return "measure longer"
+            seconds = level.window_s * needed / ok
+            if seconds > longest_s:
+                longest_s, where = seconds, level_place(run, index)
+            most = max(most, needed)
+    if not most:
+        return "measure longer"
+    step_s = next(step for step, below in ((10, 100), (30, 600), (300, 3600), (1800, math.inf)) if longest_s < below)
+    length = format_duration(math.ceil(longest_s / step_s) * step_s * NS_PER_S)
+    digits = 10 ** max(0, len(str(most)) - 2)
+    requests = f"{math.ceil(most / digits) * digits}"
+    slowest = f" ({where} takes the longest)" if len(run.levels) > 1 else ""
+    return f"measure longer; about --duration {length}, or --requests {requests}, would do for every p95{slowest}"
 
 
 # Notes.
@@ -403,9 +458,6 @@ def notes(run: Run) -> tuple[list[str], list[str], list[str]]:
             f"open loop: requests are sent on schedule ({arrivals}), however fast the server responds: "
             "latencies from due (ttft_response_s, e2e_response_s) are free of coordinated omission"
         )
-    if any(one.goodput and one.goodput.requests_per_s > one.throughput.requests_per_s * 1.01 for one in run.levels):
-        counts = "goodput counts the requests that were due in the window, req/s the responses that ended in it"
-        details.append(f"{counts}: in a short window it can be the larger")
     shares = [line for model, levels in models.items() for line in _share_notes(levels, whose[model])]
     cells = [
         quantile(level.metrics.get(key), name)
@@ -413,7 +465,7 @@ def notes(run: Run) -> tuple[list[str], list[str], list[str]]:
         for key in _METRICS
         for name in ("p50", "p95", "p99")
     ]
-    details += interval_notes(cells, *shares)
+    details += interval_notes(cells, *shares, remedy=_how_long(run))
     if not is_search(run) and any(UNKNOWN in verdict(level) for level in run.levels):
         details.append(STEADINESS)
     cut = sum(level.outcomes.get(Outcome.CANCELLED, 0) for level in run.levels) if is_search(run) else 0
@@ -545,7 +597,7 @@ def _share_notes(levels: Sequence[LevelResult], whose: str) -> list[str]:
 
 class MergedReason(NamedTuple):
     """A verdict's reason or a caveat of the levels `places`. Where its figures differ from level to level, its message
-    has their ranges; where its words do too, they are those of the level that `figures_of` names."""
+    has their ranges; where its words do too, they are those of the worst level, which `figures_of` names."""
 
     reason: Reason
     places: list[int]
@@ -558,8 +610,9 @@ class MergedReason(NamedTuple):
 
 
 def merged_reasons(run: Run, kind: Literal["verdict", "caveats"]) -> list[tuple[str, MergedReason]]:
-    """The reasons of each verdict with its status, or the caveats with the word `note`; one for each code."""
-    found: dict[tuple[int, str], dict[Reason, list[int]]] = {}
+    """The reasons of each verdict with its status, or the caveats with the word `note`; one for each code and advice,
+    so that every level has its own."""
+    found: dict[tuple[int, str, str], dict[Reason, list[int]]] = {}
     for index, level in enumerate(run.levels):
         seen = set()
         # Levels of a search have no verdict.
@@ -569,15 +622,23 @@ def merged_reasons(run: Run, kind: Literal["verdict", "caveats"]) -> list[tuple[
             # A level may have a reason twice, as for two models of a mix.
             key = reason.message if reason.code in seen else reason.code
             seen.add(reason.code)
-            found.setdefault((order, key), {}).setdefault(reason, []).append(index)
-    return [
-        ((*STATUSES, "note")[order], _merged(run, reasons))
-        for (order, _), reasons in sorted(found.items(), key=lambda one: one[0][0])
-    ]
+            advice = _AMOUNT.sub("#", reason.advice)
+            found.setdefault((order, key, advice), {}).setdefault(reason, []).append(index)
+    lines = []
+    for (order, *_), reasons in sorted(found.items(), key=lambda one: one[0][0]):
+        groups = [reasons]
+        if len(set(map(_badness, reasons))) == 1:
+            # None is worse than the others: those with the same words have one line.
+            by_words: dict[str, dict[Reason, list[int]]] = {}
+            for reason, places in reasons.items():
+                by_words.setdefault(_NUMBER.sub("#", reason.message), {})[reason] = places
+            groups = [*by_words.values()]
+        lines += [((*STATUSES, "note")[order], _merged(run, group)) for group in groups]
+    return lines
 
 
 def _merged(run: Run, reasons: dict[Reason, list[int]]) -> MergedReason:
-    """Reasons of one code, with their levels, as one."""
+    """Reasons of one code, whose advice differs in its amounts at most, with their levels, as one."""
     places = [index for indexes in reasons.values() for index in indexes]
     chosen, figures_of, messages = next(iter(reasons)), "", [one.message for one in reasons]
     words = {_NUMBER.sub("#", message) for message in messages}
@@ -588,18 +649,22 @@ def _merged(run: Run, reasons: dict[Reason, list[int]]) -> MergedReason:
         ranges = iter([" to ".join(dict.fromkeys((column[0], column[-1]))) for column in ordered])
         message = _NUMBER.sub(lambda _: next(ranges), message)
     elif len(set(messages)) > 1:
-        changes = {
-            one: [float(b) / float(a) for a, b in _CHANGE.findall(one.message) if float(a) > 0] for one in reasons
-        }
-        chosen = max(
-            reasons, key=lambda one: max((max(ratio, 1 / ratio) for ratio in changes[one] if ratio), default=0)
-        )
-        message, which = chosen.message, "the worst" if changes[chosen] else "the first"
-        figures_of = f"{level_place(run, *reasons[chosen])}, {which}"
-    # Of advice that differs in its amounts only, the most is enough for all.
-    alike = [one.advice for one in reasons if _AMOUNT.sub("#", one.advice) == _AMOUNT.sub("#", chosen.advice)]
-    advice = max(alike, key=lambda text: max((_amount(found) for found in _AMOUNT.findall(text)), default=0))
+        chosen = max(reasons, key=_badness)
+        message, figures_of = chosen.message, f"{level_place(run, *reasons[chosen])}, the worst"
+    # The most is enough for all.
+    advice = max((one.advice for one in reasons), key=_most)
     return MergedReason(Reason(chosen.code, message, advice), places, figures_of)
+
+
+def _badness(reason: Reason) -> tuple[float, int]:
+    """How bad it is, next to others of its code: by what changed the most, or else by what its advice takes."""
+    changes = [float(b) / float(a) for a, b in _CHANGE.findall(reason.message) if float(a) > 0]
+    return max((max(ratio, 1 / ratio) for ratio in changes if ratio), default=0.0), _most(reason.advice)
+
+
+def _most(advice: str) -> int:
+    """The largest amount in an advice."""
+    return max(map(_amount, _AMOUNT.findall(advice)), default=0)
 
 
 def _amount(text: str) -> int:

@@ -50,6 +50,7 @@ _HOLLOW = " Hollow points: INVALID levels, whose figures decide nothing."
 _DOTTED = " Points with a dot inside: INCONCLUSIVE levels, of which too little was measured."
 _FAINT = " Thin lines: INVALID levels, whose figures decide nothing, and INCONCLUSIVE ones."
 _DOUBTFUL = ("INVALID", "INCONCLUSIVE")
+_NO_INTERVAL = " ITL has no interval: the gaps of one response depend on each other."
 
 
 def _line(
@@ -127,7 +128,7 @@ def latency_charts(levels: Sequence[LevelResult], *, judged: bool = True, of: st
             for level in ordered:
                 metric = level.metrics.get(key)
                 points.append((level.load.amount, None if metric is None else float(getattr(metric, quantile))))
-                if metric is not None:
+                if metric is not None and key != "itl_s":
                     band.append((level.load.amount, *_ends(metric, quantile)))
             # The long tails have open intervals nearly everywhere: their arrows would hide the lines.
             series.append(_line(quantile, ordered, points, band, judged=judged, arrows=quantile == "p95"))
@@ -141,7 +142,7 @@ def latency_charts(levels: Sequence[LevelResult], *, judged: bool = True, of: st
                     y=short,
                     seconds=True,
                     switches="xy",
-                    note=(band_note(series) + _marks(series)).strip(),
+                    note=(band_note(series) + _marks(series) + _NO_INTERVAL * (key == "itl_s")).strip(),
                 )
             )
     return charts
@@ -156,7 +157,7 @@ def median_charts(by_line: Mapping[str, Sequence[LevelResult]], *, judged: bool 
             ordered = _by_load(levels)
             found = [(level.load.amount, level.metrics.get(key)) for level in ordered]
             points = [(at, None if metric is None else metric.p50) for at, metric in found]
-            band = [(at, *_ends(metric, "p50")) for at, metric in found if metric is not None]
+            band = [(at, *_ends(metric, "p50")) for at, metric in found if metric is not None and key != "itl_s"]
             series.append(_line(name, ordered, points, band, judged=judged))
         if any(y is not None for line in series for _, y in line.points):
             axis = load_axis(next(iter(by_line.values())))
@@ -170,7 +171,7 @@ def median_charts(by_line: Mapping[str, Sequence[LevelResult]], *, judged: bool 
                     y=f"{short} p50",
                     seconds=True,
                     switches="xy",
-                    note=(band_note(series) + _marks(series)).strip(),
+                    note=(band_note(series) + _marks(series) + _NO_INTERVAL * (key == "itl_s")).strip(),
                 )
             )
     return charts
@@ -242,7 +243,8 @@ def distribution_charts(
             line.hidden for line in series
         )
         note += _FAINT * any(line.faint for line in series)
-        note += f" {UNSURE} in the figures: too few to know this percentile to 10 %." * any(
+        note += _NO_INTERVAL * (key == "itl_s")
+        note += f" {UNSURE} in the figures: too few independent requests to know this percentile to 10 %." * any(
             UNSURE in cell for row in rows for cell in row
         )
         charts.append(
@@ -306,7 +308,12 @@ def timeline(
             for key, name in _shares(inside)
         ]
         first = [_each(middles, time.ttft_mean_s, "mean TTFT of the first tokens that came then")]
+        parts = ["before the first dashed line: warm-up"] * (time.edges_s[0] < 0)
+        parts.append("between the two: the window, which is measured" if parts else "up to the second: the window")
+        after = "cool-down and drain, in which the last requests end"
+        parts += [f"after the second: {after}"] * (time.edges_s[-1] > time.window_s)
         blocks: list[Block] = [
+            Text([f"In each chart, {'; '.join(parts)}."]),
             _over_time(time, "in-flight", "Requests in flight", "requests", in_flight),
             _over_time(
                 time,
@@ -359,10 +366,6 @@ def _over_time(
     seconds: bool = False,
     legend: bool = False,
 ) -> Chart:
-    parts = ["before the first dashed line: warm-up"] * (time.edges_s[0] < 0)
-    parts.append("between the two: the window, which is measured" if parts else "up to the second: the window")
-    after = "cool-down and drain, in which the last requests end"
-    parts += [f"after the second: {after}"] * (time.edges_s[-1] > time.window_s)
     return Chart(
         name=f"{name}-{time.level + 1}",
         title=title,
@@ -374,7 +377,6 @@ def _over_time(
         seconds=seconds,
         legend=legend,
         down=[Mark(0.0, "window"), Mark(time.window_s, "")],
-        note=f"{'; '.join(parts).capitalize()}.",
         span=(time.edges_s[0], time.edges_s[-1]),
     )
 

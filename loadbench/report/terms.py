@@ -143,9 +143,9 @@ TERMS: Final[tuple[Term, ...]] = (
     Term("total_tokens_per_s", "level", "Input and output tokens of the window.", "(input + output tokens) ÷ window",
          others=(("vLLM", "total token throughput"),), see=("output_tokens_per_s",)),
     Term("goodput", "level", "Throughput of the requests that met every objective of the level. A request that failed "
-         "or lacks a figure is a miss. It counts the requests that were due in the window, and `req/s` the responses "
-         "that ended in it, so that in a short window it can be the larger.",
-         "good requests ÷ window", others=(("vLLM", "request goodput"),),
+         "or lacks a figure is a miss. Tables show it for the responses that ended in the window, as `req/s`, so that "
+         "it is never the larger; files have the good requests that were due in the window, divided by it.",
+         "req/s × good requests ÷ ok requests", others=(("vLLM", "request goodput"),),
          see=("objective", "attainment")),
     Term("attainment", "level", "The share of all measured arrivals that met every objective, with its interval.",
          "good requests ÷ arrivals", see=("goodput",)),
@@ -154,11 +154,13 @@ TERMS: Final[tuple[Term, ...]] = (
     Term("failures", "level", "The share of measured requests that failed, with arrivals that were not sent. "
          "Requests that were given up are in neither side.", "failed ÷ (failed + ok)",
          see=("outcome", "failures (code)")),
-    Term("interval", "level", "The 95 % confidence interval of a figure. An open end (↑) means that too few "
-         "independent requests lie beyond the percentile to bound it.", see=("effective n",),
-         also=("confidence interval", "95 % interval")),
+    Term("interval", "level", "The 95 % confidence interval of a figure. With an open end, as in (≥591), only the "
+         "lower one is known: too few independent requests lie beyond the percentile to bound it from above. The gaps "
+         "between tokens (ITL) have none: those of one response depend on each other.", see=("effective n", "marks"),
+         also=("confidence interval", "95 % interval", "confidence")),
     Term("effective n", "level", "The number of independent requests that would tell as much as these, which queue "
-         "together and share batches.", "n ÷ inefficiency", see=("interval",), also=("effective_n",)),
+         "together and share batches.", "n ÷ inefficiency", see=("interval",),
+         also=("effective_n", "independent requests")),
     Term("knee", "level", "The lowest load whose output tokens/s no higher load exceeds by more than 5 %: more users "
          "only wait longer. Tables mark it with ◄.", others=(("queueing textbooks", "saturation point"),),
          see=("output_tokens_per_s", "OVERLOADED"), also=("saturation",)),
@@ -166,7 +168,7 @@ TERMS: Final[tuple[Term, ...]] = (
          "less than n times as long as one. Reports say that a server does not batch where the response times prove "
          "it, and how much longer they are than if the requests had queued for a server that takes one at a time.",
          "median E2E at n users ÷ (n × median E2E at 1 user) − 1", others=(("vLLM", "continuous batching"),),
-         see=("knee", "e2e"), also=("does not batch", "over queueing")),
+         see=("knee", "e2e"), also=("batch", "does not batch", "over queueing")),
     Term("prefill_tokens_per_s", "level", "Comparison: how fast a side reads a prompt that waits for no other request. "
          "It includes the network and the first token's decoding, so short prompts make it look slower.",
          "mean prompt tokens ÷ TTFT p50", "more than one request was in flight, or prompts came from a cache",
@@ -185,10 +187,44 @@ TERMS: Final[tuple[Term, ...]] = (
          "throughput is what happened in it.", see=("warm-up", "drain")),
     Term("warm-up", "concept", "Load before the measurement starts; it continues into it without a pause.",
          see=("short_warm_up",), also=("warmup", "warm up")),
+    Term("cool-down", "concept", "Load after the measurement ends, so that its last requests meet the same load as the "
+         "others.", see=("window", "drain"), also=("cooldown", "cool down")),
     Term("drain", "concept", "Waiting for the requests in flight after the load ends.", see=("abandoned",)),
+    Term("load generator", "concept", "loadbench itself, as opposed to the server: it sends the requests and takes the "
+         "timestamps.", see=("lateness", "event loop", "CPU time per event")),
+    Term("event", "concept", "A part of a streamed response that the server sends at once: mostly one token.",
+         others=(("OpenAI", "chunk"), ("AIPerf", "chunk")), see=("event_gap", "clumped_events"),
+         also=("events", "chunk")),
+    Term("token", "concept", "A piece of text of a few letters, by the model's own division. Lengths are the server's "
+         "counts of them.", see=("usage", "output_tokens_per_s")),
+    Term("prefix cache", "concept", "Memory in which a server keeps the work on the beginning of earlier prompts. A "
+         "prompt that begins alike has a shorter prefill. loadbench begins each prompt differently (--unique), so that "
+         "it does not help by accident.", others=(("vLLM", "automatic prefix caching"), ("llama.cpp", "prompt cache")),
+         see=("prefill", "cached_prompts"), also=("prefix caching", "prompt cache")),
+    Term("steady", "concept", "Nothing that the server shows changed during the level by more than a fifth: output "
+         "tokens/s, TPOT, TTFT, and in an open loop the requests in flight.",
+         see=("not_steady", "steadiness_unknown"), also=("steadiness", "steady state")),
+    Term("arrivals", "concept", "How the requests of an open loop are spaced (--arrivals): at random, as those of many "
+         "independent users are (poisson), at equal distances (constant), or in bursts.", see=("open loop",),
+         also=("poisson", "poisson arrivals")),
+    Term("trace", "concept", "A file with the times and lengths of real requests, which `loadbench replay` repeats.",
+         see=("open loop",)),
+    Term("persona", "concept", "A kind of user, with its own lengths, think times and turns (--persona, --mix).",
+         see=("users", "think"), also=("personas",)),
+    Term("seed", "concept", "The number from which prompts, lengths and arrivals are drawn: the same one gives the "
+         "same requests (--seed).", see=("prompt",)),
+    Term("patience", "concept", "How long a user waits for a response before giving up (--abandon).", see=("gave_up",)),
+    Term("session", "concept", "Of a comparison: one run of one side. Between sessions a machine is faster or slower "
+         "by more than within one.", see=("pair", "assumed_drift"), also=("sessions",)),
+    Term("drift", "concept", "A slow change of the machine's speed: heat, other work. Comparisons cancel it by "
+         "measuring the sides in turns.", see=("common_drift", "unequal_drift", "assumed_drift")),
+    Term("Pareto front", "concept", "Of a grid: the cells for which no other cell is at least as good in throughput, "
+         "TTFT, memory and energy, as far as these are known, and surely better in one. To gain in one of these from "
+         "there is to lose in another.",
+         see=("cell", "marks"), also=("on the Pareto front", "front")),
     Term("users", "concept", "Closed loop: virtual users with at most one request in flight each.",
          others=(("k6", "VUs"), ("vLLM", "--max-concurrency"), ("guidellm", "concurrent"), ("locust", "users")),
-         see=("closed loop", "think"), also=("concurrency of users", "virtual users", "vus")),
+         see=("closed loop", "think"), also=("user", "concurrency of users", "virtual users", "vus")),
     Term("think", "concept", "The pause of a virtual user between a response and the next request.", see=("users",),
          also=("think time",)),
     Term("closed loop", "concept", "Each user waits for a response before the next request: a slow server gets less "
@@ -235,7 +271,8 @@ TERMS: Final[tuple[Term, ...]] = (
     Term("queued", "concept", "Requests that wait in the server until it works on them, as it reports itself.",
          see=("running", "server_queue"), also=("waiting",)),
     Term("cold", "concept", "The first request to a model, which may have to be loaded or to set up its caches. "
-         "A report shows its TTFT as cold, and that of a second one as warm.", see=("ttft",), also=("warm",)),
+         "A report shows its TTFT as cold, and that of a second one as warm.", see=("ttft",),
+         also=("warm", "cold start")),
     Term("worth it", "concept", "Comparison: the speed-up is surely larger than the factor by which energy and cost "
          "per token are higher, as far as these are known. Where neither is known, a report says only who is faster.",
          see=("crossover",)),
@@ -525,7 +562,7 @@ TERMS: Final[tuple[Term, ...]] = (
     Term("failed", "column", "Measured requests that failed; in a comparison their share.",
          see=("failures", "outcome"), also=("count",)),
     Term("responses", "column", "Requests that were answered completely, or figures of such requests.",
-         see=("ok",), also=("responses/s", "requests", "n")),
+         see=("ok",), also=("response", "responses/s", "request", "requests", "n")),
     Term("median", "column", "p50 is the value that half of all values do not exceed, p95 the one that 95 % do not "
          "exceed; mean is their average, min and max the ends.",
          also=("percentile", "p50", "p90", "p95", "p99", "p99.9", "mean", "min", "max", "median response time")),
@@ -543,9 +580,11 @@ TERMS: Final[tuple[Term, ...]] = (
     Term("power", "column", "What was drawn in the window, on average, as far as there are meters; `est.`: stated with "
          "--watts and not metered.", see=("J/token",)),
     Term("J/token", "column", "Energy for each output token: what was drawn in the window, divided by the tokens that "
-         "arrived in it.", "joules ÷ output tokens", see=("above idle", "power"), also=("joules per output token",)),
+         "arrived in it.", "joules ÷ output tokens", see=("above idle", "power"),
+         also=("joules per output token", "energy")),
     Term("per 1M tok", "column", "What a million output tokens cost at this load: electricity, and the purchase spread "
-         "over its years, as far as prices are given.", see=("J/token",), also=("cost per million output tokens",)),
+         "over its years, as far as prices are given.", see=("J/token",),
+         also=("cost per million output tokens", "cost")),
     Term("KV use", "column", "The share of the server's memory for the KV cache that was in use, as it reports.",
          see=("preemptions",), also=("kv cache",)),
     Term("A", "column", "Comparison: the first side, and B the second. Ratios are B over A.", see=("B/A", "B is"),
@@ -637,11 +676,12 @@ TERMS: Final[tuple[Term, ...]] = (
     Term("warn", "state", "Of `loadbench doctor`: measuring is possible, but what the line says may change "
          "the results. `fail`: measuring is not possible. `skip`: not checked.", see=("check",), also=("skip",)),
     Term("marks", "column", "Signs beside figures. ±: half the width of the 95 % interval. (9.8–141): its two ends, "
-         "where its middle is more than 5 % from the value. ~: too few independent requests to know this to 10 %. ↑: "
-         "at least about this, nothing bounds it from above. ◄: the knee. ?: it is unknown whether the server was "
-         "steady. ±?: no interval. *: a note below says why. +: files had changed since the commit. In a grid ★: "
-         "surely the best cell, ≈: may be the best, ◆: on the Pareto front.", see=("interval", "knee", "VALID"),
-         also=("±", "~", "↑", "◄", "?", "±?", "*", "+", "★", "≈", "◆")),
+         "where its middle is more than 5 % from the value. (≥591): its lower end, where nothing bounds it from above. "
+         "~: too few independent requests to know this percentile to 10 %. ◄: the knee. ?: it is unknown whether the "
+         "server was steady. ±?: no interval. *: a note below says why. +: files had changed since the commit. In a "
+         "grid ★: surely the best cell, ≈: may be the best, ◆: on the Pareto front.",
+         remedy="if ~, measure as long as the note below the table says", see=("interval", "knee", "VALID"),
+         also=("±", "~", "≥", "◄", "?", "±?", "*", "+", "★", "≈", "◆")),
 )
 # fmt: on
 

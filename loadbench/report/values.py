@@ -51,12 +51,18 @@ def spread(value: float, low: float, high: float, *, scale: float = 1.0) -> str:
 
     The ends stand where ± would mislead, because the middle of the interval is more than 5 % away from the value."""
     if abs((low + high) / 2 - value) > OFF_CENTRE * abs(value):
-        # An end that is rounded to the other side of the value would look wrong: 10.3 (7.2–10).
-        ends = (_end(low * scale), low * scale, 1), (_end(high * scale), high * scale, -1)
-        texts = [significant(end) if side * (float(text) - value * scale) > 0 else text for text, end, side in ends]
-        return f"({texts[0]}–{texts[1]})"
+        high_text = _end(high * scale)
+        high_text = significant(high * scale) if float(high_text) < value * scale else high_text
+        return f"({low_end(value * scale, low * scale)}–{high_text})"
     tenths = max(1, math.ceil(1000 * (high - low) / 2 / value - 1e-6)) if value else 1
     return f"±{tenths / 10:g} %" if tenths < 10 else f"±{math.ceil(tenths / 10)} %"
+
+
+def low_end(value: float, low: float) -> str:
+    """The lower end of the interval of a value, as it stands behind it: not rounded to the other side of the value,
+    which would look wrong: 10.3 (7.2–10)."""
+    text = _end(low)
+    return significant(low) if float(text) > value else text
 
 
 def _end(value: float) -> str:

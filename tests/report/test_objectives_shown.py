@@ -48,6 +48,15 @@ def test_goodput_is_a_column_only_where_there_are_objectives_for_it():
         assert "goodput" not in render(without, form)
 
 
+def test_goodput_is_never_above_the_throughput():
+    """Both columns count the responses that ended in the window, however many were due in it."""
+    (level,) = (one for one in run("ttft_p95<1s").levels if one.goodput.attainment == 1)
+    few = msgspec.structs.replace(level.throughput, requests_per_s=level.goodput.requests_per_s / 2)
+    table = level_table([msgspec.structs.replace(level, throughput=few)])
+    row = dict(zip(table.headers, table.rows[0], strict=True))
+    assert row["goodput"].partition("/s")[0] == row["req/s"]
+
+
 def test_each_rule_has_a_line_with_every_level():
     """Gates are called so; each level has its decision and its value in the rule's unit."""
     assert lines(run("ttft_p95<1s", "failures<90%", "requests_per_s>0.5", gate=True)) == [

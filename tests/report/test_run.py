@@ -99,11 +99,12 @@ def test_sweep_that_still_grows_says_so():
 
 
 def test_quantile_with_an_open_end_is_marked_and_explained():
-    """100 requests bound a p95 on both sides and a p99 from below only: ~ and ↑ are at the latter."""
+    """100 requests bound a p95 on both sides and a p99 from below only: the latter has ~ and its lower end."""
     run = a_run(level(1, tokens_per_s=10.0))
-    assert quantile(run.levels[0].metrics["ttft_s"], "p99") == "~99.0 ms ↑"
+    assert quantile(run.levels[0].metrics["ttft_s"], "p99") == "~99.0 ms (≥98)"
     assert quantile(run.levels[0].metrics["ttft_s"], "p95") == "98.0 ms ±2 %"
-    assert any(note.startswith("~ too few independent requests") and "↑" in note for note in all_notes(run))
+    assert "(≥low) the lower end of the 95 % interval: nothing bounds the value from above" in all_notes(run)
+    assert any(note.startswith("~ too few independent requests") for note in all_notes(run))
 
 
 @pytest.mark.parametrize(
@@ -119,7 +120,9 @@ def test_quantile_with_an_open_end_is_marked_and_explained():
         ((0.97, 1.14), "1.00 s (0.97–1.1)"),
         ((0.1, 4.1), "~1.00 s (0.10–4.1)"),
         ((0.0, 17.6), "~1.00 s (0–18)"),
-        ((0.9, None), "~1.00 s ↑"),
+        ((0.9, None), "~1.00 s (≥0.90)"),
+        ((0.996, None), "~1.00 s (≥1.0)"),
+        ((1.0, None), "~1.00 s (≥1.0)"),
         (None, "~1.00 s"),
     ],
 )

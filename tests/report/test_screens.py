@@ -46,7 +46,7 @@ CJK = "通义千问-２.５-中文-" + "大" * 30
 # A number with its unit, its half-width and its marks.
 VALUE = re.compile(
     r"[~±]?\d[\d.,]*\d? (?:ms|µs|s|%|GiB|MiB|KiB|W|J|EUR|cores|tok/s|users|requests)\b"
-    r"(?: ±[\d.]+ %| \([\d.]+–[\d.]+\))?(?: [↑◄])?"
+    r"(?: ±[\d.]+ %| \([\d.]+–[\d.]+\)| \(≥[\d.]+\))?(?: ◄)?"
 )
 
 
@@ -205,7 +205,7 @@ def test_a_rule_is_broken_before_its_bound_only():
 
 def test_a_note_of_several_levels_is_there_once():
     """A failure and a reason that levels share are one line, with all of these levels; figures that
-    differ are a range, and words that differ those of the worst level, or of the first, which is named.
+    differ are a range, and words that differ those of the worst level, which is named; where none is, they are apart.
     """
     levels = [level(users, tokens_per_s=10.0) for users in (4, 8, 16)]
     for place, one in enumerate(levels):
@@ -220,12 +220,48 @@ def test_a_note_of_several_levels_is_there_once():
         levels[place] = msgspec.structs.replace(one, verdict=verdict, failures=failures)
     lines = render_text(run_document(a_run(*levels))).splitlines()
     assert lines.count("INVALID: users=4, 8, 16: it is so (same); do this") == 1
-    (first,) = [line for line in lines if "(other)" in line]
-    assert first == "INVALID: users=4, 8, 16 (figures of users=4, 16, the first): 9.5 of m-0 (other); do that"
+    assert [line for line in lines if "(other)" in line] == [
+        "INVALID: users=4, 16: 9.5 of m-0 (other); do that",
+        "INVALID: users=8: 10.5 of m-1 (other); do that",
+    ]
     assert any("users=4, 8, 16 (figures of users=16, the worst): a0 went from 4 to 1 ms" in line for line in lines)
     assert "INVALID: users=4, 8, 16: 9.5 to 10.5 % of 1,000 (range); use --duration 10s or longer" in lines
     assert lines.count("users=4, 8, 16: 9 × http_error: HTTP 503") == 1
-    assert sum("it is so" in line or "of m" in line or "503" in line for line in lines) == 3
+    assert sum("it is so" in line or "of m" in line or "503" in line for line in lines) == 4
+
+
+def test_each_level_has_its_own_advice():
+    """Advice that differs in its amounts is one, with the most of them, also before a comma; where its words differ,
+    the levels are apart, so that none has the advice of another."""
+    levels = [level(users, tokens_per_s=10.0) for users in (4, 8, 16)]
+    for place, one in enumerate(levels):
+        reasons = [
+            Reason("short", f"half took {2 + place}.0 s", f"use --warm-up {4 + 2 * place}s, and a --duration longer"),
+            Reason(
+                "changed", f"went from 9 to {8 - place} ms", "use --warm-up 9s" if place == 1 else "see what changes"
+            ),
+        ]
+        verdict = msgspec.structs.replace(one.verdict, status="INVALID", reasons=reasons)
+        levels[place] = msgspec.structs.replace(one, verdict=verdict)
+    lines = [line for line in render_text(run_document(a_run(*levels))).splitlines() if line.startswith("INVALID")]
+    assert lines == [
+        "INVALID: users=4, 8, 16: half took 2.0 to 4.0 s (short); use --warm-up 8s, and a --duration longer",
+        "INVALID: users=4, 16 (figures of users=16, the worst): went from 9 to 6 ms (changed); see what changes",
+        "INVALID: users=8: went from 9 to 7 ms (changed); use --warm-up 9s",
+    ]
+
+
+def test_a_server_that_ended_is_not_said_never_to_have_run():
+    """Connections that are refused after responses came from there have the advice of a server that was up."""
+    refused = FailureCount("refused", "connection refused (is the server running, and is this its port?)", 3)
+    first, second = (level(users, tokens_per_s=10.0) for users in (1, 2))
+    down = msgspec.structs.replace(second, failures=[refused], outcomes={"refused": 3})
+    (after,) = [line for line in render_text(run_document(a_run(first, down))).splitlines() if "3 × refused" in line]
+    assert after.startswith(
+        "users=2: 3 × refused: connection refused → the server was up and takes no more connections"
+    )
+    (never,) = [line for line in render_text(run_document(a_run(down))).splitlines() if "3 × refused" in line]
+    assert never.endswith("connection refused (is the server running, and is this its port?)")
 
 
 def test_what_matters_comes_first():

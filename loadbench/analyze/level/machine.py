@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from loadbench.analyze.level.cost import cost, energy, meter_watts
-from loadbench.analyze.level.verdict import LATE_CODES
+from loadbench.analyze.level.verdict import CLIENT_CODES, LATE_CODES
 from loadbench.results.run import Reason
 
 if TYPE_CHECKING:
@@ -51,8 +51,9 @@ def with_machine(
 
     A machine that others kept busy is a caveat, or a reason that makes the level INVALID.
     """
-    busy, is_severe = (None, False) if load is None else _busy(load)
     verdict = level.verdict
+    kept_up = not any(reason.code in CLIENT_CODES for reason in verdict.reasons)
+    busy, is_severe = (None, False) if load is None else _busy(load, kept_up=kept_up)
     if load is not None and busy is not None:
         reasons = [_and_idle(reason) for reason in verdict.reasons]
         if _has_no_free_core(load):
@@ -127,27 +128,38 @@ def why_late(reasons: Iterable[Reason]) -> str:
     return next((head for head in heads if head.endswith(_KEPT_WAITING)), "loadbench was too slow")
 
 
-def _busy(load: MachineLoad) -> tuple[Reason | None, bool]:
-    """Whether other programs, or other virtual machines, kept this machine busy, and whether that is severe."""
+def _busy(load: MachineLoad, *, kept_up: bool) -> tuple[Reason | None, bool]:
+    """Whether other programs, or other virtual machines, kept this machine busy, and whether that is severe. The reason
+    says what was seen and which figures it touches; those of loadbench's own part hold if it `kept_up`."""
     others, waited = (load.others or 0.0) + load.stolen, load.waited
     if others < _MIN_OTHERS or not (_has_no_free_core(load) or others > _MANY_OTHERS):
         return None, False
-    used = []
-    if load.others is not None:
-        used.append(
-            f"other programs used {100 * load.others:.0f} % of the CPU time of this machine ({load.cores} cores)"
-        )
+    is_severe = waited is not None and waited > _MAX_WAITED and others > _MANY_OTHERS
+    machine = f"this machine's CPU time ({load.cores} cores, {100 * load.busy:.0f} % in use in all)"
+    seen = "" if load.others is None else f"other programs used {100 * load.others:.0f} % of {machine}"
     if load.stolen > _MIN_OTHERS:
-        used.append(f"the hypervisor gave {100 * load.stolen:.0f} % of it to other machines")
-    used.append(f"{100 * load.busy:.0f} % was in use in all")
-    if waited is not None and waited > _MIN_WAITED:
-        used.append(f"{load.waited_by} was ready to run and waited for a core for {100 * waited:.0f} % of the time")
+        stolen = f"the hypervisor gave {100 * load.stolen:.0f} % of {'it' if seen else machine} to other machines"
+        seen += f"; {stolen}" if seen else stolen
+    figures = "(tok/s, TTFT, TPOT, E2E)"
+    if waited is None:
+        touched = f"a server on this machine may have been slower for it {figures}"
+    elif waited <= _MIN_WAITED:
+        touched = f"neither loadbench nor a server here waited for a core, {100 * waited:.0f} % of the time at most"
+    else:
+        # Who has a core for the rest of the time only would be done so much sooner.
+        faster = f"up to {1 / max(0.01, 1 - waited):.2g} times as fast {figures}"
+        whose = "it" if load.waited_by == "the server" else "a server here"
+        touched = (
+            f"{load.waited_by} waited for a core for {100 * waited:.0f} % of the time, so alone {whose} may be {faster}"
+        )
+    # As far as the verdict has no reason that says otherwise.
+    right = "; loadbench kept up, so its load and its times are right" * (kept_up and not is_severe)
     reason = Reason(
         "busy_machine",
-        "; ".join(used),
+        f"{seen}; {touched}{right}",
         "end the other programs, or measure when the machine is idle: `loadbench doctor` shows its load",
     )
-    return reason, waited is not None and waited > _MAX_WAITED and others > _MANY_OTHERS
+    return reason, is_severe
 
 
 def _power(load: MachineLoad) -> Iterator[Reason]:

@@ -17,7 +17,7 @@ from loadbench.core.text import some
 from loadbench.core.units import NS_PER_S, format_duration
 from loadbench.plan.load import Closed, Open
 from loadbench.record.kept_connections import ADVICE
-from loadbench.record.outcome import Outcome, TokenSource, failed_of
+from loadbench.record.outcome import Outcome, TokenSource, failed_of, without_hint
 from loadbench.results.run import Reason, Verdict
 from loadbench.wire.openai import clean
 from loadbench.wire.vocabulary import Ending, ending_of
@@ -205,6 +205,8 @@ def _stopped(recording: LevelRecording) -> Iterator[Reason]:
         for to in destinations:
             failures.update(outages[to].failures)
         (outcome, words), most = min(failures.items(), key=lambda item: (-item[1], item[0]))
+        # A server that served requests before needs no advice on its address.
+        words = without_hint(words) if outcome is Outcome.REFUSED and recording.outcomes.get(Outcome.OK) else words
         others = failures.total() - most
         whose = (f" to {model}" if model else "") + (f" at {server}" if server else "")
         texts.append(
@@ -457,10 +459,10 @@ def caveats(
         yield Reason(
             "clumped_events",
             f"{share} of events (streamed chunks, about a token each) came together with the next one: the server or a "
-            "proxy sent several at once; loadbench read them in time",
-            "the verdict does not depend on it, and TTFT, TPOT, E2E and tok/s hold; but ITL and gaps are those between "
-            "writes of the server. To see single tokens, turn buffering off in the proxy (nginx: proxy_buffering off) "
-            "and give the process that writes the responses (vLLM: the API server) a core of its own",
+            "proxy sent several at once, and loadbench read them in time; ITL and gaps are those between the server's "
+            "writes, while TTFT, TPOT, E2E, tok/s and the verdict hold",
+            "nothing, unless you need the time between single tokens: then turn buffering off in the proxy (nginx: "
+            "proxy_buffering off), and give the process that writes the responses (vLLM: the API server) its own core",
         )
     if recording.reconnects:
         yield Reason(

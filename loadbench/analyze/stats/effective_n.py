@@ -63,7 +63,7 @@ _TOO_WIDE = 2.0
 # A queue at 90 % forgets within some 200 requests. Fewer show one calm or one busy stretch, and then look independent:
 # whatever correlation was asked for, the levels that passed held .1 to .8. So, unless the median is known this well, so
 # few requests have no interval, and up to twice as many no upper end.
-_SHORT = 250
+SHORT = 250
 _WELL_KNOWN = 1.2
 
 
@@ -146,8 +146,8 @@ class CorrelatedSeries:
         if self._users is None:
             if n / inefficiency < _FEWEST * (1 - 1e-9):
                 return None, None
-            if n < 2 * _SHORT and self._factor > _WELL_KNOWN:
-                if n < _SHORT:
+            if n < 2 * SHORT and self._factor > _WELL_KNOWN:
+                if n < SHORT:
                     return None, None
                 high = None
             if self._factor > _WIDE:

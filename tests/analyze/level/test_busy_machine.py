@@ -54,10 +54,38 @@ def test_machine_that_has_room_is_not_mentioned(load):
     ],
 )
 def test_busy_machine_is_a_caveat(load):
-    """With its figures."""
+    """With its figures, those of the level that it touches, and that loadbench's own part holds."""
     status, message = judged(**load)
     assert status == "VALID"
-    assert f"{100 * load['busy']:.0f} % was in use in all" in message
+    assert f"{100 * load['busy']:.0f} % in use in all" in message
+    assert message.endswith("; loadbench kept up, so its load and its times are right")
+    waited = load.get("waited")
+    if waited is not None and waited < 0.05:
+        assert "neither loadbench nor a server here waited for a core" in message
+    else:
+        assert "(tok/s, TTFT, TPOT, E2E)" in message
+    assert ("times as fast" in message) is (waited is not None and waited > 0.05)
+
+
+@pytest.mark.parametrize(
+    ("waited_by", "alone"),
+    [
+        ("the server", "the server waited for a core for 20 % of the time, so alone it may be up to 1.2 times as fast"),
+        ("loadbench", "loadbench waited for a core for 20 % of the time, so alone a server here may be up to 1.2"),
+    ],
+)
+def test_what_the_wait_means_depends_on_who_waited(waited_by, alone):
+    """The thread that waited most may be that of loadbench: then the server's wait is no longer."""
+    assert alone in judged(busy=1.0, others=0.9, waited=0.2, waited_by=waited_by)[1]
+
+
+def test_late_load_generator_is_not_said_to_have_kept_up():
+    """The verdict has the reason; the note on the busy machine does not contradict it."""
+    late = Reason("late_reads", "loadbench read events late", "give it a core")
+    level = msgspec.structs.replace(a_level(), verdict=Verdict("INVALID", [late]), caveats=[])
+    load = MachineLoad(cores=4, busy=1.0, others=0.9, stolen=0.0, waited=0.2, waited_by="the server")
+    (caveat,) = with_machine(level, None, idle={}, prices=CostSettings(), load=load).caveats
+    assert "kept up" not in caveat.message
 
 
 def test_server_without_a_core_is_invalid():
@@ -65,8 +93,8 @@ def test_server_without_a_core_is_invalid():
     status, message = judged(busy=1.0, others=0.8, waited=0.7)
     assert status == "INVALID"
     assert message == (
-        "other programs used 80 % of the CPU time of this machine (4 cores); 100 % was in use in all; "
-        "the server was ready to run and waited for a core for 70 % of the time"
+        "other programs used 80 % of this machine's CPU time (4 cores, 100 % in use in all); the server waited for a "
+        "core for 70 % of the time, so alone it may be up to 3.3 times as fast (tok/s, TTFT, TPOT, E2E)"
     )
 
 
