@@ -16,7 +16,6 @@ from __future__ import annotations
 import re
 from array import array
 from contextlib import suppress
-from copy import copy
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
@@ -117,6 +116,8 @@ class ResponseReader:
     __slots__ = (
         "_bad_ending",
         "_begin",
+        "_counted_before",
+        "_counted_bytes",
         "_decode",
         "_end",
         "_events_in_read",
@@ -134,10 +135,7 @@ class ResponseReader:
         "_merged_usage",
         "_misses",
         "_new_decoder",
-        "_parsed",
         "_parsed_bytes",
-        "_plain_before",
-        "_plain_bytes",
         "_read_chunk",
         "_read_ns",
         "_ready",
@@ -205,10 +203,9 @@ class ResponseReader:
         self._learns = self._forms > 0  # it is learned from the next event
         self._new_decoder = None if keep_text else self._format.typed  # of formats with one decoder, until it is in use
         self._refused = 0  # events that the decoder did not read
-        self._parsed = self._parsed_bytes = 0  # events that were parsed, and the bytes of their text
-        self._misses = self._plain_before = 0  # reads in a row that did not fit the shortcut, and `_plain_bytes` there
+        self._parsed_bytes = self._counted_bytes = 0  # of text: of the events that were parsed, and of the others
+        self._misses = self._counted_before = 0  # reads in a row that did not fit the shortcut, `_counted_bytes` there
         self._renewals = 0  # shortcuts that did not fit any more
-        self._plain_bytes = 0  # of the reads whose events were only counted
         self._has_reasoning = self._has_calls = self._has_deltas = False
         self._is_marked = False  # the visible text begins like a mark, as <think>, and may be reasoning
         self._fault = ""  # the first breach of the protocol
@@ -231,10 +228,13 @@ class ResponseReader:
 
     def count_one(self, at_ns: int, chunk: bytes) -> bool:
         """Add the bytes of a read if they are one event like the ones before; `False`, and nothing done, if not."""
-        if self._ready is None or at_ns == self._read_ns or self.broken or self._ready.count(chunk) != 1:
+        if self._ready is None or at_ns == self._read_ns or self.broken:
+            return False
+        count, text_bytes = self._ready.count(chunk)
+        if count != 1:
             return False
         self._read_ns, self._events_in_read = at_ns, 1
-        self._plain_bytes += len(chunk)
+        self._counted_bytes += text_bytes
         self.event_ns.append(at_ns)
         return True
 
@@ -247,9 +247,9 @@ class ResponseReader:
 
         # Events with visible text and nothing else, like a first one that was parsed, are only counted.
         if self._ready is not None:
-            count = self._ready.count(chunk)
+            count, text_bytes = self._ready.count(chunk)
             if count:
-                self._plain_bytes += len(chunk)
+                self._counted_bytes += text_bytes
                 if count == 1 and not self._events_in_read:  # nearly always
                     self.event_ns.append(at_ns)
                     self._events_in_read = 1
@@ -257,8 +257,8 @@ class ResponseReader:
                     self.event_ns += array("q", (at_ns,)) * count
                     self._count_read(count)
                 return
-            self._misses = self._misses + 1 if self._plain_bytes == self._plain_before else 1
-            self._plain_before = self._plain_bytes
+            self._misses = self._misses + 1 if self._counted_bytes == self._counted_before else 1
+            self._counted_before = self._counted_bytes
             if self._misses == _MOST_MISSES:
                 self._forget_shortcut(tries=_MOST_TRIES if self._renewals < _MOST_RENEWALS else 0)
                 self._renewals += 1
@@ -317,7 +317,7 @@ class ResponseReader:
                 return
             if not chunk.endswith(self._end):
                 end = chunk.rfind(self._end)
-            elif self._ready and (self._decode is None or (self._plain_bytes and self._misses <= _MOST_HALVINGS)):
+            elif self._ready and (self._decode is None or (self._counted_bytes and self._misses <= _MOST_HALVINGS)):
                 end = chunk.find(_END, len(chunk) // 2, -length)
                 end = end if end >= 0 else chunk.rfind(_END, 0, -length)
             if 0 <= end < len(chunk) - length:
@@ -385,7 +385,6 @@ class ResponseReader:
         if self._tokens.are_open:
             self._tokens.add(tokens, reported, True)  # noqa: FBT003
         self.event_ns.append(at_ns)
-        self._parsed += 1
         self._parsed_bytes += len(text) if text.isascii() else len(text.encode())
         if reasoning:
             self._has_reasoning = True
@@ -434,7 +433,7 @@ class ResponseReader:
             if self._tries and not self._tokens.are_open and (self._has_reasoning or not reasons):
                 known = self._learned.shortcuts.get(reasons)
             if known is not None:
-                self._shortcut, self._tries, self._tried = copy(known), 0, b""
+                self._shortcut, self._tries, self._tried = known, 0, b""
             if self._typed is None and self._learned.typed is not None:
                 self._form, self._typed, self._learns = self._learned.form, self._learned.typed, False
         self._ready = self._shortcut if between else None
@@ -610,7 +609,7 @@ class ResponseReader:
         if not self._tries:
             self._learned.fruitless = self._learned.fruitless + 1 if self._shortcut is None else 0
         if isinstance(self._shortcut, VaryingShortcut):
-            self._learned.shortcuts[self._shortcut.of_reasoning] = copy(self._shortcut)
+            self._learned.shortcuts[self._shortcut.of_reasoning] = self._shortcut
 
     def _learn_form(self, data: bytes) -> None:
         """Let the typed decoder read events like this one, which has text and no end, besides those that it reads."""
@@ -624,10 +623,8 @@ class ResponseReader:
 
     def _forget_shortcut(self, tries: int = _MOST_TRIES) -> None:
         """Count what came by the shortcut as if it had been parsed, and let another one be learned."""
-        plain = len(self.event_ns) - self._parsed
         self._parsed_bytes = self.text_bytes
-        self._parsed += plain
-        self._plain_bytes = self._plain_before = self._misses = 0
+        self._counted_bytes = self._counted_before = self._misses = 0
         self._ready = self._shortcut = None
         self._tries = tries
 
@@ -649,7 +646,6 @@ class ResponseReader:
         if bears_token:
             self._has_deltas = not is_message
             self.event_ns.append(at_ns)
-            self._parsed += 1
             shown = text + reasoning
             self._parsed_bytes += len(shown) if shown.isascii() else len(shown.encode("utf-8", "surrogatepass"))
             if reasoning:
@@ -764,10 +760,7 @@ class ResponseReader:
     @property
     def text_bytes(self) -> int:
         """The length of all text that was shown, without tool calls; escaped characters count as they were sent."""
-        plain = len(self.event_ns) - self._parsed
-        shortcut = self._shortcut
-        others = plain * shortcut.frame_bytes + shortcut.varying_bytes if shortcut else 0
-        return self._parsed_bytes + self._plain_bytes - others
+        return self._parsed_bytes + self._counted_bytes
 
     @property
     def input_tokens(self) -> int | None:

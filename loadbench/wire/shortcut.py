@@ -42,12 +42,13 @@ _FORMS = {str: rb'[ !#-\[\]-\xff]*(?=")', int: rb"(?:0|[1-9][0-9]{0,14})(?=[,}])
 # each response would need another, there is no shortcut.
 _MOST_PATTERNS, _MOST_VARYING = 64, 8
 _patterns: dict[bytes, re.Pattern[bytes]] = {}
+NONE = 0, 0  # events, and bytes of text
 
 
 class Shortcut:
     """What the events of one response have in common; call `count` only where an event begins."""
 
-    __slots__ = ("_between", "_head", "_margins", "_tail", "frame_bytes", "of_reasoning", "varying_bytes")
+    __slots__ = ("_between", "_head", "_margins", "_tail", "of_reasoning")
 
     def __init__(self, before: bytes, after: bytes, *, of_reasoning: bool = False) -> None:
         self.of_reasoning = of_reasoning
@@ -55,22 +56,22 @@ class Shortcut:
         self._tail = after + b"\n\n"
         self._between = self._tail + self._head
         self._margins = (len(self._head), -len(self._tail))
-        self.frame_bytes = len(self._between)  # of an event, without what varies
-        self.varying_bytes = 0  # of what was counted, without its text
 
-    def count(self, chunk: bytes) -> int:
-        """The number of events in these bytes, all of them complete; 0 if they must be parsed."""
+    def count(self, chunk: bytes) -> tuple[int, int]:
+        """The number of events in these bytes, all of them complete, and the bytes of their texts; `NONE` if they must
+        be parsed."""
         head, tail = self._head, self._tail
         if not (chunk.startswith(head) and chunk.endswith(tail)):
-            return 0
+            return NONE
         begin, end = self._margins
         text = chunk[begin:end]
         if _ASCII(text) is not None:  # without a quote it is one event
-            return 1
+            return 1, len(text)
         texts = text.split(self._between)
-        if _ASCII(b"".join(texts)) is not None and b"" not in texts:
-            return len(texts)
-        return len(texts) if all(map(_is_plain, texts)) else 0
+        joined = b"".join(texts)
+        if (_ASCII(joined) is not None and b"" not in texts) or all(map(_is_plain, texts)):
+            return len(texts), len(joined)
+        return NONE
 
 
 class VaryingShortcut(Shortcut):
@@ -83,37 +84,29 @@ class VaryingShortcut(Shortcut):
 
     def __init__(self, fixed: Sequence[bytes], event: re.Pattern[bytes], *, of_reasoning: bool) -> None:
         super().__init__(fixed[0], fixed[-1], of_reasoning=of_reasoning)
-        self.frame_bytes = sum(map(len, fixed)) + len(b"\n\n")
         self._event, self._texts = event.fullmatch, event.findall
 
-    def __copy__(self) -> VaryingShortcut:
-        """The same for another response."""
-        other = VaryingShortcut.__new__(VaryingShortcut)
-        for name in (*Shortcut.__slots__, *VaryingShortcut.__slots__):
-            setattr(other, name, getattr(self, name))
-        return other
-
-    def count(self, chunk: bytes) -> int:
-        """The number of events in these bytes, all of them complete; 0 if they must be parsed."""
+    def count(self, chunk: bytes) -> tuple[int, int]:
+        """The number of events in these bytes, all of them complete, and the bytes of their texts; `NONE` if they must
+        be parsed."""
         event = self._event(chunk)
         if event is not None:
             begin, end = event.span(1)
             count, text_bytes = 1, end - begin
         else:
             if not (chunk.startswith(self._head) and chunk.endswith(self._tail)):
-                return 0
+                return NONE
             texts = self._texts(chunk)
             count, text_bytes = len(texts), sum(map(len, texts))
             # Each begins a line and ends with two line feeds: where there are no others, there is nothing else either.
             if not count or chunk.count(b"\n") != 2 * count:
-                return 0
+                return NONE
         if not chunk.isascii():
             try:
                 chunk.decode()
             except UnicodeDecodeError:
-                return 0
-        self.varying_bytes += len(chunk) - count * self.frame_bytes - text_bytes
-        return count
+                return NONE
+        return count, text_bytes
 
 
 def _is_plain(text: bytes) -> bool:
@@ -139,7 +132,7 @@ def learn(event: bytes, earlier: bytes, *, has_model: bool) -> Shortcut | None:
             continue
         head, tail, of_reasoning = before + found, quote + after, b"reasoning" in place
         plain = Shortcut(head, tail, of_reasoning=of_reasoning)
-        is_plain = plain.count(earlier + b"\n\n") > 0
+        is_plain = plain.count(earlier + b"\n\n") != NONE
         shortcut = plain if is_plain else _varying(event, earlier, head, tail, of_reasoning=of_reasoning)
         if shortcut is None:
             continue
@@ -192,6 +185,5 @@ def _varying(event: bytes, earlier: bytes, head: bytes, tail: bytes, *, of_reaso
             return None
         pattern = _patterns[source] = re.compile(source, re.MULTILINE)
     shortcut = VaryingShortcut(fixed, pattern, of_reasoning=of_reasoning)
-    fits = all(shortcut.count(each + b"\n\n") == 1 for each in (event, earlier))
-    shortcut.varying_bytes = 0
+    fits = all(shortcut.count(each + b"\n\n")[0] == 1 for each in (event, earlier))
     return shortcut if fits else None
