@@ -80,16 +80,17 @@ class VaryingShortcut(Shortcut):
     `fixed` are the bytes around the values; the first and the last begin and end an event.
     """
 
-    __slots__ = ("_event", "_texts")
+    __slots__ = ("_event", "_texts", "_two")
 
     def __init__(self, fixed: Sequence[bytes], event: re.Pattern[bytes], *, of_reasoning: bool) -> None:
         super().__init__(fixed[0], fixed[-1], of_reasoning=of_reasoning)
         self._event, self._texts = event.fullmatch, event.findall
+        self._two = 2 * (sum(map(len, fixed)) + len(b"\n\n"))  # bytes that two events have at least
 
     def count(self, chunk: bytes) -> tuple[int, int]:
         """The number of events in these bytes, all of them complete, and the bytes of their texts; `NONE` if they must
         be parsed."""
-        event = self._event(chunk)
+        event = self._event(chunk) if len(chunk) < self._two else None
         if event is not None:
             begin, end = event.span(1)
             count, text_bytes = 1, end - begin
@@ -97,7 +98,7 @@ class VaryingShortcut(Shortcut):
             if not (chunk.startswith(self._head) and chunk.endswith(self._tail)):
                 return NONE
             texts = self._texts(chunk)
-            count, text_bytes = len(texts), sum(map(len, texts))
+            count, text_bytes = len(texts), len(b"".join(texts))
             # Each begins a line and ends with two line feeds: where there are no others, there is nothing else either.
             if not count or chunk.count(b"\n") != 2 * count:
                 return NONE
