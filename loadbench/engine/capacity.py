@@ -30,7 +30,7 @@ from loadbench.engine.target import prepare_model
 from loadbench.plan.curve import ThroughputCurve
 from loadbench.plan.load import Closed, LevelDuration, Open, Phase
 from loadbench.plan.scenario import LEAST_WARM_UP_NS
-from loadbench.plan.search import Budget, Purpose, Rates, Search, Users
+from loadbench.plan.search import Budget, Purpose, Search, Users, grid_between
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -112,10 +112,7 @@ class _Pace:
 def grid_of(scenario: Scenario) -> Grid:
     """The loads that a scenario's search may visit."""
     capacity = scenario.capacity
-    if capacity.by == "users":
-        return Users(max(1, round(capacity.at_most)))
-    # Ten requests in the whole time are too few for any answer.
-    return Rates.of(min(10 * NS_PER_S / capacity.budget, capacity.at_most), capacity.at_most)
+    return grid_between(by_rate=capacity.by == "rate", at_most=capacity.at_most, budget_s=capacity.budget / NS_PER_S)
 
 
 def load_at(scenario: Scenario, grid: Grid, at: int) -> Load:

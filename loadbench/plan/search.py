@@ -165,6 +165,14 @@ class Rates(Grid):
         return self.amount(min(at + 1, self.highest))
 
 
+def grid_between(*, by_rate: bool, at_most: float, budget_s: float) -> Grid:
+    """The loads that a search of this budget may visit."""
+    if not by_rate:
+        return Users(max(1, round(at_most)))
+    # Ten requests in the whole time are too few for any answer.
+    return Rates.of(min(10 / budget_s, at_most), at_most)
+
+
 def narrow_text(precision: float, *, proven: bool = False) -> str:
     """When the search ends, in words: the rule of `Search.is_narrow` for the likely range, or for the proven one."""
     share = precision / _LIKELY_WIDTH if proven else precision
@@ -243,7 +251,7 @@ class Search:
 
     @property
     def narrowed_to(self) -> str:
-        """What ends the search, once it holds; empty until then. As `narrow_text` has it."""
+        """What ends the search, once it holds, with the width that was reached; empty until then."""
         low, high, proven = self.standing.low, self.standing.high, self.proven
         if proven:
             low, high = self.passed, None if self.failed is None else self.failed - 1
@@ -253,7 +261,11 @@ class Search:
             return ""
         if high - low <= 1:
             return f"no {'proven' if proven else 'likely'} range is narrower than this one"
-        return narrow_text(self.precision, proven=proven)
+        least, most = self.grid.amount(low), self.grid.top(high)
+        reached = 50 * (most - least) / math.sqrt(least * most)
+        allowed = 100 * self.precision / (_LIKELY_WIDTH if proven else 1)
+        which = f"the {'proven' if proven else 'likely'} range"
+        return f"{which} is within ±{reached:.2g} % of its middle, and --precision allows ±{allowed:g} %"
 
     @property
     def bracketed(self) -> bool:

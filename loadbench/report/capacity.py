@@ -8,12 +8,14 @@ from operator import attrgetter
 from typing import TYPE_CHECKING
 
 from loadbench.analyze.capacity.curve import fit_of_all_objectives
+from loadbench.analyze.capacity.fitted_curve import fitted_curve
 from loadbench.analyze.capacity.prediction import FEWEST_LEVELS
+from loadbench.analyze.capacity.sequential import FEWEST_PER_USER
 from loadbench.analyze.level.machine import why_late
 from loadbench.analyze.level.verdict import CLIENT_CODES
 from loadbench.core.text import some
 from loadbench.core.units import NS_PER_S, format_duration
-from loadbench.plan.search import FAVOURS, Purpose
+from loadbench.plan.search import FAVOURS, SAME_LOAD, Purpose
 from loadbench.plan.server_url import UNVERIFIED
 from loadbench.record.figures import MANY_A_REQUEST
 from loadbench.report.document import Block, Document, Notes, Table, Text
@@ -21,8 +23,9 @@ from loadbench.report.run import BY_OBJECTIVES, start_text
 from loadbench.report.values import counted, duration, percent, reason_text
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
+    from loadbench.analyze.capacity.fitted_curve import FittedCurve
     from loadbench.results.capacity import Capacity, CapacityAnswer, CurveLevel, HitShare, ProbeResult, Verification
     from loadbench.results.prediction import FleetSize, PredictedCapacity
     from loadbench.results.run import LevelResult
@@ -47,11 +50,17 @@ def capacity_document(capacity: Capacity, levels: Sequence[LevelResult] = (), *,
     """The whole report, also of a search that is under way; `levels` are those of its run, if they are at hand.
     `resume` is the command that goes on with it, where it is not `loadbench capacity`."""
     fit = fit_of_all_objectives(capacity.prediction, getattr(capacity.answer, "think_s", None))
+    curve = fitted_curve(capacity) if capacity.status == "found" else None
     title = f"Capacity of model {capacity.model}" if capacity.model else "Capacity"
     blocks: list[Block] = [
-        Text([*_answer_lines(capacity, fit, resume), *trust_lines(capacity, levels)]),
+        Text([*_answer_lines(capacity, fit, curve, resume), *trust_lines(capacity, levels)]),
         *_claims(capacity),
     ]
+    if curve is not None and capacity.answer is not None:
+        lower = "limit lower: how likely the limit is below this load, by the curves of all objectives"
+        met = "objective columns: by the fitted curve, the share of requests to be expected to meet each, with its "
+        blocks.append(curve_table(capacity, curve))
+        blocks.append(Notes([lower, f"{met}{100 * capacity.answer.confidence:g} % range"]))
     if capacity.verification is not None:
         blocks += _verification(capacity, capacity.verification, fit)
     if capacity.at_think_times or capacity.prediction is not None:
@@ -66,9 +75,9 @@ def capacity_document(capacity: Capacity, levels: Sequence[LevelResult] = (), *,
     for probe in capacity.probes:
         state = "aborted" if probe.aborted else "queue grows" if probe.overloaded else ""
         shares = [state or _share(probe.attainment[rule]) for rule in capacity.objectives]
-        time, (phase, _) = duration(probe.window_s), _PHASES[probe.purpose]
         gave_up = [str(probe.gave_up)] * some_gave_up
-        probes.append([probe.label, side_of(probe), *shares, str(probe.requests), *gave_up, time, phase])
+        last = [str(probe.requests), *gave_up, duration(probe.window_s), phase_of(probe)]
+        probes.append([probe.label, side_of(probe), *shares, *last])
     further = ("gave up",) * some_gave_up
     headers = ("probe at", "decision", *capacity.objectives, "requests", *further, "measured for", "phase")
     rank = "00" + "0" * len(capacity.objectives) + "1" * (1 + some_gave_up) + "23"
@@ -76,7 +85,9 @@ def capacity_document(capacity: Capacity, levels: Sequence[LevelResult] = (), *,
     return Document(title + (" on the simulated server" if capacity.simulated else ""), [*blocks, _notes(capacity)])
 
 
-def _answer_lines(capacity: Capacity, fit: PredictedCapacity | None, resume: str) -> list[str]:
+def _answer_lines(
+    capacity: Capacity, fit: PredictedCapacity | None, curve: FittedCurve | None, resume: str
+) -> list[str]:
     """The answer in a few sentences that anyone can act on."""
     answer, verified, fleet = capacity.answer, capacity.verification, capacity.devices
     lines = [capacity.conclusion]
@@ -89,6 +100,9 @@ def _answer_lines(capacity: Capacity, fit: PredictedCapacity | None, resume: str
         high = next((probe.label for probe in probes if probe.decision == "FAIL"), "no load")
         spent = f"{duration(capacity.spent_s)} of {duration(capacity.budget_s)} spent"
         lines = [f"Under way, {spent}: {low} is proven to pass, {high} is proven to fail."]
+
+    if curve is not None and (more := _passed_above(capacity)):
+        lines.append(_why_not(capacity, curve, more))
 
     # Why there is no sure answer, and what to do next.
     if answer is not None and (capacity.require, answer.strength, capacity.complete) == ("proven", "likely", True):
@@ -122,6 +136,93 @@ def _answer_lines(capacity: Capacity, fit: PredictedCapacity | None, resume: str
     return [*lines, f"Started by loadbench: {started}."] if started else lines
 
 
+def _passed_above(capacity: Capacity) -> list[ProbeResult]:
+    """The probes at the highest load clearly above the one to plan with at which every objective was met often enough,
+    which is not proven for all that; none where there is no such load."""
+    answer = capacity.answer
+    if answer is None or answer.range[0] is None:
+        return []
+    above = {probe.amount for probe in capacity.probes if SAME_LOAD * probe.amount > answer.range[0]}
+    for amount in sorted(above, reverse=True):
+        probes = [probe for probe in capacity.probes if probe.amount == amount]
+        is_sound = not any(probe.overloaded or probe.aborted or probe.decision == "FAIL" for probe in probes)
+        met = [_met([probe.attainment for probe in probes], rule) for rule in capacity.objectives]
+        if is_sound and (answer.low or 0) < amount and all(n and hits >= asked * n for hits, n, asked in met):
+            return probes
+    return []
+
+
+def _met(attained: Sequence[Mapping[str, HitShare]], rule: str) -> tuple[int, int, float]:
+    """How many of the requests of these probes met an objective, of how many, and the share that is needed."""
+    shares = [shares[rule] for shares in attained]
+    return sum(one.hits for one in shares), sum(one.requests for one in shares), shares[0].asked
+
+
+def _met_text(capacity: Capacity, attained: Sequence[Mapping[str, HitShare]]) -> str:
+    """`all 194 requests met every objective`."""
+    counts = [_met(attained, rule) for rule in capacity.objectives]
+    requests = max(n for _, n, _ in counts)
+    return f"{'enough of' if any(hits < n for hits, n, _ in counts) else 'all'} {requests} requests met every objective"
+
+
+def _why_not(capacity: Capacity, curve: FittedCurve, probes: Sequence[ProbeResult]) -> str:
+    """Why a load that passed in its requests is none to plan with: how likely the limit is lower, and what each
+    objective lacks for a proof."""
+    amount, low = probes[0].amount, 0.0 if capacity.answer is None else capacity.answer.range[0] or 0.0
+    unit = "users" if kind_of(capacity) == "users" else "requests/s"
+    met, above, below = (
+        _met_text(capacity, [one.attainment for one in probes]),
+        _chance(curve, amount),
+        _chance(curve, low),
+    )
+    line = f"Why not {amount:g} {unit}, where {met}? They are too few to prove it: by the fitted curve, the limit is "
+    line += f"below {amount:g} with a probability of {above}, and below {low:g} with {below}."
+    needed = {rule: curve.requests_to_pass(rule, amount) for rule in capacity.objectives}
+    known = {rule: count for rule, count in needed.items() if count is not None}
+    if known:
+        had = max(probe.requests for probe in probes)
+        rules: dict[str, list[str]] = {}
+        for rule, count in known.items():
+            rules.setdefault(f"{float(f'{count:.2g}'):.0f} requests", []).append(rule)
+        counts = [f"{count} for {' and '.join(of)}" for count, of in rules.items()]
+        line += f" A proof takes one probe there of about {' and of '.join(counts)}"
+        line += f" ({FEWEST_PER_USER} of each user at least)" * (unit == "users") + f"; it had {had}."
+    return line
+
+
+def _chance(curve: FittedCurve, amount: float) -> str:
+    """How likely the limit is below a load."""
+    chance = curve.chance_below(amount)
+    return "under 0.1 %" if chance < 0.001 else "over 99.9 %" if chance > 0.999 else f"{100 * chance:.2g} %"
+
+
+def curve_table(capacity: Capacity, curve: FittedCurve) -> Table:
+    """What the fitted curve says of the loads that matter, lowest first."""
+    answer, verified, kind = capacity.answer, capacity.verification, kind_of(capacity)
+    found: dict[float, list[str]] = {}
+    passed: list[float | None] = [probe.amount for probe in _passed_above(capacity)[:1]]
+    checked = verified.amount if verified is not None and verified.agrees else None
+    roles: list[tuple[str, Sequence[float | None]]] = [("verified", [checked])]
+    roles.append(("passed, unproven", passed))
+    if answer is not None:
+        roles.insert(1, ("plan with it", [answer.range[0]]))
+        roles += [("best estimate", [answer.amount]), ("end of the range", [answer.range[1]])]
+    for role, amounts in roles:
+        for amount in amounts:
+            if amount is not None:
+                found.setdefault(amount, []).append(role)
+    rows = []
+    for amount in sorted(found):
+        shares = []
+        for rule in capacity.objectives:
+            one = curve.share(rule, amount)
+            shares.append(f"{percent(one.share)} ({100 * one.low:.3g} to {percent(one.high)})")
+        rows.append([f"{kind}={amount:g}", ", ".join(found[amount]), _chance(curve, amount), *shares])
+    ranks = "".join(str(min(8, place)) for place in range(2, 2 + len(capacity.objectives)))
+    headers = ("load", "what it is", "limit lower", *capacity.objectives)
+    return Table(headers, rows, "llr" + "r" * len(capacity.objectives), rank=f"010{ranks}")
+
+
 def _fleet_line(fleet: FleetSize, answer: CapacityAnswer, *, is_at_least: bool) -> str:
     """How many servers the people need; no more than so many where the limit of one is not known."""
     (low, most), people, devices = answer.range, f"{fleet.people} users", fleet.devices or 0
@@ -153,10 +254,25 @@ def trust_lines(capacity: Capacity, levels: Sequence[LevelResult]) -> list[str]:
     lines, probes = [], [probe for probe in capacity.probes if probe.level < len(levels)]
     codes = {probe.level: {reason.code for reason in levels[probe.level].verdict.reasons} for probe in probes}
     late = sum(not found.isdisjoint(CLIENT_CODES) for found in codes.values())
-    disturbed = sum(bool(probe.caveats) for probe in capacity.probes)
-    if disturbed:
-        line = f"Something else used this machine during {disturbed} of {counted(len(capacity.probes), 'probe')}"
-        lines.append(f"{line}, so the answer may be too low; see the notes below.")
+    disturbed = [probe for probe in capacity.probes if probe.caveats]
+    # Where a probe at no higher load, which nothing disturbed, misses too often, others hardly count.
+    clean = [probe for probe in capacity.probes if not probe.caveats]
+    fails = min((probe.amount for probe in clean if side_of(probe).endswith("FAIL")), default=math.inf)
+    means: dict[str, list[str]] = {}
+    for probe in disturbed:
+        if probe.amount >= fails:
+            follows = (
+                f"but {kind_of(capacity)}={fails:g}, which nothing disturbed, misses an objective too: the answer "
+            )
+            follows += "is hardly lower for that"
+        elif probe.leaning < 0 or any(one.hits < one.requests for one in probe.attainment.values()):
+            follows = "which may have caused misses: the answer may be too low; see the notes below"
+        else:
+            follows = "but no request missed an objective there: the answer is no lower for that"
+        means.setdefault(follows, []).append(f"{probe.amount:g}")
+    for follows, loads in means.items():
+        which = f"the probe{'s' * (len(loads) > 1)} at {kind_of(capacity)}={some([*dict.fromkeys(loads)], most=8)}"
+        lines.append(f"Something else used this machine during {which}, {follows}.")
     if late:
         line = f"{'This probably made loadbench' if disturbed else 'loadbench was'} late in {late}"
         line += f" of {counted(len(probes), 'probe')}, by too little to change a result"
@@ -217,18 +333,16 @@ def _claims(capacity: Capacity) -> list[Block]:
         return []
     proven, likely = claim_texts(capacity)
     sure, unit = f"{100 * answer.confidence:g} %", "users" if kind_of(capacity) == "users" else "requests/s"
-    checked = "it has not been verified"
-    if verified is not None:
-        words = {True: "does not contradict it", False: "contradicts it", None: "was too short to tell"}
-        checked = f"the verification at {kind_of(capacity)}={verified.amount:g} {words[verified.agrees]}"
-        if verified.agrees and answer.likely_low is not None and verified.amount != answer.likely_low:
-            checked += f" (the low end until then; with its requests it is {answer.likely_low:g})"
     rows = []
     # Where nothing failed, the curve ends at the highest load allowed and says nothing about the limit.
     if likely != "-" and capacity.status != "at_least":
-        said = f"the limit by a curve fitted to all requests ({sure} confidence); {checked}"
+        said = f"the limit is here, by a curve fitted to the requests of all probes ({sure} confidence)"
         said = said if not capacity.sees_no_limit else f"no load that was measured favours a miss ({sure} confidence)"
         rows.append(["likely", likely, said])
+        if verified is not None:
+            rows.append(["verified", f"{verified.amount:g}", _verified_text(capacity, verified)])
+        elif not capacity.sees_no_limit:
+            rows.append(["verified", "-", "nothing: the low end has not been measured once more"])
     ends = [] if answer.low is None else [f"{answer.low:g} {unit} meet every objective"]
     if answer.high is not None:
         ends.append(f"{answer.high + (unit == 'users'):g} {unit} miss one")
@@ -237,6 +351,26 @@ def _claims(capacity: Capacity) -> list[Block]:
         said = f"{', '.join(ends)} ({sure} confidence; the curve is not needed for this)"
     rows.append(["proven", proven, said])
     return [Table(("claim", unit, "what it says"), rows, "lll")]
+
+
+def _verified_text(capacity: Capacity, verified: Verification) -> str:
+    """What was verified, why that is another load than the answer's, and what it means for that one."""
+    low, counts = None if capacity.answer is None else capacity.answer.likely_low, [*verified.measured.values()]
+    if verified.agrees is None:
+        return f"nothing: {counted(counts[0].requests, 'request')} at this load were too few to tell"
+    if not verified.agrees:
+        return "this load, measured once more, misses an objective: that contradicts the curve"
+    said = "this load, measured once more: more requests missed than may, but too few to contradict the curve"
+    if all(one.hits >= one.asked * one.requests for one in counts):
+        said = f"this load, measured once more: {_met_text(capacity, [verified.measured])}"
+    if low is None or verified.amount == low:
+        return said
+    said += f". It was the low end then; its requests moved that to {low:g}"
+    if all(probe.amount != low for probe in capacity.probes):
+        said += f", which was not measured itself: {low:g} rests on the curve"
+        if SAME_LOAD <= verified.amount / low < 1:
+            said += f" and is less than {100 * (1 / SAME_LOAD - 1):.0f} % above {verified.amount:g}"
+    return said
 
 
 def _verification(capacity: Capacity, verified: Verification, fit: PredictedCapacity | None) -> list[Block]:
@@ -313,20 +447,22 @@ def _think_times(capacity: Capacity) -> list[Block]:
     scaled = {
         at.think_s: [f"{(at.low or 0) if capacity.sees_no_limit else at.users} or more"]
         if is_at_least
-        else [str(at.users), range_text(at.low, at.high)]
+        else ["-" if not at.low else str(at.low), str(at.users), range_text(at.low, at.high)]
         for at in (capacity.at_think_times if amount else ())
     }
     notes, heading = [], ""
     if scaled and answer is not None and answer.think_s:
         heading = f"scaled from {'at least' if is_at_least else 'the estimated'} {amount:g}"
-        cells = [f"{amount:g} (estimated)", range_text(*answer.range)]
+        plan = "-" if not answer.range[0] else f"{answer.range[0]:g}"
+        cells = [plan, f"{amount:g} (estimated)", range_text(*answer.range)]
         scaled[answer.think_s] = [f"{amount:g} or more"] if is_at_least else cells
         found = f"{amount:g} users who think {duration(answer.think_s)}, the only think time tested"
         notes = [f"scaled: so many users send as many requests per second as {found}"]
     predicted = _predicted_rows(capacity)
     if capacity.prediction is None or not predicted:
         rows = [[duration(think_s), *scaled[think_s]] for think_s in sorted(scaled)]
-        headers = ["think time", f"users, {heading}", *([] if is_at_least else ["its range"])]
+        headers = ["think time", f"users, {heading}"]
+        headers = headers if is_at_least else ["think time", "plan with", f"users, {heading}", "its range"]
         fit = fit_of_all_objectives(capacity.prediction, getattr(answer, "think_s", None))
         if capacity.verification is None:
             notes += _no_prediction(capacity)
@@ -335,14 +471,15 @@ def _think_times(capacity: Capacity) -> list[Block]:
     rows = []
     for think_s, cells in predicted.items():
         rows.append([duration(think_s), *cells])
-        rows[-1] += scaled.get(think_s, ["-"] * (2 - is_at_least)) if scaled else []
+        rows[-1] += scaled.get(think_s, ["-"] * (1 if is_at_least else 3)) if scaled else []
     span = f"its {percent(capacity.prediction.confidence)} range"
     headers = ["think time", "predicted by a queueing model", span, "limited by"]
     if all(cells[-1] == "-" for cells in predicted.values()):
         del headers[3]
         for row in rows:
             del row[3]
-    headers += [heading, *([] if is_at_least else ["scaled range"])] if scaled else []
+    if scaled:
+        headers += [heading] if is_at_least else ["plan with", heading, "scaled range"]
     notes.append("predicted: by a queueing model, only from the loads without think time (docs/capacity-models.md)")
     notes += [f"prediction: {reason_text(reason.message, reason.code)}" for reason in capacity.prediction.caveats]
     left_out = {fit.rule: fit.note for fit in capacity.prediction.fits if fit.rule and fit.users is None}
@@ -388,6 +525,11 @@ def side_of(probe: ProbeResult) -> str:
     if abs(probe.leaning) < FAVOURS:
         return "unclear"
     return "leans to PASS" if probe.leaning > 0 else "leans to FAIL"
+
+
+def phase_of(probe: ProbeResult) -> str:
+    """The phase of the search that a probe belongs to."""
+    return _PHASES[probe.purpose][0]
 
 
 def kind_of(capacity: Capacity) -> str:
@@ -445,7 +587,7 @@ def _notes(capacity: Capacity) -> Notes:
         probes, purposes = capacity.probes, {probe.purpose for probe in capacity.probes}
         aims = dict(_PHASES.values())
         if capacity.require != "proven":
-            aims["test"] = "measures the highest (or lowest) load allowed for longer: none beyond it can be tried"
+            aims["test"] = "measures the highest (or lowest) load allowed until it is decided, or clearly goes wrong"
         phases = "; ".join(f"{name} {aims[name]}" for purpose, (name, _) in _PHASES.items() if purpose in purposes)
         wanted = probes[0].attainment.items()
         goals = "; ".join(f"{rule}: {_goal(rule, hits)}" for rule, hits in wanted)
@@ -494,6 +636,10 @@ def _notes(capacity: Capacity) -> Notes:
     spent = f"{duration(capacity.spent_s)} of its budget of {duration(capacity.budget_s)}"
     notes.append(f"the search took {spent}, including warm-ups and waiting for the last responses")
     notes[-1] += f"; it ended because {capacity.end_reason}" if capacity.end_reason else ""
+    at_most = capacity.conditions.get("capacity.at_most")
+    if capacity.probes and isinstance(at_most, float | int):
+        unit = "users" if kind_of(capacity) == "users" else "requests/s"
+        notes.append(f"no load above {at_most:g} {unit} was allowed (--at-most)")
     return Notes([*notes, *unverified])
 
 
@@ -527,7 +673,7 @@ def probe_line(probe: ProbeResult) -> str:
     shares = ", ".join(f"{_goal(rule, hits)}: {_share(hits)}" for rule, hits in probe.attainment.items())
     requests, why = counted(probe.requests, "request"), f", aborted by {probe.aborted}" if probe.aborted else ""
     why += ", the queue grows: the rate is above capacity" if probe.overloaded else ""
-    return f"{_PHASES[probe.purpose][0]} at {probe.label}: {side_of(probe)} after {requests}{why}; {shares}"
+    return f"{phase_of(probe)} at {probe.label}: {side_of(probe)} after {requests}{why}; {shares}"
 
 
 def step_line(step: CurveLevel) -> str:

@@ -134,7 +134,12 @@ def class_of(line: Series, place: int) -> str:
     """The end of the class names that give a series its colour."""
     if line.shade is not None:
         return f"s{min(_SHADES - 1, max(0, round(line.shade * (_SHADES - 1))))}"
-    return str(place % len(LIGHT))
+    return str(_look(line, place) % len(LIGHT))
+
+
+def _look(line: Series, place: int) -> int:
+    """The number of its colour, marker and dashes."""
+    return place if line.look is None else line.look
 
 
 def sample(line: Series | None, place: int = 0, *, dense: bool = False, dotted: bool = False) -> str:
@@ -292,9 +297,11 @@ class _Room:
         self._bands: list[tuple[float, float, float, float]] = []
         for line in chart.series:
             spots = [None if y is None else (plot.x(x), plot.y(y)) for x, y in line.points]
-            self._taken += [(x - 5, y - 5, x + 5, y + 5) for x, y in filter(None, spots) if not chart.dense]
-            self._lines += [(*one, *other) for one, other in pairwise(spots) if one and other]
+            marked = not chart.dense and line.drawn != "curve"
+            self._taken += [(x - 5, y - 5, x + 5, y + 5) for x, y in filter(None, spots) if marked]
+            self._lines += [(*one, *other) for one, other in pairwise(spots) if one and other and line.joined]
             ends = [(plot.x(x), plot.y(high), plot.y(low)) for x, low, high in line.band if math.isfinite(low - high)]
+            ends = ends if line.joined else []
             self._bands += [
                 (x, min(high, next_high), next_x, max(low, next_low))
                 for (x, high, low), (next_x, next_high, next_low) in pairwise(ends)
@@ -446,9 +453,9 @@ def _band(plot: _Plot, line: Series, place: int) -> Iterator[str]:
 
 def _line(plot: _Plot, line: Series, place: int, *, dense: bool, room: _Room) -> Iterator[str]:
     """A line between neighbouring points; it is interrupted where a value is missing."""
-    color, dash = class_of(line, place), _dash(place)
+    color, dash = class_of(line, place), _dash(_look(line, place))
     run: list[str] = []
-    for x, y in [*line.points, (0.0, None)]:
+    for x, y in [*line.points, (0.0, None)] if line.joined else []:
         if y is not None:
             run.append(f"{plot.x(x):.1f} {plot.y(y):.1f}")
         elif len(run) == 1 and dense:
@@ -464,8 +471,9 @@ def _line(plot: _Plot, line: Series, place: int, *, dense: bool, room: _Room) ->
         if y is None:
             continue
         at, high = plot.x(x), plot.y(y)
-        if not dense:
-            yield _marker(at, high, color, place, hollow=(x, y) in (*line.hollow, *line.dotted))
+        if not dense and line.drawn != "curve":
+            hollow = line.drawn == "rings" or (x, y) in (*line.hollow, *line.dotted)
+            yield _marker(at, high, color, _look(line, place), hollow=hollow)
             if (x, y) in line.dotted:
                 yield f'<circle class="lb-fill{color} lb-point" cx="{at:.1f}" cy="{high:.1f}" r="2.4"/>'
         if number >= len(line.labels):
@@ -490,13 +498,13 @@ def _dash(place: int) -> str:
 
 
 def _runs(line: Series, known: Iterable[float]) -> list[list[float]]:
-    """The loads of neighbouring points that are known, run by run."""
+    """The loads of neighbouring points that are known, run by run; of points that are not joined, one by one."""
     runs: list[list[float]] = [[]]
     wanted = set(known)
     for x, y in line.points:
         if y is not None and x in wanted:
             runs[-1].append(x)
-        elif runs[-1]:
+        if runs[-1] and (y is None or x not in wanted or not line.joined):
             runs.append([])
     return [run for run in runs if run]
 
@@ -545,9 +553,12 @@ def _legend(chart: Chart) -> Iterator[str]:
 
 
 def _sample(line: Series, place: int, x: float, y: float, *, dense: bool) -> str:
-    color, dash = class_of(line, place) + " lb-faint" * line.faint, _dash(place)
-    dashes = f' stroke-dasharray="{dash}"' if dash else ""
-    marker = "" if dense else _marker(x + 14, y, class_of(line, place), place)
+    color, look = class_of(line, place) + " lb-faint" * line.faint, _look(line, place)
+    dashes = f' stroke-dasharray="{_dash(look)}"' if _dash(look) else ""
+    marker = _marker(x + 14, y, class_of(line, place), look, hollow=line.drawn == "rings")
+    marker = "" if dense or line.drawn == "curve" else marker
+    if not line.joined:
+        return marker
     return f'<path class="lb-line lb-line{color}"{dashes} d="M{x:.1f} {y}h28"/>{marker}'
 
 

@@ -71,6 +71,10 @@ class Series:
     `hidden` is shown only when the reader asks for it. The markers of points that are in `hollow` are not filled: they
     are INVALID levels. Those in `dotted` have a dot inside: INCONCLUSIVE levels. The whole of either is a line that is
     `faint`. Without `arrows`, an interval that nothing bounds from above is in the figures only.
+
+    What is `drawn`: points that a line joins, points alone, each with its own interval (filled, or `rings`), or a
+    curve without points. `look` is the place of the colour and the marker, where they mean something; else a series
+    has those of its own place.
     """
 
     name: str
@@ -83,6 +87,13 @@ class Series:
     dotted: Sequence[tuple[float, float | None]] = ()
     faint: bool = False
     arrows: bool = True
+    drawn: Literal["line", "points", "rings", "curve"] = "line"
+    look: int | None = None
+
+    @property
+    def joined(self) -> bool:
+        """Whether a line joins its points."""
+        return self.drawn in {"line", "curve"}
 
 
 @dataclass(frozen=True, slots=True)

@@ -122,7 +122,8 @@ class _Page:
             "points": points,
         }
         headers, rows = table_rows(chart) if chart.table is None else (chart.table.headers, chart.table.rows)
-        table = _table(Table(headers, rows[:_MOST_ROWS], "r" * len(headers)))
+        align = "r" * len(headers) if chart.table is None else chart.table.align
+        table = _table(Table(headers, rows[:_MOST_ROWS], align))
         legend = [
             {"name": line.name, "key": sample(line, place, dense=chart.dense), "on": not line.hidden}
             for place, line in enumerate(chart.series)

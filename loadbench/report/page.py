@@ -97,20 +97,13 @@ def summary(run: Run) -> list[Block]:
     return [*blocks, Tiles(_tiles(run)), *_models(run)]
 
 
-def run_blocks(run: Run, folder: Path | None, *, levels: Sequence[LevelResult] | None = None) -> list[Block]:
-    """Everything below the summary; the charts over the load only of these levels, if they are given."""
-    models = by_model(run)
-    shown = models if levels is None else {levels[0].model: levels} if levels else {}
+def run_blocks(run: Run, folder: Path | None, *, charts: Sequence[Block] | None = None) -> list[Block]:
+    """Everything below the summary; with these charts of loads, if they are given, else with those of all levels."""
+    models, judged = by_model(run), not is_search(run)
     blocks: list[Block] = [Heading("What was requested"), requested(run)]
-    judged = not is_search(run)
-    if any(shown.values()):
-        # Those that were asked for may be a single one, of which the table says all that a chart over the load would.
-        if levels is None or len(levels) > 1:
-            blocks += [Heading("Throughput and latency")]
-            blocks += [throughput_chart(shown, judged=judged), trade_off_chart(shown, judged=judged)]
-            blocks += median_charts(shown, judged=judged) if len(shown) > 1 else []
-            blocks += _of_each(shown, partial(latency_charts, judged=judged))
-        blocks += [Heading("Distributions"), *_of_each(shown, partial(distribution_charts, judged=judged))]
+    if charts is None:
+        charts = [*load_charts(models, judged=judged), *distributions(models, judged=judged)]
+    blocks += charts
     blocks += [Heading("All levels")]
     for model, found in models.items():
         blocks += [Text([f"model {model}"])] if len(models) > 1 else []
@@ -132,6 +125,22 @@ def run_blocks(run: Run, folder: Path | None, *, levels: Sequence[LevelResult] |
 
         blocks += imported_blocks(run, run.imported)
     return [*blocks, Heading("Notes"), *map(Notes, further_notes(run))]
+
+
+def load_charts(models: Mapping[str, Sequence[LevelResult]], *, judged: bool) -> list[Block]:
+    """Throughput and latencies over the load."""
+    if not any(models.values()):
+        return []
+    blocks: list[Block] = [Heading("Throughput and latency")]
+    blocks += [throughput_chart(models, judged=judged), trade_off_chart(models, judged=judged)]
+    blocks += median_charts(models, judged=judged) if len(models) > 1 else []
+    return [*blocks, *_of_each(models, partial(latency_charts, judged=judged))]
+
+
+def distributions(models: Mapping[str, Sequence[LevelResult]], *, judged: bool) -> list[Block]:
+    """The distributions at each load."""
+    charts = _of_each(models, partial(distribution_charts, judged=judged)) if any(models.values()) else []
+    return [Heading("Distributions"), *charts] if charts else []
 
 
 def further_notes(run: Run) -> list[list[str]]:

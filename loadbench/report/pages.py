@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from loadbench.analyze.capacity.bottleneck import whole_ends
@@ -21,13 +22,15 @@ from loadbench.report.capacity_charts import capacity_charts
 from loadbench.report.compare import compare_document, conclusions, range_of, ratio_text
 from loadbench.report.compare_capacity import capacity_comparison_document, resume_command
 from loadbench.report.compare_chart import comparison_charts, load_of
-from loadbench.report.document import Block, Choice, Document, Heading, Notes, Table, Text, Tiles
+from loadbench.report.document import Block, Chart, Choice, Document, Heading, Notes, Table, Text, Tiles
 from loadbench.report.grid import depth_charts, front_chart, grid_document, with_conclusion
 from loadbench.report.junit import undecided_of
 from loadbench.report.page import (
     conclusion,
+    distributions,
     further_notes,
     levels_of_runs,
+    load_charts,
     requested,
     run_blocks,
     run_page,
@@ -169,16 +172,42 @@ def capacity_page(capacity: Capacity, run: Run, folder: Path | None) -> Document
     blocks: list[Block] = [Text([head]), said, Tiles(_answer_tiles(capacity))]
     charts = capacity_charts(capacity, run)
     blocks += [Heading("What the answer rests on"), *charts, *rest]
-    curve = [run.levels[step.level] for step in capacity.curve if step.level < len(run.levels)]
-    below = run_blocks(run, folder, levels=curve)
-    if curve and capacity.answer is not None and capacity.answer.think_s:
-        up_to = f"up to {max(level.load.amount for level in curve):g} users"
-        which = f"The charts from here to the table of all levels show the loads without think time, {up_to}. More are "
-        which += (
-            "measured until throughput has stopped growing, a quarter of the budget is spent, or loadbench is late."
-        )
-        below.insert(next(place for place, block in enumerate(below) if isinstance(block, Heading)) + 2, Text([which]))
-    return Document(title, [*blocks, *below, *words(*_WORDS)])
+    blocks += run_blocks(run, folder, charts=_charts_of_loads(capacity, run))
+    return Document(title, [*blocks, *words(*_WORDS)])
+
+
+def _charts_of_loads(capacity: Capacity, run: Run) -> list[Block]:
+    """Throughput and latency of the loads without think time, which show what limits the server; the distributions of
+    the probes, which the answer is about. Each chart says which of them it shows."""
+    probes, curve = (
+        [run.levels[one.level] for one in ones if one.level < len(run.levels)]
+        for ones in (capacity.probes, capacity.curve)
+    )
+    of_probes = {probes[0].model: probes} if probes else {}
+    think_s = None if capacity.answer is None else capacity.answer.think_s
+    if not think_s:
+        over_load = load_charts(of_probes, judged=False) if len({one.load.amount for one in probes}) > 1 else []
+        return [*over_load, *distributions(of_probes, judged=False)]
+    thinks = f"users who think {duration(think_s)} on average"
+    blocks: list[Block] = []
+    # Of a single load, the table says all that a chart over the load would.
+    if len(curve) > 1:
+        up_to = f"without think time, up to {max(level.load.amount for level in curve):g} users"
+        _, *charts = load_charts({curve[0].model: curve}, judged=False)
+        more = "More are measured until throughput has stopped growing, a quarter of the budget is spent, or loadbench "
+        more += f"is late. They show what limits the server; the answer, about {thinks}, rests on the probes."
+        blocks += [Heading("Throughput and latency without think time"), Text([f"These are loads {up_to}. {more}"])]
+        blocks += _captioned(charts, f"Loads {up_to}, not those of the answer.")
+    charts = distributions(of_probes, judged=False)[1:]
+    blocks += [Heading("Distributions of the probes")] if charts else []
+    return [*blocks, *_captioned(charts, f"Probes, with {thinks}.")]
+
+
+def _captioned(blocks: Sequence[Block], what: str) -> list[Block]:
+    """These blocks; each chart says first what it shows."""
+    return [
+        replace(block, note=f"{what} {block.note}".strip()) if isinstance(block, Chart) else block for block in blocks
+    ]
 
 
 def _answer_tiles(capacity: Capacity) -> list[tuple[str, str, str]]:

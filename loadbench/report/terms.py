@@ -602,6 +602,10 @@ TERMS: Final[tuple[Term, ...]] = (
          see=("plan with",), also=("estimated", "estimated (search)")),
     Term("likely range", "column", "The range in which the capacity lies, by a curve fitted to all requests.",
          see=("likely", "plan with"), also=("its range", "scaled range")),
+    Term("limit lower", "column", "How likely the capacity is below this load, by the curves fitted to all requests: "
+         "what is risked by planning with it. The low end of the likely range has 2.5 % at most.",
+         see=("likely range", "plan with"),
+         also=("what it is", "plan with it", "passed, unproven", "end of the range", "fitted curve")),
     Term("proven range", "column", "The range in which the capacity lies, by tests that need no curve.",
          see=("proven",), also=("claim", "what it says")),
     Term("predicted", "column", "By a queueing model that knows only the loads without think time.", see=("scaled",),

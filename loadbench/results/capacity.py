@@ -247,6 +247,10 @@ def read_capacity(folder: Path) -> Capacity:
         scaled = [msgspec.structs.replace(at, high=None) for at in capacity.at_think_times]
         answer = msgspec.structs.replace(answer, likely_high=None)
         capacity = msgspec.structs.replace(capacity, answer=answer, at_think_times=scaled)
+    # Older versions seemed to say that what is true above the limit is true above the number to plan with.
+    capacity = msgspec.structs.replace(
+        capacity, conclusion=capacity.conclusion.replace("; with more, ", ". Above the limit, ")
+    )
     said, estimate, _ = capacity.conclusion.partition(" The best estimate is ")
     if estimate and capacity.sees_no_limit:
         # Older versions called the highest load allowed an estimate, and what they said was needed was too little.

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import itertools
+import re
 from pathlib import Path
 
 import msgspec
 import pytest
 
+from loadbench.analyze.capacity.fitted_curve import fitted_curve
 from loadbench.analyze.capacity.fleet_size import fleet_size
+from loadbench.analyze.capacity.search_evidence import SearchEvidence
 from loadbench.analyze.level.rebuild import run_in
-from loadbench.plan.search import Purpose
-from loadbench.report.capacity import answer_line, capacity_document, trust_lines
+from loadbench.plan.objective import parse_objective
+from loadbench.plan.search import Purpose, Users
+from loadbench.report.capacity import answer_line, capacity_document, side_of, trust_lines
 from loadbench.report.capacity_charts import capacity_charts
-from loadbench.report.document import Chart, Tiles
+from loadbench.report.chart import class_of
+from loadbench.report.document import Chart, Text, Tiles
 from loadbench.report.page import run_blocks
 from loadbench.report.pages import capacity_page
 from loadbench.report.render_text import render_text
@@ -209,8 +214,29 @@ def test_what_disturbed_the_probes_and_what_it_did_stand_together():
     capacity, run = with_reasons({read_capacity(FOLDER).probes[0].level}, "late_reads")
     probes = [msgspec.structs.replace(capacity.probes[0], caveats=["other programs"]), *capacity.probes[1:]]
     lines = trust_lines(msgspec.structs.replace(capacity, probes=probes), run.levels)
-    assert lines[0].startswith("Something else used this machine during 1 of")
+    assert lines[0].startswith(
+        f"Something else used this machine during the probe at {probes[0].label}, but no request"
+    )
     assert lines[1].startswith("This probably made loadbench late in 1 of")
+
+
+@pytest.mark.parametrize(
+    ("disturbed", "said"),
+    [
+        ({71}, "the probe at users=71, but no request missed an objective there: the answer is no lower for that"),
+        ({200}, "at users=200, but users=100, which nothing disturbed, misses an objective too: the answer is hardly"),
+        ({100}, "the probe at users=100, which may have caused misses: the answer may be too low"),
+        ({100, 119}, "the probes at users=119, 100, which may have caused misses"),
+    ],
+)
+def test_a_disturbed_probe_is_named_with_what_follows_from_it(disturbed, said):
+    """One that passed in all requests, or that lies above another one that misses, does not make the answer lower."""
+    capacity = read_capacity(FOLDER)
+    probes = [
+        msgspec.structs.replace(probe, caveats=["other programs"] if probe.users in disturbed else [])
+        for probe in capacity.probes
+    ]
+    assert said in " ".join(trust_lines(msgspec.structs.replace(capacity, probes=probes), ()))
 
 
 def test_the_first_tile_is_the_number_to_plan_with():
@@ -250,10 +276,17 @@ def test_the_number_to_plan_with_is_told_from_the_load_that_was_verified():
     capacity = msgspec.structs.replace(
         capacity, verification=msgspec.structs.replace(capacity.verification, amount=69, agrees=True)
     )
-    moved = "(the low end until then; with its requests it is 70)"
-    assert f"the verification at users=69 does not contradict it {moved}" in shown(capacity)
+    moved = (
+        "It was the low end then; its requests moved that to 70, which was not measured itself: 70 rests on the curve"
+    )
+    assert f"all 41 requests met every objective. {moved}" in shown(capacity)
     same = msgspec.structs.replace(capacity.verification, amount=70)
-    assert "low end until then" not in shown(msgspec.structs.replace(capacity, verification=same))
+    assert "It was the low end" not in shown(msgspec.structs.replace(capacity, verification=same))
+    below = msgspec.structs.replace(capacity.verification, amount=95)
+    assert "is less than" not in shown(msgspec.structs.replace(capacity, verification=below))
+    for agrees, said in ((None, "were too few to tell"), (False, "that contradicts the curve")):
+        other = msgspec.structs.replace(capacity.verification, agrees=agrees)
+        assert said in shown(msgspec.structs.replace(capacity, verification=other))
 
 
 def test_no_chart_speaks_of_a_model_that_is_not_drawn():
@@ -263,8 +296,110 @@ def test_no_chart_speaks_of_a_model_that_is_not_drawn():
     assert any("The model" in chart.note for chart in capacity_charts(capacity, run))
     assert not any("The model" in chart.note for chart in without)
     for charts in (without, capacity_charts(capacity, run)):
-        joined = [chart for chart in charts if chart.name != "search"]
+        joined = [chart for chart in charts if any(line.drawn == "line" for line in chart.series)]
+        assert joined
         assert all("lines join the loads that were measured" in chart.note for chart in joined)
+
+
+def test_a_prediction_that_says_nothing_is_in_no_chart():
+    """As in the text, which says that there is none."""
+    capacity, run = read_capacity(FOLDER), run_in(FOLDER)
+    think_s = capacity.answer.think_s
+    silent = PredictedCapacity(think_s=think_s, users=7, low=0, high=None, at_least=True)
+    prediction = msgspec.structs.replace(capacity.prediction, fits=[silent])
+    for one, drawn in ((capacity, True), (msgspec.structs.replace(capacity, prediction=prediction), False)):
+        names = {line.name for chart in capacity_charts(one, run) for line in chart.series}
+        assert any(name.startswith("predicted") for name in names) == drawn
+        assert ("no prediction by the queueing model" in shown(one)) != drawn
+
+
+# The fitted curve, and a load that passed above the one to plan with.
+
+
+def passed_at(users, requests):
+    """The saved search, with one more probe whose requests all met every objective, and the answer that follows."""
+    capacity = read_capacity(FOLDER)
+    alike = {
+        rule: msgspec.structs.replace(one, share=1.0, hits=requests, requests=requests, effective=float(requests))
+        for rule, one in capacity.probes[0].attainment.items()
+    }
+    facts = {"users": users, "at": users, "attainment": alike, "requests": requests, "purpose": Purpose.REFINE}
+    more = msgspec.structs.replace(capacity.probes[0], **facts)
+    capacity = msgspec.structs.replace(capacity, probes=[*capacity.probes, more])
+    objectives, grid = [parse_objective(rule) for rule in capacity.objectives], Users(200)
+    evidence = SearchEvidence(objectives, grid, confidence=0.95, think_s=capacity.answer.think_s)
+    evidence.resume(capacity)
+    standing = evidence.standing()
+    ends = {"users": standing.estimate, "likely_low": float(standing.low), "likely_high": float(standing.high)}
+    return msgspec.structs.replace(capacity, answer=msgspec.structs.replace(capacity.answer, **ends))
+
+
+def test_the_curve_of_a_saved_search_is_that_of_its_answer():
+    """Its chances are those of the range's ends, and its lower edge leaves the needed share at the low end."""
+    capacity = read_capacity(FOLDER)
+    curve, (low, high) = fitted_curve(capacity), capacity.answer.range
+    assert curve.chance_below(low) <= 0.025 <= curve.chance_below(low + 1)
+    assert curve.chance_below(high) <= 0.975 <= curve.chance_below(high + 1)
+    assert 0.4 < curve.chance_below(capacity.answer.amount) < 0.6
+    needed = capacity.probes[0].attainment["ttft_p90<500ms"].asked
+    assert curve.share("ttft_p90<500ms", low).low >= needed > curve.share("ttft_p90<500ms", 1.05 * low).low
+    moved = msgspec.structs.replace(capacity.answer, likely_low=low - 5)
+    assert fitted_curve(msgspec.structs.replace(capacity, answer=moved)) is None
+
+
+def test_why_a_load_that_passed_is_not_the_one_to_plan_with():
+    """How likely the limit is below it, and what a proof lacks; in text and page, next to the answer."""
+    capacity = passed_at(82, 40)
+    low = capacity.answer.range[0]
+    assert low < 0.94 * 82
+    text = shown(capacity)
+    found = re.search(
+        r"Why not 82 users, where all 40 requests met every objective\? .* the limit is below 82 with a probability of "
+        rf"(\d+) %, and below {low:g} with (\d[.\d]*) %\. A proof takes one probe there of about (\d+) requests",
+        text,
+    )
+    assert found
+    assert float(found[2]) <= 2.5 < float(found[1])
+    assert int(found[3]) >= 5 * 82
+    assert text.index("Why not 82") < text.index("Users think")
+    assert "Why not" not in shown(read_capacity(FOLDER))
+    page = capacity_page(capacity, run_in(FOLDER), FOLDER)
+    assert any("Why not 82 users" in line for block in page.blocks if isinstance(block, Text) for line in block.lines)
+
+
+def test_the_page_draws_the_fitted_curve_with_its_range():
+    """One for each objective, without the line between points that says nothing."""
+    chart = next(one for one in capacity_charts(read_capacity(FOLDER), run_in(FOLDER)) if one.name == "objectives")
+    curves = [line for line in chart.series if line.drawn == "curve"]
+    assert [line.name for line in curves] == ["ttft_p90<500ms, fitted curve", "tpot_p90<60ms, fitted curve"]
+    for line in curves:
+        assert all(low <= y <= high for (_, y), (_, low, high) in zip(line.points, line.band, strict=True))
+    assert not any(line.drawn == "line" for line in chart.series)
+    assert {mark.text for mark in chart.down} == {"likely at least 70", "estimate 81", "likely at most 91"}
+
+
+@pytest.mark.parametrize("left_out", [None, "leans to PASS", "leans to FAIL"])
+def test_sides_have_the_same_colour_and_marker_in_each_search(left_out):
+    """Whatever others there are; a table has a row for each probe and no other."""
+    capacity = read_capacity(FOLDER)
+    probes = [probe for probe in capacity.probes if side_of(probe) != left_out]
+    probes = [msgspec.structs.replace(probes[0], decision="PASS"), *probes]
+    charts = capacity_charts(msgspec.structs.replace(capacity, probes=probes), None)
+    chart = next(one for one in charts if one.name == "search")
+    looks = {"PASS": (8, "points"), "leans to PASS": (8, "rings"), "leans to FAIL": (1, "rings")}
+    assert {line.name: (line.look, line.drawn) for line in chart.series}.items() <= looks.items()
+    assert [class_of(line, 0) for line in chart.series if line.name == "PASS"] == ["2"]
+    assert len(chart.table.rows) == len(probes)
+
+
+def test_charts_of_loads_without_think_time_say_so():
+    """They are beneath an answer about users who think; the distributions are those of the probes."""
+    page = capacity_page(read_capacity(FOLDER), run_in(FOLDER), FOLDER)
+    charts = {block.name: block for block in page.blocks if isinstance(block, Chart)}
+    assert charts["throughput"].note.startswith("Loads without think time, up to 16 users, not those of the answer.")
+    distribution = charts["ttft-distribution"]
+    assert distribution.note.startswith("Probes, with users who think 6.00 s on average.")
+    assert {line.name for line in distribution.series} >= {"users=69", "users=200"}
 
 
 def test_a_missing_prediction_is_explained():

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
     from loadbench.analyze.capacity.search_evidence import SearchEvidence
     from loadbench.plan.scenario import Scenario
-    from loadbench.plan.search import Grid, Search
+    from loadbench.plan.search import Search
     from loadbench.results.capacity import HitShare, ProbeResult, Status, Strength
     from loadbench.results.prediction import BottleneckKind
     from loadbench.results.run import LevelResult
@@ -292,28 +292,22 @@ def needed(
         seconds = more * last.window_s / max(1, last.requests) * last.amount / top + (1 + further) * each_s
         # An eighth of the time stays reserved, as `loadbench.plan.search.Budget` has it.
         seconds = (so_far.spent_s + seconds) * 8 / 7 - so_far.spent_s
-        return Needed(requests=more, seconds=_with_curve(seconds, so_far, grid) if has_curve else seconds)
-    high = grid.top(grid.highest) if found.likely_high is None else found.likely_high
-    low = found.likely_low or grid.amount(grid.lowest) / 2
-    if found.users is not msgspec.UNSET and high - low <= 1:
-        factor = 1.0
     else:
-        factor = max(1.0, (math.log(high / low) / math.log(_LIKELY_TARGET)) ** 2)
-    factor *= _FOR_PROOF if so_far.require == "proven" else 1.0
-    # The verification takes an eighth of the time.
-    factor = _FOR_SURE * (max(factor - 1, 0.0) + 1 / 2)
-    seconds = factor * so_far.spent_s
-    seconds = _with_curve(seconds, so_far, grid) if has_curve else seconds
-    return Needed(requests=math.ceil(factor * requests), seconds=seconds)
+        high = grid.top(grid.highest) if found.likely_high is None else found.likely_high
+        low = found.likely_low or grid.amount(grid.lowest) / 2
+        is_narrow = found.users is not msgspec.UNSET and high - low <= 1
+        factor = 1.0 if is_narrow else max(1.0, (math.log(high / low) / math.log(_LIKELY_TARGET)) ** 2)
+        factor *= _FOR_PROOF if so_far.require == "proven" else 1.0
+        # The verification takes an eighth of the time.
+        factor = _FOR_SURE * (max(factor - 1, 0.0) + 1 / 2)
+        more, seconds = math.ceil(factor * requests), factor * so_far.spent_s
 
-
-def _with_curve(seconds: float, so_far: Capacity, grid: Grid) -> float:
-    """With what is left of the throughput curve, which takes up to a quarter of the whole time."""
+    # With what is left of the throughput curve, which takes up to a quarter of the whole time.
     measured = {step.users: CurveStep(step.requests_per_s, step.missed) for step in so_far.curve}
-    if ThroughputCurve(round(grid.amount(grid.highest)), measured).next() is None:
-        return seconds
-    spent_on_it = sum(step.took_s for step in so_far.curve)
-    return max(seconds, (so_far.spent_s + seconds - spent_on_it) * 4 / 3 - so_far.spent_s)
+    if has_curve and ThroughputCurve(round(grid.amount(grid.highest)), measured).next() is not None:
+        spent_on_it = sum(step.took_s for step in so_far.curve)
+        seconds = max(seconds, (so_far.spent_s + seconds - spent_on_it) * 4 / 3 - so_far.spent_s)
+    return Needed(requests=more, seconds=seconds)
 
 
 def _at_think_times(found: CapacityAnswer | None, evidence: SearchEvidence) -> list[AtThinkTime]:
@@ -369,7 +363,7 @@ def _conclusion(
         lies = "is likely" if found.strength == "likely" else "is proven to be"
         where = f"{low:g} or more" if high is None else f"between {low:g} and {high:g}" if high > low else f"{high:g}"
         sentence = f"Plan with at most {counted(low)}: the limit {lies} {where} ({sure}; {best})"
-        return f"{sentence}; with more, {with_more}." if with_more else f"{sentence}."
+        return f"{sentence}. Above the limit, {with_more}." if with_more else f"{sentence}."
     if status == "at_least":
         most = counted(grid.amount(grid.highest))
         return f"The server meets the objectives with {most}, the highest load that --at-most allows, and maybe more."

@@ -88,6 +88,13 @@ class _LevelMeans:
     level: LevelResult
     fluctuates: bool = False  # the number in flight
 
+    @property
+    def per_s_text(self) -> str:
+        """Completions per second, with the 95 % interval as far as it is known."""
+        ends = self.level.throughput.interval.get("requests_per_s")
+        between = "" if ends is None else f" ({ends[0]:.3g} to {ends[1]:.3g})"
+        return f"{self.per_s:.3g}{between} requests/s"
+
 
 @dataclass(frozen=True, slots=True)
 class _Knee:
@@ -222,7 +229,7 @@ def _by_curves(points: Sequence[_LevelMeans], server: Mapping[str, float], rule:
         return _of_work(points, [])
     return Bottleneck(
         kind="queue",
-        sentence=f"the server runs one request at a time; the others wait. Throughput is {last.per_s:.3g} requests/s "
+        sentence=f"the server runs one request at a time; the others wait. Throughput is {last.per_s_text} "
         f"with {last.n:.3g} requests in flight as with one, and each more adds {1 / last.per_s:.2g} s of waiting",
         evidence=[
             Evidence(name="waiting_share", value=waits, what="share of the added time that is before the first token")
@@ -335,12 +342,12 @@ def _of_knee(points: Sequence[_LevelMeans], knee: _Knee, server: Mapping[str, fl
     if first.n < _ALONE and first.per_s > _ALREADY * last.per_s and kind == "slots":
         advice = (
             "a faster server, or fewer tokens per request. More slots shorten the wait, but hardly raise throughput: "
-            f"one request at a time already gives {first.per_s:.3g} requests/s"
+            f"one request at a time already gives {first.per_s_text}"
         )
     return Bottleneck(
         kind=kind,
         sentence=f"the server runs {_about(at)} requests at once; the limit is {why}. Further requests wait: "
-        f"throughput stays at {last.per_s:.3g} requests/s, and each request ahead adds {1 / last.per_s:.2g} s",
+        f"throughput stays at {last.per_s_text}, and each request ahead adds about {1 / last.per_s:.2g} s",
         evidence=evidence,
         advice=advice,
         slots=at,
@@ -350,7 +357,7 @@ def _of_knee(points: Sequence[_LevelMeans], knee: _Knee, server: Mapping[str, fl
 def _of_work(points: Sequence[_LevelMeans], evidence: list[Evidence], at: Estimate | None = None) -> Bottleneck:
     """Throughput has stopped growing, and not for lack of slots: prompts take the time, or decoding does."""
     last, share = points[-1], _prompt_share(points, points[-1])
-    stays = f"throughput stays at {last.per_s:.3g} requests/s"
+    stays = f"throughput stays at {last.per_s_text}"
     if at is not None:
         stays += f" ({_about(at)} requests run at once, and more would hardly help)"
     if share is None:

@@ -278,9 +278,10 @@ class SearchEvidence:
         passed, failed = left[0][0], min(left[-1][1] + 1, hopeless)
         return passed if passed >= grid.lowest else None, failed if failed <= grid.highest else None, True
 
-    def requests_to_pass(self, at: int) -> int | None:
+    def requests_to_pass(self, at: int, *, first: int = FEWEST, step: float = 1.15) -> int | None:
         """About how many requests one more probe at this position takes until it is proven to pass, if they hit and
-        depend on each other as those of the probes nearest to it; `None` where that proves nothing."""
+        depend on each other as those of the probes nearest to it; `None` where that proves nothing. Tried are `first`
+        and then ever more by the factor `step`."""
         counted, amount = self._counted(), self.grid.amount(at)
         nearest = max((probe.amount for probe in counted), key=lambda other: -abs(math.log(other / amount)))
         near = [probe for probe in counted if probe.amount == nearest]
@@ -291,13 +292,13 @@ class SearchEvidence:
             # A short probe hardly shows how much its requests depend on each other.
             worth = min(1.0, sum(count.effective_n for count in counts) / n)
             shares.append((sum(count.hits for count in counts) / n, worth))
-        n = FEWEST
+        n = first
         while n <= _MOST_TO_PASS:
             assumed = tuple(HitCount(n, round(share * n), max(1.0, worth * n)) for share, worth in shares)
             passed, _, _ = self._proven([*counted, ProbeCounts(amount, assumed)])
             if passed is not None and passed >= at:
                 return n
-            n = math.ceil(1.15 * n)
+            n = math.ceil(step * n)
         return None
 
     def borders(self, probes: Sequence[ProbeCounts] | None = None) -> list[FittedBorder]:

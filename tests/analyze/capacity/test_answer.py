@@ -198,7 +198,7 @@ LIKELY = Standing(None, None, 20, 28, 24)
             {},
             "found",
             "Plan with at most 20 users: the limit is likely between 20 and 28 (95 % confidence; best estimate 24).",
-            "the likely range is within ±20 % of its middle (its ends at most a factor of 1.49 apart)",
+            "the likely range is within ±17 % of its middle, and --precision allows ±20 %",
         ),
         (
             Standing(20, 26, 20, 28, 24),
@@ -222,7 +222,7 @@ LIKELY = Standing(None, None, 20, 28, 24)
             {"last": a_probe(150, 3.0, Purpose.VERIFY), "verified": 150},
             "found",
             "Plan with at most 150 users: the limit is likely 150 or more (95 % confidence; best estimate 170).",
-            "the likely range is within ±20 % of its middle (its ends at most a factor of 1.49 apart)",
+            "the likely range is within ±14 % of its middle, and --precision allows ±20 %",
         ),
         (
             Standing(150, None, 120, 200, 170),
