@@ -83,10 +83,10 @@ def _shares(capacity: Capacity, x: str) -> Chart:
     if curve is not None and capacity.answer is not None:
         sure = f"{100 * capacity.answer.confidence:g} %"
         note = (
-            "Points: all requests at a load, with the 95 % interval of its longest probe. Curve: fitted to all requests "
-            f"of all loads, with its {sure} range. The limit is where the true share falls below the dashed line: "
-            "where the lower edge of the range does, it may be reached; where the upper edge does, it is passed. The "
-            "answer counts all objectives together."
+            "Points: all requests at a load, with the 95 % interval of its longest probe. "
+            f"Curve: fitted to the requests of all loads, with its {sure} range. "
+            "The limit is where the true share falls below the dashed line: where the lower edge of the range does, it "
+            "may be reached; where the upper edge does, it is passed. The answer counts all objectives together."
         )
     return Chart(
         name="objectives",
@@ -133,7 +133,7 @@ def _search(capacity: Capacity, x: str) -> Chart:
         points = [(n, probe.amount) for n, probe in enumerate(capacity.probes, 1) if side_of(probe) == side]
         series += [Series(side, points, drawn=drawn, look=look)] if points else []
     for number, probe in enumerate(capacity.probes, 1):
-        rows.append([str(number), f"{probe.amount:g}", side_of(probe), str(probe.requests), phase_of(probe)])
+        rows.append([str(number), probe.label, side_of(probe), str(probe.requests), phase_of(probe)])
     answer = capacity.answer
     ends = [] if answer is None else [("likely at least", answer.likely_low), ("likely at most", answer.likely_high)]
     return Chart(
@@ -148,7 +148,7 @@ def _search(capacity: Capacity, x: str) -> Chart:
         legend=True,
         note="Each point is one measurement. The search narrows the range between loads that pass and loads that fail. "
         "Filled: proven by all requests up to then, or unclear; hollow: the requests of the probe lean to it.",
-        table=Table(("probe", x, "decision", "requests", "phase"), rows, "rrlrl"),
+        table=Table(("probe", "load", "decision", "requests", "phase"), rows, "rllrl"),
     )
 
 

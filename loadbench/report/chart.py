@@ -226,7 +226,7 @@ def _plot(chart: Chart, frame: _Frame) -> _Plot | None:
     ends = [end for line in chart.series for _, *ends in line.band for end in ends if math.isfinite(end)]
     ys += ends + [mark.at for mark in chart.across]
     top = _TITLE + _ROW * len(_rows(_legend_names(chart))) + 6 if frame.alone else 12
-    top += _CAPTION * sum(bool(mark.text) for mark in chart.down)
+    top += _caption_row(frame) * sum(bool(mark.text) for mark in chart.down)
     x_low, x_high = _ends(xs, log=chart.log_x)
     y_low, y_high = _ends(ys, log=True) if chart.log_y else (min(0.0, *ys), max(0.0, *ys) * _HEADROOM)
     if chart.log_y and chart.floor is not None:
@@ -238,6 +238,11 @@ def _plot(chart: Chart, frame: _Frame) -> _Plot | None:
     inset = 0 if chart.dense else 16
     x = _Axis(x_low, x_high, left + inset, frame.width - _RIGHT - inset, chart.log_x)
     return _Plot(x, y, frame, left)
+
+
+def _caption_row(frame: _Frame) -> int:
+    """How far captions above a plot are apart: in a page also in the larger letters of a narrow screen."""
+    return _CAPTION if frame.alone else _CAPTION + 4
 
 
 def _left(labels: Iterable[str]) -> float:
@@ -417,7 +422,7 @@ def _marks(chart: Chart, plot: _Plot, room: _Room) -> tuple[list[str], list[str]
             text = _clipped(mark.text, int(max(beside, at - 5 - left) / room.width("x")))
             room.place(text, [(at + side, height, anchor)])
             captions.append(_text(at + side, height, text, anchor))
-            height -= _CAPTION
+            height -= _caption_row(plot.frame)
     for mark in chart.across:
         at, text = plot.y(mark.at), _clipped(mark.text)
         lines.append(f'<path class="lb-mark" d="M{left} {at:.1f}H{right}"/>')
