@@ -163,6 +163,8 @@ def _table(table: Table, *, printed: bool = False) -> dict[str, Any]:
 
     has_text = any(wide > _LONG for wide in letters[1:])
     look = "stack" * (has_text and len(headers) <= _FEW) + "many" * (len(headers) > _MANY)
+    # Of these a narrow screen shows what is decided; its ratio and interval are beyond.
+    look = look or "pair" * bool({"B is", "B/A at"} & set(headers))
 
     def part(places: Sequence[int]) -> dict[str, Any]:
         rows = [

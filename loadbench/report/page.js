@@ -145,7 +145,9 @@
   const hint = scroll => {
     const table = scroll.parentElement, wider = scroll.scrollWidth > scroll.clientWidth + 1;
     table.style.setProperty("--tall", `${scroll.clientHeight}px`);
-    table.classList.toggle("cut", wider && scroll.scrollLeft + scroll.clientWidth < scroll.scrollWidth - 1);
+    const more = scroll.scrollWidth - scroll.clientWidth - scroll.scrollLeft;
+    table.style.setProperty("--fade", `${Math.min(more + 8, scroll.clientWidth > 600 ? 56 : 24)}px`);
+    table.classList.toggle("cut", wider && more > 1);
     table.querySelector(".hint").hidden = !wider;
   };
   const sizes = new ResizeObserver(entries => entries.forEach(entry => hint(entry.target)));

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from loadbench.results.run_summary import RunSummary
 
 _LONGEST_CELL = 40
-_LONGEST_RESULT = 70
+_LONGEST_RESULT = 90
 _BLOCKS = "▁▂▃▄▅▆▇█"
 # On a narrow screen those with the highest digits are left out first.
 _RANKS = {"run": 0, "result": 0, "verdicts": 1, "model": 2, "command": 3, "loads": 4, "labels": 5, "commit": 6}
@@ -55,14 +55,16 @@ def result_of(run: RunSummary) -> str:
 
 
 def _first_part(text: str) -> str:
-    """A text up to the end of its last sentence that fits, or of a part of one; where nothing ends, it is cut."""
+    """A text up to the end of its last sentence that fits, or of a part of one, or up to a bracket that does not fit;
+    where nothing ends, it is cut between two words."""
     if len(text) <= _LONGEST_RESULT:
         return text
-    for marks in (".;", ":,"):
+    for marks in (".;", ":", ","):
         at = max(text.rfind(f"{mark} ", 0, _LONGEST_RESULT + 2) for mark in marks)
         if at >= _LONGEST_RESULT // 3:
             return text[:at]
-    return clipped(text, _LONGEST_RESULT)
+    begins, _, rest = text[:_LONGEST_RESULT].rpartition(" (")
+    return begins if begins and ")" not in rest else f"{text[:_LONGEST_RESULT].rpartition(' ')[0]} …"
 
 
 def _verdicts(run: RunSummary) -> str:
