@@ -326,9 +326,9 @@ def _marked(comparison: Comparison) -> list[str]:
             marked.setdefault(row.note.partition(": p ")[0], []).append(row)
     lines = []
     for note, rows in marked.items():
-        names = dict.fromkeys(
-            f"{name_of(row.metric, comparison)} at {row.level}".replace(" at all", "") for row in rows
-        )
+        # The mean over all loads is told with them.
+        named = [row for row in rows if row not in comparison.overall] or rows
+        names = dict.fromkeys(f"{name_of(row.metric, comparison)} at {row.level}" for row in named)
         about = f"{some(list(names), most=3)}: " if len(marked) > 1 else ""
         values = sorted({text for row in rows if (text := row.note.partition(": p ")[2])}, key=float)
         of_p = f": p {' to '.join(dict.fromkeys((values[0], values[-1])))}" if values else ""
@@ -342,7 +342,8 @@ def _notes(comparison: Comparison) -> list[str]:
     lines = _marked(comparison)
     words = {word_of(row) for row in _shown_rows(comparison)}
     if "undecided" in words:
-        lines.append("undecided: there is no interval, or it includes 1 and reaches 0.5 or 2, or * says why")
+        or_mark = f", or {_MARK} says why" if lines else ""
+        lines.append(f"undecided: there is no interval, or it includes 1 and reaches 0.5 or 2{or_mark}")
     if "no difference" in words:
         lines.append("no difference: the interval includes 1, so that none is shown")
     share = f"{100 * comparison.confidence:g} %"

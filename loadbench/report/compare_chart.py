@@ -76,7 +76,8 @@ def comparison_charts(comparison: Comparison) -> list[Chart]:
                 note="More tokens/s are better, and so is less time: above 1 for throughput, below 1 for latencies. "
                 + "Names that are struck through are hidden: choose one to show it. "
                 * any(one.hidden for one in ratios)
-                + "A band that includes 1 shows no difference." * any(one.band for one in ratios)
+                + "Band: the interval of each ratio; one that includes 1 shows no difference."
+                * any(one.band for one in ratios)
                 + _left_out(comparison),
             )
         )

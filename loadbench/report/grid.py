@@ -52,12 +52,8 @@ def _sentences(grid: Grid) -> list[str]:
             why = "One cell alone has levels that count, so nothing is compared."
         fastest = f"Most output tokens/s: {significant(most.output_tokens_per_s)} at {most.load} in cell {number}"
         sentences += [why, f"{fastest} ({cell_text(grid.cells[number - 1].values)})."]
-    unknown = [number for number, cell in enumerate(grid.cells, 1) if any(one.unknown for one in cell.figures)]
-    if unknown and grid.unknown is not None:
-        one = len(unknown) == 1
-        who = f"{_named_cells(unknown)} may be better than {'it shows' if one else 'they show'}"
-        why = f"{reason_text(grid.unknown.message, grid.unknown.code)}; {grid.unknown.advice}"
-        sentences.append(f"{who}, so that no other rules {'it' if one else 'them'} out: {why}.")
+    if measured and grid.unknown is not None:
+        sentences.append(_unknown_text(grid, several=bool(compared)))
     failed = sum(cell.status == "failed" for cell in grid.cells)
     missing = sum(cell.status in {"planned", "running", "interrupted"} for cell in grid.cells)
     if failed:
@@ -72,6 +68,22 @@ def _sentences(grid: Grid) -> list[str]:
             text = f"{reason_text(reason.message, reason.code)}; {reason.advice}"
             sentences[-1] += f" The most frequent reason{' of those that do not count' * missed}: {text}."
     return [sentence for sentence in sentences if sentence]
+
+
+def _unknown_text(grid: Grid, *, several: bool) -> str:
+    """Which cells have no level that counts, or may be better than they show; why, and what to do."""
+    cells = [(number, cell) for number, cell in enumerate(grid.cells, 1) if cell.status == "complete"]
+    none = [number for number, cell in cells if cell.uncounted is not None]
+    beyond = [number for number, cell in cells if any(one.unknown for one in cell.figures)]
+    texts = dict.fromkeys(one.unknown for _, cell in cells for one in cell.figures if one.unknown)
+    parts = [f"{_named_cells(none)} {'has' if len(none) == 1 else 'have'} no level that counts"] if none else []
+    if beyond:
+        shows, them = ("it shows", "it") if len(beyond) == 1 else ("they show", "them")
+        text = f"{_named_cells(beyond)} may be better than {shows} ({some(list(texts), most=2)})"
+        text += f", so that no other rules {them} out" * several
+        parts.append(f"{text[:1].lower()}{text[1:]}" if none else text)
+    why = f"{reason_text(grid.unknown.message, grid.unknown.code)}; {grid.unknown.advice}" if grid.unknown else ""
+    return f"{' and '.join(parts)}, since {why}." if parts else ""
 
 
 def _best_text(grid: Grid, found: BestCell) -> str:

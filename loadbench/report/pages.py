@@ -293,13 +293,14 @@ def _grid_page(folder: Path) -> Document:
     over_load = len(named) <= MOST_RUNS and any(
         len({level.load.amount for level in run.levels}) > 1 for _, run in named
     )
-    blocks += [*depth_charts(grid), *(levels_of_runs(named) if over_load else [])]
+    by_depth = depth_charts(grid)
+    blocks += [*by_depth, *(levels_of_runs(named) if over_load else [])]
     options = [
         (name, [*summary(run), level_table(run.levels), *verdicts(run, level=3), Notes(further_notes(run)[1])])
         for name, run in named
     ]
     blocks += [Heading("Each cell"), Choice("Cell", options)] if options else []
-    return Document(grid.name, [*blocks, *words()])
+    return Document(grid.name, [*blocks, *words("cell", *["prefill", "decode", "depth"] * bool(by_depth))])
 
 
 def _searched_sides_page(folder: Path) -> Document:
@@ -402,7 +403,7 @@ def comparison_page(
             for run in side
         ]
         blocks += [Heading("Runs"), Table(("side", "started", "levels", "verdicts"), runs, "llrl")]
-    return Document(f"Comparison of {sides}", [*blocks, *words()])
+    return Document(f"Comparison of {sides}", [*blocks, *words("B/A", "pair", "prefill", "decode")])
 
 
 def _throughput_tile(comparison: Comparison) -> list[tuple[str, str, str]]:

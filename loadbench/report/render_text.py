@@ -41,6 +41,8 @@ GLUED = re.compile(
 # An option, which stays whole, and with its value.
 OPTION = re.compile(r"(?<!\S)([`'\"(]?--[a-z][\w-]*) (?=[^\s-])")
 _IN_OPTION = re.compile(r"--[a-z][\w-]*")
+# The letters of a mark that are no sign: `(low–high)`.
+_IN_MARK = re.compile(r"[\w().]")
 _PART_ENDS = re.compile(r"[/_&?=<>|]|(?<=\w)-|[,;:](?!\d)")
 _JOINT = "\n"  # no printable text has one
 _COLORS: Final[dict[Tone, str]] = {"good": "32", "doubtful": "33", "bad": "31"}
@@ -65,6 +67,9 @@ def render_text(document: Document, *, width: int | None = None, wide: bool = Fa
     width = None if width is None else max(width, _NARROWEST)
     parts = ["\n".join(wrapped(printable(document.title), width))]
     said: set[str] = set()
+    present: set[str] = set()  # the cells that are shown, and those that are not
+    absent: set[str] = set()
+    notes = [text for block in document.blocks if isinstance(block, Notes) for text in block.lines]
     for block in document.blocks:
         if isinstance(block, Heading):
             parts.append("\n".join(wrapped(printable(block.text), width)))
@@ -75,6 +80,9 @@ def render_text(document: Document, *, width: int | None = None, wide: bool = Fa
                 continue
             lines, hidden = _table(block, width, wide=wide, color=color)
             parts += ["\n".join(wrapped(printable(block.summary), width)), "\n".join(lines)]
+            for row in block.rows:
+                for name, cell in zip(block.headers or [""] * len(row), row, strict=True):
+                    (absent if name in hidden else present).add(cell)
             if hidden and not hidden <= said:
                 note = f"not shown: {', '.join(name for name in block.headers if name in hidden)} (--wide shows all)"
                 parts[-1] += "\n\n" + "\n".join(wrapped(printable(note), width))
@@ -82,10 +90,23 @@ def render_text(document: Document, *, width: int | None = None, wide: bool = Fa
         else:
             # Of several lines each begins further left than it goes on.
             indent = "  " if isinstance(block, Notes) or len(block.lines) > 1 else ""
-            # A remark on a column, as in `phase: …`, goes with it.
-            texts = [text for text in block.lines if not (isinstance(block, Notes) and text.partition(": ")[0] in said)]
+            # A remark on a column, as in `phase: …`, goes with it, and so does that on a mark in its cells.
+            texts = [
+                text
+                for text in block.lines
+                if not isinstance(block, Notes)
+                or (text.partition(": ")[0] not in said and not _is_of_hidden(text, {*present, *notes}, absent))
+            ]
             parts.append("\n".join(line for text in texts for line in wrapped(printable(text), width, indent)))
     return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _is_of_hidden(text: str, present: set[str], absent: set[str]) -> bool:
+    """Whether a note is on a mark, its first word, that only cells have which are not shown: `~ too few requests`, or
+    `(low–high) the ends`. Another note may have it too."""
+    first = text.partition(" ")[0]
+    mark = "" if first[:1].isalnum() else _IN_MARK.sub("", first)
+    return bool(mark) and any(mark in one for one in absent) and not any(mark in one for one in present - {text})
 
 
 def wrapped(text: str, width: int | None, indent: str = "") -> list[str]:

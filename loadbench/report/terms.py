@@ -266,6 +266,9 @@ TERMS: Final[tuple[Term, ...]] = (
     Term("prefill", "concept", "Processing the prompt, before the first token. It decides TTFT.",
          see=("decode", "ttft")),
     Term("decode", "concept", "Generating tokens, one after another. It decides TPOT.", see=("prefill", "tpot")),
+    Term("depth", "concept", "How long the prompts are, in tokens: how deep in the context generating begins. A grid "
+         "that varies `input_tokens` shows prefill and decode by it.", see=("prefill", "decode", "cell"),
+         others=(("llama-bench", "depth (-d)"),)),
     Term("running", "concept", "Requests that the server works on, as the server itself reports it.",
          see=("queued", "slots")),
     Term("queued", "concept", "Requests that wait in the server until it works on them, as it reports itself.",

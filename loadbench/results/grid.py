@@ -123,8 +123,8 @@ class Grid(msgspec.Struct, frozen=True, kw_only=True):
     `confidence` is that with which every cell is named that is the best, all of them together: pairs of levels are
     compared by the logarithm of their ratio, at an error of (1 - confidence) divided by the number of levels
     (Bonferroni); `assumed_drift` is the standard deviation, as a share, by which the machine's speed is assumed to
-    change between two cells. `unknown` says why cells may be better than they show: the commonest reason, and what
-    would make all of their levels count; `again` are the flags of that, also for cells of which none counts.
+    change between two cells. `unknown` says why cells may be better than they show, or have no level that counts: the
+    commonest reason, and what would make all of these levels count; `again` are the flags of that.
     """
 
     schema: Literal["loadbench.grid/1"] = SCHEMA

@@ -223,3 +223,48 @@ def test_a_cell_that_misses_an_objective_is_not_called_one_of_which_no_level_cou
     assert "cells 1, 2: no level that counts meets the objectives, so they are not compared" in text
     assert "not compared" in svg(front_chart(grid))
     assert "INVALID" not in svg(front_chart(grid))
+
+
+def with_cold_level(places, *, advice="use --warm-up 6s, and a longer duration"):
+    """Two cells that cannot be told apart; in these the highest load is INVALID."""
+    bad = Verdict("INVALID", [Reason("short_warm_up", "the warm-up was too short: 3 s", advice)])
+    runs = {}
+    for place in range(2):
+        run = a_cell_run((30, 60, 61), [1, 2, 2])
+        levels = list(run.levels)
+        if place in places:
+            levels[-1] = msgspec.structs.replace(levels[-1], verdict=bad)
+        runs[place] = msgspec.structs.replace(run, levels=levels)
+    return with_conclusion(concluded(a_grid(list("ab")), runs))
+
+
+def test_a_cell_that_nothing_rules_out_has_reason_remedy_and_command(tmp_path):
+    """The settings that are enough are in the command; where there are none, the cell's folder is moved away."""
+    grid = with_cold_level([1])
+    assert (
+        "Cell 2 may be better than it shows (users=16 is INVALID), so that no other rules it out, since the warm-up "
+        "was too short: 3 s (short_warm_up); measure again with --warm-up 6s." in grid.conclusion
+    )
+    text = render_text(grid_document(grid, tmp_path / "my grid"))
+    command = f"`loadbench sweep --resume '{tmp_path}/my grid' --warm-up 6s`"
+    assert f"To measure again with what that takes: {command}. It measures every cell" in text
+    grid = with_cold_level([0, 1], advice="look at the server")
+    text = render_text(grid_document(grid, tmp_path))
+    assert f"To measure cells 1 and 2 again: move their folders (00, 01) out of {tmp_path}, then " in text
+    assert f"`loadbench sweep --resume {tmp_path}`." in text
+    assert "To measure" not in render_text(grid_document(with_cold_level([]), tmp_path))
+    assert "To measure" not in render_text(grid_document(grid))
+
+
+def test_marks_of_columns_that_are_not_shown_are_not_explained():
+    """A narrow terminal has no TTFT, and its `~` nowhere else."""
+    grid, _ = slots_and_threads()
+    figures = msgspec.structs.replace(
+        grid.cells[0].figures[0], ttft_p95_s=0.0487, interval={"ttft_p95_s": (0.02, 0.09)}
+    )
+    grid = msgspec.structs.replace(grid, cells=[msgspec.structs.replace(grid.cells[0], figures=[figures])])
+    assert "\n~ too few" in render_text(grid_document(grid), width=200)
+    narrow = render_text(grid_document(grid), width=50)
+    assert "not shown: TTFT p95" in narrow
+    assert "\n~ too few" not in narrow
+    assert "\n±? too few requests" in narrow

@@ -27,8 +27,10 @@ def usable_level(run: Run, load: ClosedLoad | OpenLoad) -> tuple[LevelResult | N
             # Other programs on the machine cause other reasons, also where they are only a note.
             busy = busy_machine(level)
             reasons += "".join(f"; at the same time {note.message} ({note.code}, a note)" for note in busy)
-            advice = "; ".join(dict.fromkeys(one.advice for one in reasons_against(level) if one.advice))
-            why = ("invalid", f"INVALID: {reasons}" + (f"; {advice}" if advice else ""))
+            texts = dict.fromkeys(one.advice for one in reasons_against(level) if one.advice)
+            # Of an advice that another one begins with, that has more.
+            advice = [text for text in texts if not any(other != text and other.startswith(text) for other in texts)]
+            why = ("invalid", "; ".join([f"INVALID: {reasons}", *advice]))
         elif level.interrupted:
             why = ("interrupted", "it was interrupted")
         elif not failed_of(level.outcomes, level.missed)[1]:
@@ -82,8 +84,8 @@ def counted_text(a: Sequence[Run], b: Sequence[Run], *, paired: bool, said: str)
     unclear = [(name, level) for name, level in counting if level.verdict.status == "INCONCLUSIVE"]
     reason = commonest_reason(level.verdict.reasons for _, level in unclear)
     if reason is not None:
-        sides = " and ".join(sorted({name for name, _ in unclear}))
-        which = f"{len(unclear)} of the {len(counting)} levels that count are INCONCLUSIVE, on {sides}"
+        sides, be = " and ".join(sorted({name for name, _ in unclear})), "is" if len(unclear) == 1 else "are"
+        which = f"{len(unclear)} of the {len(counting)} levels that count {be} INCONCLUSIVE, on {sides}"
         remedy = measure_again([level for _, level in unclear])[0]
         sentences.append(f"{which} ({CLAUSE.split(reason.message)[0]}), which makes intervals wider: {remedy}")
     return " ".join(f"{text[:1].upper()}{text[1:]}." for text in sentences if text)

@@ -31,7 +31,6 @@ from loadbench.analyze.level.knee import (
     commonest_reason,
     load_rates,
     measure_again,
-    named_with_verdict,
     reasons_against,
     shows_throughput,
 )
@@ -113,19 +112,17 @@ def concluded(grid: Grid, runs: Mapping[int, Run]) -> Grid:
                     on_front=len(group) > 1 and not any(_dominates(other, one, sure) for other in group),
                 )
                 cells[one.cell] = _with(cells[one.cell], figures)
-    beyond = [level for one in compared for level in one.beyond]
-    reason, unknown = commonest_reason(map(reasons_against, beyond)), None
-    if reason is not None:
-        message = f"{named_with_verdict(beyond)}: {reason.message}"
-        unknown = Reason(reason.code, message, measure_again(beyond)[0])
-    none = [run.levels for place, run in runs.items() if cells[place].uncounted is not None]
+    # The levels for which a cell may be better than it shows, and those of cells of which none counts.
+    lost = [level for one in compared for level in one.beyond]
+    lost += [level for place, run in runs.items() if cells[place].uncounted is not None for level in run.levels]
+    reason, (advice, flags) = commonest_reason(map(reasons_against, lost)), measure_again(lost)
     return msgspec.structs.replace(
         grid,
         cells=cells,
         best=best,
         assumed_drift=ASSUMED_DRIFT,
-        unknown=unknown,
-        again=measure_again([*beyond, *(level for levels in none for level in levels)])[1],
+        unknown=None if reason is None else Reason(reason.code, reason.message, advice),
+        again=flags,
     )
 
 

@@ -75,6 +75,17 @@ def test_levels_that_are_inconclusive_are_counted():
     )
 
 
+def test_an_advice_that_another_one_begins_with_is_there_once():
+    """Other programs are a reason and a note, whose advice goes on."""
+    late = Verdict("INVALID", [Reason("late_reads", "it read late", "end the other programs")])
+    busy = Reason("busy_machine", "other programs used 96 %", "end the other programs: `loadbench doctor` shows them")
+    level = msgspec.structs.replace(figures(1), verdict=late, caveats=[busy])
+    found = compare(a_side(*([figures(1)] for _ in range(3))), a_side([figures(1)], [figures(1)], [level]), paired=True)
+    (left,) = (one for one in found.left_out if one.run)
+    assert left.message.count("end the other programs") == 1
+    assert left.message.endswith("; end the other programs: `loadbench doctor` shows them")
+
+
 def test_what_the_sentence_says_is_not_told_twice():
     """Of a load that is undecided for its pairs, the sentence has the counts and the remedy."""
     bad = dict.fromkeys(range(5), COLD)
