@@ -91,6 +91,7 @@ _RANKS = {
 _FAR, _FEWEST_FOR_OUTLIERS = 14.8, 10
 # Numbers in the message of a reason, which may differ from level to level; not those in a name, a load or an address.
 _NUMBER = re.compile(r"(?<![\w.,:=-])\d+(?:,\d{3})*(?:\.\d+)?(?![\w:-]|[.,]\d)")
+_SHARE = re.compile(r"\b(\d+) of (\d+)\b")
 _CHANGE = re.compile(r"from (\d+(?:\.\d+)?) to (\d+(?:\.\d+)?)")
 # The amount that an advice gives with an option.
 _AMOUNT = re.compile(r"(?<=[a-z] )(\d{1,6}(?:m\d{1,2}s|m|s)?)(?![^\s,;])")
@@ -465,7 +466,14 @@ def notes(run: Run) -> tuple[list[str], list[str], list[str]]:
         for key in _METRICS
         for name in ("p50", "p95", "p99")
     ]
-    details += interval_notes(cells, *shares, remedy=_how_long(run))
+    groups = [block for levels in models.values() for block in group_tables(levels) if isinstance(block, Table)]
+    marked = [cell for table in groups for row in table.rows for cell in row[2:] if cell.startswith(UNSURE)]
+    details += interval_notes(cells, *shares, *marked, remedy=_how_long(run))
+    if groups or any(len(level.personas) > 1 for level in run.levels):
+        details.append(
+            f"figures of one model, server or persona have no interval; {UNSURE} is at those whose requests would be too "
+            "few for one even if they were independent"
+        )
     if not is_search(run) and any(UNKNOWN in verdict(level) for level in run.levels):
         details.append(STEADINESS)
     cut = sum(level.outcomes.get(Outcome.CANCELLED, 0) for level in run.levels) if is_search(run) else 0
@@ -643,7 +651,9 @@ def _merged(run: Run, reasons: dict[Reason, list[int]]) -> MergedReason:
     chosen, figures_of, messages = next(iter(reasons)), "", [one.message for one in reasons]
     words = {_NUMBER.sub("#", message) for message in messages}
     message = chosen.message
-    if len(words) == 1 and not any("# to #" in text for text in words):
+    shares = {share for text in messages for share in _SHARE.findall(text)}
+    # The ends of `5 to 9 of 12 to 20` belong to no level.
+    if len(words) == 1 and not any("# to #" in text for text in words) and len({of for _, of in shares}) < 2:
         columns = zip(*map(_NUMBER.findall, messages), strict=True)
         ordered = [sorted(set(column), key=lambda text: float(text.replace(",", ""))) for column in columns]
         ranges = iter([" to ".join(dict.fromkeys((column[0], column[-1]))) for column in ordered])
@@ -657,9 +667,12 @@ def _merged(run: Run, reasons: dict[Reason, list[int]]) -> MergedReason:
 
 
 def _badness(reason: Reason) -> tuple[float, int]:
-    """How bad it is, next to others of its code: by what changed the most, or else by what its advice takes."""
-    changes = [float(b) / float(a) for a, b in _CHANGE.findall(reason.message) if float(a) > 0]
-    return max((max(ratio, 1 / ratio) for ratio in changes if ratio), default=0.0), _most(reason.advice)
+    """How bad it is, next to others of its code: by what changed the most, or else by the share of what it is of, or by
+    what its advice takes."""
+    ratios = [float(b) / float(a) for a, b in _CHANGE.findall(reason.message) if float(a) > 0]
+    ratios = [max(ratio, 1 / ratio) for ratio in ratios if ratio]
+    ratios += [float(some_of) / float(all_of) for some_of, all_of in _SHARE.findall(reason.message) if float(all_of)]
+    return max(ratios, default=0.0), _most(reason.advice)
 
 
 def _most(advice: str) -> int:

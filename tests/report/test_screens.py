@@ -251,6 +251,20 @@ def test_each_level_has_its_own_advice():
     ]
 
 
+def test_counts_of_several_totals_are_those_of_one_level():
+    """Of two ranges nobody could tell which numbers belong together: those of the worst level stand for all."""
+    levels = [level(users, tokens_per_s=10.0) for users in (4, 8, 16)]
+    for place, (few, many) in enumerate(((96, 138), (640, 640), (3, 300))):
+        reasons = [Reason("failures", f"{few} of {many} requests failed", "see them")]
+        verdict = msgspec.structs.replace(levels[place].verdict, status="INVALID", reasons=reasons)
+        levels[place] = msgspec.structs.replace(levels[place], verdict=verdict)
+    (line,) = [line for line in render_text(run_document(a_run(*levels))).splitlines() if "(failures)" in line]
+    assert (
+        line
+        == "INVALID: users=4, 8, 16 (figures of users=8, the worst): 640 of 640 requests failed (failures); see them"
+    )
+
+
 def test_a_server_that_ended_is_not_said_never_to_have_run():
     """Connections that are refused after responses came from there have the advice of a server that was up."""
     refused = FailureCount("refused", "connection refused (is the server running, and is this its port?)", 3)

@@ -348,7 +348,8 @@ def _bad_responses(recording: LevelRecording, failure_limit: float) -> Iterator[
     if failed > failure_limit * total:
         message = f"{failed} of {total} requests failed; the limit is {100 * failure_limit:.3g} %"
         advice = "see the failures; reduce the load, or raise the limit with --failures"
-        yield Reason(FAILURES, message, "see why the server ended" if recording.server_ended else advice)
+        has_ended = recording.server_ended or any(_stopped(recording))
+        yield Reason(FAILURES, message, "see why the server ended" if has_ended else advice)
 
 
 def other_names(
