@@ -471,8 +471,8 @@ def notes(run: Run) -> tuple[list[str], list[str], list[str]]:
     details += interval_notes(cells, *shares, *marked, remedy=_how_long(run))
     if groups or any(len(level.personas) > 1 for level in run.levels):
         details.append(
-            f"figures of one model, server or persona have no interval; {UNSURE} is at those whose requests would be too "
-            "few for one even if they were independent"
+            f"figures of one model, server or persona have no interval; {UNSURE} is at those whose requests would be "
+            "too few for one even if they were independent"
         )
     if not is_search(run) and any(UNKNOWN in verdict(level) for level in run.levels):
         details.append(STEADINESS)

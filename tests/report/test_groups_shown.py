@@ -55,6 +55,8 @@ def test_few_requests_of_a_group_are_marked():
     """As the quantiles of the level are, though groups have no intervals."""
     few = a_level(a_sample(n, due_ns=n * S, destination=TWO[n % 2]) for n in range(8))
     assert tables(a_run(few))["model"].rows[0][5] == "~100 ms"
+    assert "figures of one model, server or persona have no interval; ~ is at those" in render(a_run(few), "text")
+    assert "have no interval" not in render(a_run(), "text")
 
 
 def test_the_title_names_every_server():
