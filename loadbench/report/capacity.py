@@ -177,6 +177,8 @@ def _why_not(capacity: Capacity, curve: FittedCurve, probes: Sequence[ProbeResul
     )
     line = f"Why not {amount:g} {unit}, where {met}? They are too few to prove it: by the fitted curve, the limit is "
     line += f"below {amount:g} with a probability of {above}, and below {low:g} with {below}."
+    if curve.chance_below(amount) > 1 / 2:
+        return f"{line} A longer probe there would most likely miss an objective."
     needed = {rule: curve.requests_to_pass(rule, amount) for rule in capacity.objectives}
     known = {rule: count for rule, count in needed.items() if count is not None}
     if known:

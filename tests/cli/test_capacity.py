@@ -325,7 +325,7 @@ def test_a_verification_of_a_few_requests_says_nothing(climbed):
     account.probes = [*others, msgspec.structs.replace(found, requests=3, leaning=-99.0)]
     told = conclude(account, climbed.search.search, CLIMBING, climbed.run.levels, so_far=climbed.capacity)
     assert (told.verification.agrees, told.contradictions, told.answer.strength == "likely") == (None, [], False)
-    assert "was too short to tell" in render_text(capacity_document(told))
+    assert "requests at this load were too few to tell" in render_text(capacity_document(told), width=200)
 
 
 def test_a_limit_that_was_not_reached_asks_for_higher_loads(climbed):

@@ -363,6 +363,7 @@ def test_why_a_load_that_passed_is_not_the_one_to_plan_with():
     assert int(found[3]) >= 5 * 82
     assert text.index("Why not 82") < text.index("Users think")
     assert "Why not" not in shown(read_capacity(FOLDER))
+    assert shown(passed_at(95, 40)).count("A longer probe there would most likely miss an objective.") == 1
     page = capacity_page(capacity, run_in(FOLDER), FOLDER)
     assert any("Why not 82 users" in line for block in page.blocks if isinstance(block, Text) for line in block.lines)
 

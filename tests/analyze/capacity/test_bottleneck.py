@@ -217,6 +217,10 @@ def test_slots_are_where_throughput_and_tpot_stop_rising():
     at_once = [n / (0.05 + 30 * (0.02 + 0.0001 * n)) for n in (8, 16)]
     assert figures["gain_of_twice"] == pytest.approx(at_once[1] / at_once[0] - 1, rel=0.01)
     assert figures["waiting_share"] == pytest.approx(1.0)
+    *lower, last = serving()
+    throughput = msgspec.structs.replace(last.throughput, interval={"requests_per_s": (9.0, 14.5)})
+    known = find_bottleneck([*lower, msgspec.structs.replace(last, throughput=throughput)])
+    assert " (9 to 14.5) requests/s, and" in known.sentence
     assert f"each request ahead adds about {1 / at_once[0]:.2g} s" in limit.sentence
 
 
