@@ -688,7 +688,7 @@ TERMS: Final[tuple[Term, ...]] = (
          "server was steady. ±?: no interval. *: a note below says why. +: files had changed since the commit. In a "
          "grid ★: surely the best cell, ≈: may be the best, ◆: on the Pareto front.",
          remedy="if ~, measure as long as the note below the table says", see=("interval", "knee", "VALID"),
-         also=("±", "~", "≥", "◄", "?", "±?", "*", "+", "★", "≈", "◆")),
+         also=("±", "(low–high)", "(≥low)", "~", "≥", "◄", "?", "±?", "*", "+", "★", "≈", "◆")),
 )
 # fmt: on
 

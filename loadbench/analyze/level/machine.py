@@ -147,7 +147,7 @@ def _busy(load: MachineLoad, *, kept_up: bool) -> tuple[Reason | None, bool]:
         touched = f"neither loadbench nor a server here waited for a core, {100 * waited:.0f} % of the time at most"
     else:
         # Who has a core for the rest of the time only would be done so much sooner.
-        faster = f"up to {1 / max(0.01, 1 - waited):.2g} times as fast {figures}"
+        faster = f"about {1 / max(0.01, 1 - waited):.2g} times as fast {figures}"
         whose = "it" if load.waited_by == "the server" else "a server here"
         touched = (
             f"{load.waited_by} waited for a core for {100 * waited:.0f} % of the time, so alone {whose} may be {faster}"

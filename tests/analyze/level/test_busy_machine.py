@@ -70,8 +70,8 @@ def test_busy_machine_is_a_caveat(load):
 @pytest.mark.parametrize(
     ("waited_by", "alone"),
     [
-        ("the server", "the server waited for a core for 20 % of the time, so alone it may be up to 1.2 times as fast"),
-        ("loadbench", "loadbench waited for a core for 20 % of the time, so alone a server here may be up to 1.2"),
+        ("the server", "the server waited for a core for 20 % of the time, so alone it may be about 1.2 times as fast"),
+        ("loadbench", "loadbench waited for a core for 20 % of the time, so alone a server here may be about 1.2"),
     ],
 )
 def test_what_the_wait_means_depends_on_who_waited(waited_by, alone):
@@ -94,7 +94,7 @@ def test_server_without_a_core_is_invalid():
     assert status == "INVALID"
     assert message == (
         "other programs used 80 % of this machine's CPU time (4 cores, 100 % in use in all); the server waited for a "
-        "core for 70 % of the time, so alone it may be up to 3.3 times as fast (tok/s, TTFT, TPOT, E2E)"
+        "core for 70 % of the time, so alone it may be about 3.3 times as fast (tok/s, TTFT, TPOT, E2E)"
     )
 
 
