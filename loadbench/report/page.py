@@ -11,7 +11,15 @@ from typing import TYPE_CHECKING
 
 from loadbench.analyze.level.batching import batching_sentence
 from loadbench.analyze.level.by_prompt import by_prompt
-from loadbench.analyze.level.knee import knee, knee_sentence, named_with_verdict, shows_throughput, unsound_sentence
+from loadbench.analyze.level.knee import (
+    knee,
+    knee_sentence,
+    knee_tile,
+    named_with_verdict,
+    shows_throughput,
+    unsound_sentence,
+)
+from loadbench.analyze.level.machine import faster_alone
 from loadbench.analyze.level.over_time import over_time
 from loadbench.core.errors import BadInput
 from loadbench.core.secrets import MASK
@@ -172,6 +180,7 @@ def conclusion(run: Run) -> list[str]:
         text = f"{most} {significant(rate)} output tokens/s{between} at {_load(best)}"
         if at is not None and at.high is not None:
             text += f" (the knee, where throughput stops growing, is {at.where})"
+        text += _alone_text(best)
         ttft = best.metrics.get("ttft_s")
         if ttft is not None:
             low, high = ttft.interval.get("p95") or (None, None)
@@ -253,6 +262,12 @@ def levels_of_runs(runs: Sequence[tuple[str, Run]]) -> list[Block]:
     return [throughput_chart(lines), trade_off_chart(lines), *median_charts(lines)]
 
 
+def _alone_text(level: LevelResult) -> str:
+    """What the interval of a rate does not hold: how much other programs on the machine may have taken from it."""
+    factor = faster_alone(level)
+    return "" if factor is None else f", with other programs at work: alone maybe about {factor:.2g} times as fast"
+
+
 def _load(level: LevelResult) -> str:
     """A load in a sentence."""
     kind, _, number = level.load.label.partition("=")
@@ -268,18 +283,10 @@ def _tiles(run: Run) -> list[tuple[str, str, str]]:
     if best is not None:
         whose = f" ({best.model})" if len(by_model(run)) > 1 else ""
         rate = f"{significant(best.throughput.output_tokens_per_s)} tok/s"
-        tiles.append(("highest throughput", rate, f"at {_load(best)}{whose}"))
+        tiles.append(("highest throughput", rate, f"at {_load(best)}{whose}{_alone_text(best)}"))
     if len(by_model(run)) == 1:
-        at = knee(run.levels)
-        # With think times, that throughput grows with the users says nothing of a knee.
-        if at is not None and not (at.high is None and getattr(at.top, "think", None)):
-            where, note = "not reached", "throughput may still grow"
-            if at.high is not None:
-                above = "" if at.low is None else f"and above {at.low.amount:g}: "
-                where, note = f"at most {_text_of(at.high.label)}", f"{above}throughput stops growing there"
-            if at.high is None and at.beyond:
-                where, note = "unknown", f"{some([level.load.label for level in at.beyond], most=3)}: no valid level"
-            tiles.append(("knee", where, note))
+        tile = knee_tile(run.levels)
+        tiles += [("knee", *tile)] if tile is not None else []
     first = min(sound, key=lambda level: (level.verdict.status == "OVERLOADED", level.load.amount), default=None)
     if first is not None and (ttft := first.metrics.get("ttft_s")) is not None:
         doubt = "" if first.verdict.status == "VALID" or is_search(run) else f", {first.verdict.status}"

@@ -104,7 +104,7 @@ def throughput_chart(by_model: Mapping[str, Sequence[LevelResult]], *, judged: b
             marks.append(Mark(at.high.amount, "knee" + (f" of {model}" if len(by_model) > 1 else "")))
     first = next(iter(by_model.values()), [])
     marks = marks if len(by_model) <= _MOST_MARKED else []
-    note = "Dashed: the knee, the lowest load that no higher one exceeds by more than 5 %." if marks else ""
+    note = "Dashed: the knee, the lowest load that no higher one clearly exceeds by more than 5 %." if marks else ""
     return Chart(
         name="throughput",
         title="Throughput",

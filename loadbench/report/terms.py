@@ -161,8 +161,9 @@ TERMS: Final[tuple[Term, ...]] = (
     Term("effective n", "level", "The number of independent requests that would tell as much as these, which queue "
          "together and share batches.", "n ÷ inefficiency", see=("interval",),
          also=("effective_n", "independent requests")),
-    Term("knee", "level", "The lowest load whose output tokens/s no higher load exceeds by more than 5 %: more users "
-         "only wait longer. Tables mark it with ◄.", others=(("queueing textbooks", "saturation point"),),
+    Term("knee", "level", "The lowest load whose output tokens/s no higher load clearly exceeds by more than 5 %, with "
+         "the intervals of both counted in: more users only wait longer. Tables mark it with ◄.",
+         others=(("queueing textbooks", "saturation point"),),
          see=("output_tokens_per_s", "OVERLOADED"), also=("saturation",)),
     Term("batching", "level", "A server that batches works on the requests of several users at once, and n users wait "
          "less than n times as long as one. Reports say that a server does not batch where the response times prove "
@@ -360,7 +361,8 @@ TERMS: Final[tuple[Term, ...]] = (
     Term("late_first_tokens", "code", "So many first tokens were read after a later one that TTFT may be too long.",
          remedy=_GENERATOR, see=("timestamp",)),
     Term("late_reads", "code", "More than 0.5 % of events were read so late that they got a later one's timestamp, "
-         "or several that the server sent apart came in one read of an event loop that lagged.",
+         "or several that the server sent apart came in one read of an event loop that lagged. The reason says whether "
+         "other programs probably kept loadbench waiting, or whether loadbench itself was too slow.",
          remedy=_GENERATOR, see=("timestamp", "event loop")),
     Term("protocol", "code", "A response could not be parsed.", remedy="see the failures in the report, and --api"),
     Term("unread_frames", "code", "More than 1 % of good responses had frames that are no part of a response.",

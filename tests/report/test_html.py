@@ -22,6 +22,7 @@ from loadbench.report.render_markdown import render_markdown
 from loadbench.report.run import notes
 from loadbench.report.run_charts import throughput_chart
 from loadbench.results.run import Reason, Verdict
+from loadbench.results.telemetry import MachineLoad
 from tests.building import MS, S, a_level, a_run, a_sample
 from tests.report.golden import HOSTILE, RUNS, bending, hostile, level, stopped
 
@@ -118,6 +119,22 @@ def test_conclusion_names_the_knee():
     assert "at 4 users (the knee, where throughput stops growing, is above 2 and at most 4 users)" in sentence
     assert "simulated" in simulated
     assert "not complete" in conclusion(stopped())[-1]
+
+
+def test_conclusion_and_tile_say_how_fast_the_server_may_be_alone():
+    """The interval of a rate does not hold what other programs took; a load that nobody waited at has no such words."""
+    run = bending()
+    busy = Reason("busy_machine", "other programs used the machine", "end them")
+
+    def on(waited):
+        load = MachineLoad(cores=2, busy=0.98, others=0.4, stolen=0.0, waited=waited, waited_by="the server")
+        levels = [msgspec.structs.replace(level, machine=load, caveats=[busy]) for level in run.levels]
+        return msgspec.structs.replace(run, levels=levels)
+
+    (sentence, *_), page = conclusion(on(0.2)), render_html(run_page(on(0.2), Path()))
+    assert "users, with other programs at work: alone maybe about 1.2 times as fast (the knee" in sentence
+    assert page.count("alone maybe about 1.2 times as fast") == 2
+    assert "alone" not in conclusion(on(0.0))[0]
 
 
 def test_conclusion_leaves_open_what_an_invalid_level_hides():

@@ -49,8 +49,9 @@ _WARMER = re.compile(r"use --warm-up (?=\d)((?:\d{1,5}m)?(?:\d{1,2}s)?)(?!\w)")
 class Knee(NamedTuple):
     """Throughput stops growing above `low` and at `high` at the latest; `None` where that end cannot be shown.
 
-    `top` is the highest load that counts; `grows` says that throughput clearly still rises up to it. `beyond` are the
-    levels with a higher load than `high`, or than `top` where the knee is not known, that do not count.
+    `top` is the highest load that counts; `grows` says that throughput clearly rises by more than 5 % up to it, so that
+    `low` is the load before it. `beyond` are the levels with a higher load than `high`, or than `top` where the knee is
+    not known, that do not count.
     """
 
     low: ClosedLoad | OpenLoad | None
@@ -65,12 +66,17 @@ class Knee(NamedTuple):
         return "users" if isinstance(self.top, ClosedLoad) else "requests/s"
 
     @property
-    def where(self) -> str:
-        """`above 4 and at most 8 users`: nothing between the two was measured. Empty where `high` is not known."""
+    def at_most(self) -> str:
+        """`at most 8 users`; empty where `high` is not known."""
         if self.high is None:
             return ""
-        above = "" if self.low is None else f"above {self.low.amount:g} and "
-        return f"{above}at most {self.high.amount:g} {'user' if self.high.label == 'users=1' else self.unit}"
+        return f"at most {self.high.amount:g} {'user' if self.high.label == 'users=1' else self.unit}"
+
+    @property
+    def where(self) -> str:
+        """`above 4 and at most 8 users`: nothing between the two was measured. Empty where `high` is not known."""
+        above = "" if self.low is None or self.high is None else f"above {self.low.amount:g} and "
+        return f"{above}{self.at_most}"
 
 
 class Rate(NamedTuple):
@@ -96,11 +102,10 @@ def knee(levels: Sequence[LevelResult]) -> Knee | None:
             low, high = rate.load, None
         elif high is None and all(gain + excluded * sd <= margin for gain, sd in gains):
             high = rate.load
-    before, last = rates[-2:]
-    grows = last.log - before.log > max(margin, excluded * math.hypot(last.sd, before.sd))
-    shown = (high or last.load).amount
-    beyond = [level for level in levels if _kind(level) == _kind_of(last.load) and level.load.amount > shown]
-    return Knee(low, high, last.load, grows, [level for level in beyond if not shows_throughput(level)])
+    top, grows = rates[-1].load, low == rates[-2].load
+    shown = (high or top).amount
+    beyond = [level for level in levels if _kind(level) == _kind_of(top) and level.load.amount > shown]
+    return Knee(low, high, top, grows, [level for level in beyond if not shows_throughput(level)])
 
 
 def shows_throughput(level: LevelResult) -> bool:
@@ -167,14 +172,32 @@ def knee_sentence(levels: Sequence[LevelResult], *, whose: str = "") -> str:
         return ""
     if at.grows and unknown:
         return f"whether throughput{whose} still grows after {at.top.label} is unknown: {unknown}"
-    if at.grows:
-        return f"throughput{whose} still grows at {at.top.label}: the knee is at a higher load"
+    if at.grows and at.low is not None:
+        clearly = f"even with the noise counted in, it is more than {100 * WORTHWHILE:.3g} % faster than {at.low.label}"
+        return f"throughput{whose} still grows at {at.top.label}: {clearly}; measure higher loads too"
     if at.low is not None:
         why = f"unknown: {unknown}" if unknown else "not certain: measure longer"
         return f"throughput{whose} grows beyond {at.low.label}; where it stops is {why}"
     return f"whether throughput{whose} grows with the load is " + (
         f"unknown: {unknown}" if unknown else "not certain: measure longer"
     )
+
+
+def knee_tile(levels: Sequence[LevelResult]) -> tuple[str, str] | None:
+    """What `knee_sentence` says, in a few words: where the knee is, and a note on it. `None` where it says nothing."""
+    at = knee(levels)
+    # With think times, that throughput grows with the users says nothing of a knee.
+    if at is None or (at.high is None and getattr(at.top, "think", None)):
+        return None
+    if at.high is not None:
+        above = "" if at.low is None else f"and above {at.low.amount:g}: "
+        return at.at_most, f"{above}throughput stops growing there"
+    if at.beyond:
+        return "unknown", f"{some([level.load.label for level in at.beyond], most=3)}: no valid level"
+    if at.grows:
+        return "not reached", f"throughput still grows at {at.top.label}"
+    grows = "throughput may still grow" if at.low is None else f"throughput grows beyond {at.low.label}"
+    return "not certain", f"{grows}: measure longer"
 
 
 def named_with_verdict(levels: Sequence[LevelResult]) -> str:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from loadbench.analyze.level.cost import cost, energy, meter_watts
+from loadbench.analyze.level.knee import busy_machine
 from loadbench.analyze.level.verdict import CLIENT_CODES, LATE_CODES
 from loadbench.results.run import Reason
 
@@ -147,7 +148,7 @@ def _busy(load: MachineLoad, *, kept_up: bool) -> tuple[Reason | None, bool]:
         touched = f"neither loadbench nor a server here waited for a core, {100 * waited:.0f} % of the time at most"
     else:
         # Who has a core for the rest of the time only would be done so much sooner.
-        faster = f"about {1 / max(0.01, 1 - waited):.2g} times as fast {figures}"
+        faster = f"about {_alone(waited):.2g} times as fast {figures}"
         whose = "it" if load.waited_by == "the server" else "a server here"
         touched = (
             f"{load.waited_by} waited for a core for {100 * waited:.0f} % of the time, so alone {whose} may be {faster}"
@@ -160,6 +161,19 @@ def _busy(load: MachineLoad, *, kept_up: bool) -> tuple[Reason | None, bool]:
         "end the other programs, or measure when the machine is idle: `loadbench doctor` shows its load",
     )
     return reason, is_severe
+
+
+def _alone(waited: float) -> float:
+    return 1 / max(0.01, 1 - waited)
+
+
+def faster_alone(level: LevelResult) -> float | None:
+    """By about what factor the server of a level may be faster without the other programs of its `busy_machine` note;
+    `None` where no note says that."""
+    waited = None if level.machine is None else level.machine.waited
+    if waited is None or waited <= _MIN_WAITED or not busy_machine(level):
+        return None
+    return _alone(waited)
 
 
 def _power(load: MachineLoad) -> Iterator[Reason]:

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from loadbench.analyze.level.knee import commonest_reason, knee, knee_sentence, unsound_sentence
+from loadbench.analyze.level.knee import commonest_reason, knee, knee_sentence, knee_tile, unsound_sentence
 from loadbench.plan.load import Closed
 from loadbench.results.run import ClosedLoad, LevelResult, OpenLoad, Reason, Throughput, Verdict
 from tests.building import a_level
@@ -146,6 +146,22 @@ def test_a_higher_level_that_does_not_count_leaves_the_growth_unknown():
     )
     assert "still grows at users=8" in knee_sentence(swept({4: 522.0, 8: 773.0}))
     assert "still grows at users=8" in knee_sentence([level(1, 9.0, status="INVALID"), *swept({4: 522.0, 8: 773.0})])
+
+
+@pytest.mark.parametrize(
+    ("rates", "reach", "sentence", "tile"),
+    [
+        ({1: 137.0, 8: 146.0}, 0.05, "grows with the load is not certain", "may still grow: measure longer"),
+        ({1: 100.0, 8: 150.0}, 0.01, "still grows at users=8: even with the noise", "still grows at users=8"),
+        ({1: 100.0, 4: 200.0, 8: 215.0}, 0.1, "grows beyond users=1; where it stops", "grows beyond users=1: measure"),
+        ({1: 100.0, 2: 100.0}, 0.001, "is at most 1 user", "throughput stops growing there"),
+    ],
+)
+def test_sentence_and_tile_say_the_same(rates, reach, sentence, tile):
+    """That it still grows only where that is clear: intervals that overlap do not show it."""
+    levels = swept(rates, reach=reach)
+    assert sentence in knee_sentence(levels)
+    assert tile in " ".join(knee_tile(levels))
 
 
 def test_where_other_programs_were_the_cause_the_advice_is_an_idle_machine():
