@@ -168,8 +168,10 @@ def _incomplete(recording: LevelRecording, load: Load) -> Iterator[Reason]:
         message = f"{sum(unsent.values())} of {sum(recording.outcomes.values())} requests were not sent: "
         advice = "raise this limit of the load generator's machine, or reduce the load"
         yield Reason("client_limit", message + some([*unsent], most=3, separator="; "), advice)
-    yield from _stopped(recording)
-    if recording.server_restarted and not recording.server_ended:
+    stopped = [*_stopped(recording)]
+    yield from stopped
+    # With a server that is gone its counters are, too.
+    if recording.server_restarted and not recording.server_ended and not stopped:
         whose, advice = "the server's counters", "see the server's log"
         if len(recording.groups_of("server")) > 1:
             whose = "the counters of one of the servers"

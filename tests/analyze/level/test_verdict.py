@@ -319,6 +319,21 @@ def test_what_stopped_is_named(stopped, said):
     assert f": {15 * len(stopped) // len(said)} × refused: refused" in reason.message
 
 
+def test_a_server_that_was_up_and_stopped_has_one_reason_for_it():
+    """Neither is it asked whether it runs, nor are its counters, which went with it, a reason of their own; and the
+    failures have no advice on a lower load."""
+    hint = "connection refused (is the server running, and is this its port?)"
+    samples = [
+        a_failure(Outcome.REFUSED, number=n, due_ns=n * S, detail=hint) if n >= 60 else a_sample(n, due_ns=n * S)
+        for n in range(100)
+    ]
+    found = a_level(recording=dataclasses.replace(recorded(samples), server_restarted=True)).verdict.reasons
+    (stopped,) = [one for one in found if one.code == "server_stopped"]
+    assert stopped.message.endswith("× refused: connection refused")
+    assert "server_restarted" not in {one.code for one in found}
+    assert [one.advice for one in found if one.code == "failures"] == ["see why the server ended"]
+
+
 def test_assumed_tokens_are_a_caveat():
     """One token an event, assumed, is told; it does not make a level invalid."""
     level = a_level(quiet(token_source=TokenSource.EVENTS))
