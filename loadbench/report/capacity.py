@@ -261,16 +261,15 @@ def trust_lines(capacity: Capacity, levels: Sequence[LevelResult]) -> list[str]:
     clean = [probe for probe in capacity.probes if not probe.caveats]
     fails = min((probe.amount for probe in clean if side_of(probe).endswith("FAIL")), default=math.inf)
     means: dict[str, list[str]] = {}
+    known = "answer" if capacity.status in {"found", "at_least"} else "likely range"
     for probe in disturbed:
         if probe.amount >= fails:
-            follows = (
-                f"but {kind_of(capacity)}={fails:g}, which nothing disturbed, misses an objective too: the answer "
-            )
-            follows += "is hardly lower for that"
+            other = f"{kind_of(capacity)}={fails:g}, which nothing disturbed, misses an objective too"
+            follows = f"but {other}: the {known} is hardly lower for that"
         elif probe.leaning < 0 or any(one.hits < one.requests for one in probe.attainment.values()):
-            follows = "which may have caused misses: the answer may be too low; see the notes below"
+            follows = f"which may have caused misses: the {known} may be too low; see the notes below"
         else:
-            follows = "but no request missed an objective there: the answer is no lower for that"
+            follows = f"but no request missed an objective there: the {known} is no lower for that"
         means.setdefault(follows, []).append(f"{probe.amount:g}")
     for follows, loads in means.items():
         which = f"the probe{'s' * (len(loads) > 1)} at {kind_of(capacity)}={some([*dict.fromkeys(loads)], most=8)}"
