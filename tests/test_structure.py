@@ -48,7 +48,8 @@ PACKAGE = ROOT / "loadbench"
 # 400 for which runs of a comparison and cells of a grid count, and the command that measures the others again.
 # 200 for how long a level must be for its p95, and for reasons that each level has with its own advice.
 # 350 for the fitted curve of a search, what is risked with each load, and why one that passed is not planned with.
-MOST_LINES = 69_950
+# 150 for what a comparison does not rule out, the figures of one side alone, and the words that set its sides apart.
+MOST_LINES = 70_100
 # A private function of a few lines with one caller sends the reader away for little. Some hide a decision: they stay.
 MOST_SHORT_FUNCTIONS, FEW_LINES = 75, 6
 # The packages that may import a library, by the contract that keeps the others from it.

@@ -28,7 +28,7 @@ from loadbench.report.values import (
     reason_text,
     significant,
 )
-from loadbench.results.compare import DECODE, PREFILL, TOO_FEW_REQUESTS
+from loadbench.results.compare import DECODE, NOT_COMPARED, PREFILL, TOO_FEW_REQUESTS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -133,7 +133,8 @@ def _at_a_glance(comparison: Comparison) -> Table:
 
 
 def _needs(comparison: Comparison) -> Table:
-    """What each side needs besides time, and the objectives that it meets; a row for each that is known."""
+    """What each side needs besides time, the objectives that it meets, and the figures that it alone has; a row for
+    each that is known."""
     sides = (comparison.a, comparison.b)
     rows: list[list[str]] = []
 
@@ -164,6 +165,14 @@ def _needs(comparison: Comparison) -> Table:
     rules = next((one.rules for one in met if one is not None), [])
     if rules:
         add(f"meets {', '.join(rules)}", [None if one is None else _met_text(one) for one in met])
+    missing = {left.level: NOT_COMPARED[left.code] for left in comparison.left_out if not left.metric and not left.run}
+    for place, side in enumerate(sides):
+        for figure in side.alone:
+            text = _value_text(figure.metric, figure.value)
+            # Why the other side has none is said of a load that it measured; else it does not have this load, or meter.
+            other = missing.get(figure.level, "-")
+            other = other if other == NOT_COMPARED["invalid"] else "-"
+            add(f"{name_of(figure.metric, comparison)} at {figure.level}", (other, text) if place else (text, other))
     return Table(("", "A", "B"), rows, "lll")
 
 
@@ -211,22 +220,21 @@ def _shown_rows(comparison: Comparison) -> list[ComparedFigure]:
 
 
 def _row(row: ComparedFigure, comparison: Comparison) -> list[str]:
-    values = []
-    for value in (row.a, row.b):
-        if row.metric == FAILURES:
-            values.append(percent(value))
-        else:
-            values.append(
-                significant(value) if row.metric in {*RATES, PREFILL, DECODE, ENERGY, COST} else duration(value)
-            )
     return [
         row.level,
         name_of(row.metric, comparison),
-        *values,
+        *(_value_text(row.metric, value) for value in (row.a, row.b)),
         "-" if row.ratio is None else f"{ratio_text(row.ratio)}x",
         range_of(row.metric, row.ends),
         word_of(row) + (_MARK if row.note else ""),
     ]
+
+
+def _value_text(metric: str, value: float) -> str:
+    """A figure in its unit: the share that failed, a rate or a price, or a time."""
+    if metric == FAILURES:
+        return percent(value)
+    return significant(value) if metric in {*RATES, PREFILL, DECODE, ENERGY, COST} else duration(value)
 
 
 def ratio_text(ratio: float) -> str:
@@ -373,6 +381,9 @@ def _notes(comparison: Comparison) -> list[str]:
         lines.append(
             f"intervals are from {basis}; those of a level hold together with {share}, and decide what is stated{gated}"
         )
+    if not any(row.metric == COST for row in rows):
+        give = "--hourly PRICE, or --purchase PRICE with --lifetime and --kwh-price"
+        lines.append(f"cost per token needs prices when measuring: {give}; of one side: url=URL,hourly=PRICE")
     if comparison.overall:
         lines.append(f"all: the geometric mean over the loads{_fewer(comparison)}{_alike(comparison)}")
     lines += _two_rates(comparison)

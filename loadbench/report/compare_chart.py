@@ -76,7 +76,8 @@ def comparison_charts(comparison: Comparison) -> list[Chart]:
                 note="More tokens/s are better, and so is less time: above 1 for throughput, below 1 for latencies. "
                 + "Names that are struck through are hidden: choose one to show it. "
                 * any(one.hidden for one in ratios)
-                + "Band: the interval of each ratio; one that includes 1 shows no difference."
+                + "Band: the interval of each ratio, in which all figures of a load are counted together; it alone "
+                "decides, and one that includes 1 shows no difference."
                 * any(one.band for one in ratios)
                 + _left_out(comparison),
             )
@@ -100,8 +101,10 @@ def comparison_charts(comparison: Comparison) -> list[Chart]:
 
 
 def _of_sides(comparison: Comparison, series: Sequence[Series]) -> str:
-    """The caption of figures of both sides."""
-    band = band_note(series, f"the {100 * comparison.confidence:g} % interval of each side")
+    """The caption of figures of both sides. Bands that lie apart look like a decision, and are none: one figure may lie
+    apart by chance where there are many, and pairs of runs are no part of them."""
+    band = band_note(series, f"the {100 * comparison.confidence:g} % interval of each side by itself")
+    band += " Whether the sides differ is decided by their ratio alone (chart B relative to A)." * bool(band)
     return (band + _left_out(comparison)).strip()
 
 

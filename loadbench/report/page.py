@@ -31,6 +31,7 @@ from loadbench.report.by_prompt import by_prompt_document
 from loadbench.report.document import Block, Choice, Document, Heading, Notes, Table, Text, Tiles
 from loadbench.report.run import (
     STATUSES,
+    UNKNOWN,
     MergedReason,
     by_model,
     failures_of,
@@ -42,6 +43,7 @@ from loadbench.report.run import (
     notes,
     server_programs,
     start_text,
+    verdict,
 )
 from loadbench.report.run_charts import (
     distribution_charts,
@@ -295,6 +297,9 @@ def _tiles(run: Run) -> list[tuple[str, str, str]]:
     counts = {status: sum(level.verdict.status == status for level in run.levels) for status in STATUSES}
     others = ", ".join(f"{count} {status}" for status, count in counts.items() if count and status != "VALID")
     others = f"{others}: see the verdicts" if others else "the figures can be used"
+    unknown = sum(UNKNOWN in verdict(level) for level in run.levels if level.verdict.status == "VALID")
+    if unknown and not is_search(run):
+        others += f"; whether the server was steady is unknown at {unknown} (VALID {UNKNOWN})"
     tiles.append(("VALID levels", f"{counts['VALID']} of {len(run.levels)}", others))
     failed, of = map(sum, zip(*(failed_of(level.outcomes, level.missed) for level in run.levels), strict=True))
     tiles.append(("failed requests", f"{failed:,}", f"of {of:,}"))

@@ -76,12 +76,23 @@ class MetObjectives(msgspec.Struct, frozen=True, kw_only=True):
     missed: list[str] = []
 
 
+class AloneFigure(msgspec.Struct, frozen=True, kw_only=True):
+    """A figure of a load that only one side has: the geometric mean over its `runs` that count there, in seconds, per
+    second, or joules or money per token. There is nothing to compare it with."""
+
+    level: str
+    metric: str
+    value: float
+    runs: int
+
+
 class ComparedSide(msgspec.Struct, frozen=True, kw_only=True):
     """One of the two sides: what was measured, in which runs, and on what device, if that is known. `targets` are
     several servers that shared the load. `sessions` is the number of sessions that the runs are from: runs of one side
     that followed each other on one machine within half an hour are one. `starts_s` are the seconds that each start of
     its server, or each loading of its model, took before the levels of a run, where only one side was up at a time.
-    `command` is the one by which loadbench started its server, without secrets."""
+    `command` is the one by which loadbench started its server, without secrets. `alone` are figures that the other side
+    does not have."""
 
     name: str
     target: str
@@ -97,6 +108,7 @@ class ComparedSide(msgspec.Struct, frozen=True, kw_only=True):
     cold_start: ColdStart | None = None
     objectives: MetObjectives | None = None
     command: str = ""
+    alone: list[AloneFigure] = []
 
 
 class ComparedFigure(msgspec.Struct, frozen=True, kw_only=True):

@@ -41,6 +41,7 @@ from loadbench.analyze.compare.figure_data import (
     figure_data,
     not_in_every_run,
     too_few_requests,
+    value,
 )
 from loadbench.analyze.compare.gates import MeasuredChange, decide
 from loadbench.analyze.compare.hardware import device, device_caveats
@@ -53,7 +54,15 @@ from loadbench.core.errors import BadInput
 from loadbench.plan.gate import COST, ENERGY
 from loadbench.plan.objective import FAILURES, RATES
 from loadbench.plan.settings import USUAL_REPEATS
-from loadbench.results.compare import NO_SAMPLES, RULES, TOO_FEW_REQUESTS, ComparedSide, Comparison, LeftOut
+from loadbench.results.compare import (
+    NO_SAMPLES,
+    RULES,
+    TOO_FEW_REQUESTS,
+    AloneFigure,
+    ComparedSide,
+    Comparison,
+    LeftOut,
+)
 from loadbench.results.run import ClosedLoad, Reason
 
 if TYPE_CHECKING:
@@ -69,6 +78,8 @@ _POINTS = ("p50", "p95", "p99")
 _CLOSED = ("ttft", "tpot", "itl", "e2e")
 _OPEN = ("ttft_response", "ttft", "tpot", "itl", "e2e_response", "e2e")
 _TOKENS = "output_tokens_per_s"
+# What is shown of a side that is alone at a load, or alone has it.
+_ALONE = (_TOKENS, "ttft_p50", "tpot_p50", ENERGY, COST)
 _DRIFT = f"{100 * ASSUMED_DRIFT:.0f} %"
 _ONE_PAIR = "one pair of runs shows no spread: measure more repeats"
 _ONE_SESSION = "one session does not show how much failures differ between sessions: measure several"
@@ -167,6 +178,12 @@ def compare(
         ),
         ended_early=ended_early,
     )
+    alone = _alone(a, b)
+    comparison = msgspec.structs.replace(
+        comparison,
+        a=msgspec.structs.replace(comparison.a, alone=alone[0]),
+        b=msgspec.structs.replace(comparison.b, alone=alone[1]),
+    )
     summary = summarize_comparison(comparison, a, b)
     counted = counted_text(a, b, paired=paired, said=summary.sentence)
     return msgspec.structs.replace(comparison, summary=summary, counted=counted)
@@ -253,6 +270,21 @@ def _compare_levels(
             if level is not None:
                 levels.append(level)
     return levels
+
+
+def _alone(a: Sequence[Run], b: Sequence[Run]) -> tuple[list[AloneFigure], list[AloneFigure]]:
+    """Of each side the figures that every run of it has that counts at a load, and no run of the other side there."""
+    alone: tuple[list[AloneFigure], list[AloneFigure]] = ([], [])
+    for load in dict.fromkeys(level.load for run in (*a, *b) for level in run.levels):
+        sides = [[level for run in side if (level := usable_level(run, load)[0]) is not None] for side in (a, b)]
+        for metric in _ALONE:
+            values = [[known for level in side if (known := value(level, metric))] for side in sides]
+            for place, figures in enumerate(alone):
+                if values[place] and len(values[place]) == len(sides[place]) and not values[1 - place]:
+                    logs = [math.log(one) for one in values[place]]
+                    mean = math.exp(math.fsum(logs) / len(logs))
+                    figures.append(AloneFigure(level=load.label, metric=metric, value=mean, runs=len(logs)))
+    return alone
 
 
 def _check_sides(a: Sequence[Run], b: Sequence[Run], *, paired: bool) -> None:

@@ -117,7 +117,8 @@ def _ratio_of(
     inverse: bool = False,
 ) -> tuple[str, str]:
     """`1.42x (1.31-1.55)`, of levels that are decided alike, and where: of one level its row's, of all levels that of
-    the row over all; of some the mean over these, which has no row, and is called that."""
+    the row over all; of some the mean over these, which has no row. A mean is called one, with the range of the
+    intervals of its levels: each of these may be wider than its own. Where all say the same, that holds at each."""
     rows = [row for level in same for row in level.rows if row.metric == metric]
     where = _where(same, levels)
     row = rows[0] if len(same) == 1 else None
@@ -130,11 +131,25 @@ def _ratio_of(
         assert effect is not None  # noqa: S101 - a decision needs one, and `_groups` asks for one of the mean
         value, ends = effect.estimate(max(level.confidence(metric) for level in same))
         ratio, low, high = math.exp(value), math.exp(ends[0]), math.exp(ends[1])
-        where = f" on average{where}"
+    if len(same) > 1:
+        ends_of_all = [end for one in rows for end in one.ends or ()]
+        least, most = min(ends_of_all, default=0.0), max(ends_of_all, default=math.inf)
+        each = _between(least, most, inverse=inverse) if least or not math.isinf(most) else ""
+        if len(same) < len(levels):
+            where = f" on average{where}"
+        elif each != _between(low, high, inverse=inverse):
+            where = ", averaged over the levels"
+        where += f" ({each} at each)" if each and not where.startswith(" at") else ""
+    return f"{_ratio(1 / ratio if inverse else ratio)}x ({_between(low, high, inverse=inverse)})", where
+
+
+def _between(low: float, high: float, *, inverse: bool) -> str:
+    """Both ends of a ratio, or of its inverse; one that is open has no figure."""
     if inverse:
-        ratio, low, high = 1 / ratio, 1 / high, 1 / low if low else math.inf
-    between = f"{_ratio(low)} or more" if math.isinf(high) else f"{_ratio(low)}-{_ratio(high)}"
-    return f"{_ratio(ratio)}x ({between if low else f'{_ratio(high)} or less'})", where
+        low, high = 1 / high, 1 / low if low else math.inf
+    if math.isinf(high):
+        return f"{_ratio(low)} or more"
+    return f"{_ratio(low)}-{_ratio(high)}" if low else f"{_ratio(high)} or less"
 
 
 def _groups(levels: Sequence[ComparedLevel], metric: str) -> list[tuple[Speed, list[ComparedLevel]]]:

@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 
 _OTHER: dict[Side, Side] = {"a": "b", "b": "a"}
 PRICES = {ENERGY: "energy", COST: "cost"}
+# From this factor on a figure that is worse matters to somebody who chooses a side for what it is better at.
+_RELEVANT = 1.25
 # What a caveat of this code leaves open.
 _OPEN_QUESTIONS = {
     "assumed_drift": "how much the machine drifts (a drift was assumed)",
@@ -56,7 +58,7 @@ def summarize_comparison(comparison: Comparison, a: Sequence[Run], b: Sequence[R
     labels = sorted(levels, key=_amount)
     names = CLOSED_HEADLINES if all(label.startswith("users=") for label in labels) else OPEN_HEADLINES
     metric = next((name for name in names if all(name in levels[label] for label in labels)), None)
-    unknown = [*_unknown_prices(levels, a, b), *_unknown_levels(comparison)]
+    unknown = [*_unknown_prices(levels, comparison, a, b), *_unknown_levels(comparison)]
     unknown += dict.fromkeys(
         _OPEN_QUESTIONS[caveat.code] for caveat in comparison.caveats if caveat.code in _OPEN_QUESTIONS
     )
@@ -128,7 +130,7 @@ def summarize_comparison(comparison: Comparison, a: Sequence[Run], b: Sequence[R
         takes += " (by the watts given)" * _is_estimated(comparison, price)
         between = f"{crossing.users:.3g} users ({crossing.low:.3g} to {crossing.high:.3g})"
         parts.append(f"{less} {takes} up to about {between}, {more} beyond")
-    parts += _other_differences(levels, labels, metric, {*winners.values()})
+    parts += [*_other_differences(levels, labels, metric, {*winners.values()}), *_open_losses(levels, labels, metric)]
     if unknown:
         parts.append(f"not known: {some(unknown, most=4)}")
     return Summary(
@@ -151,6 +153,30 @@ def _other_differences(
             ends = [end for row in rows for end in row.ends or ()]
             where = loads_text([row.level for row in rows])
             texts.append(f"B's {name} is {_times(min(ends), max(ends))} A's at {where}")
+    return texts
+
+
+def _open_losses(levels: Mapping[str, Rows], labels: Sequence[str], metric: str) -> list[str]:
+    """`it is not ruled out that B's TPOT p50 is longer at 8 users (B measured 1.92 times A's; the interval is 0.955 to
+    3.85)`: of the parts of a response those that a side may pay with, at the loads where it is better at something;
+    where no side is better at anything, at all of them."""
+    shown = [name for name in dict.fromkeys((metric, *PARTS)) if any(name in rows for rows in levels.values())]
+    better = {label: {_winner(levels[label].get(name)) for name in shown} - {None} for label in labels}
+    texts = []
+    for part, name in PARTS.items():
+        for side in ("a", "b"):
+            rows = []
+            for label in labels:
+                row = levels[label].get(part) if side in better[label] or not any(better.values()) else None
+                if part != metric and row is not None and row.ratio is not None and row.ends is not None:
+                    loss = row.ratio if side == "b" else 1 / row.ratio
+                    rows += [row] if row.decision == "~" and not row.note and loss >= _RELEVANT else []
+            if rows:
+                ratios, ends = [row.ratio or 1.0 for row in rows], [end for row in rows for end in row.ends or ()]
+                between = _times(min(ends), max(ends)).removesuffix(" times")
+                measured = f"B measured {_times(min(ratios), max(ratios))} A's; the interval is {between}"
+                where = loads_text([row.level for row in rows])
+                texts.append(f"it is not ruled out that {side.upper()}'s {name} is longer at {where} ({measured})")
     return texts
 
 
@@ -199,19 +225,22 @@ def _seen_from(row: ComparedFigure, side: Side) -> tuple[float, float]:
 
 def _price(top: Rows, side: Side, comparison: Comparison) -> str:
     """`, for 1.80 times the energy and 0.500 times the cost per token`: what a token takes at the same load."""
-    known, same = [], []
+    known: list[str] = []
+    same: list[str] = []
+    unsure: list[str] = []
     for metric, name in PRICES.items():
         row = top.get(metric)
         if row is None or row.ratio is None:
             continue
         if row.decision == "~":
-            same.append(name)
+            (unsure if lacks_data(row) else same).append(name)
             continue
         ratio = row.ratio if side == "b" else 1 / row.ratio
         about = " (by the watts given)" if _is_estimated(comparison, metric) else ""
         known.append(f"{_number(ratio)} times the {name}{about}")
     text = f", for {' and '.join(known)} per token" if known else ""
-    return text + (f", with no difference shown in {' and '.join(same)} per token" if same else "")
+    text += f", with no difference shown in {' and '.join(same)} per token" if same else ""
+    return text + (f", with {' and '.join(unsure)} per token undecided" if unsure else "")
 
 
 def _is_estimated(comparison: Comparison, metric: str) -> bool:
@@ -246,8 +275,10 @@ def _no_difference(levels: Mapping[str, Rows], labels: Sequence[str], metric: st
     return shown
 
 
-def _unknown_prices(levels: Mapping[str, Rows], a: Sequence[Run], b: Sequence[Run]) -> list[str]:
-    """Which energy and cost per token are not compared, and why as far as it shows."""
+def _unknown_prices(
+    levels: Mapping[str, Rows], comparison: Comparison, a: Sequence[Run], b: Sequence[Run]
+) -> list[str]:
+    """Which energy and cost per token are not compared, and why as far as it shows; what one side has is said."""
     unknown = []
     for metric, name in PRICES.items():
         if levels and all(metric in rows for rows in levels.values()):
@@ -266,7 +297,12 @@ def _unknown_prices(levels: Mapping[str, Rows], a: Sequence[Run], b: Sequence[Ru
             where = [label for label, rows in levels.items() if metric not in rows]
             unknown.append(f"{name} per token" + (f" at {loads_text(where)}" if len(where) < len(levels) else ""))
         elif any(known):
-            unknown.append(f"{name} per token (only {'B' if known[1] else 'A'} has it)")
+            side = comparison.b if known[1] else comparison.a
+            values = sorted(figure.value for figure in side.alone if figure.metric == metric)
+            ends = dict.fromkeys(f"{end:.3g}" for end in (*values[:1], *values[-1:]))
+            unit = "J" if metric == ENERGY else f"{comparison.currency or ''} per 1M".strip()
+            has = f": {' to '.join(ends)} {unit}" if ends else ""
+            unknown.append(f"{name} per token (only {'B' if known[1] else 'A'} has it{has})")
         else:
             unknown.append(f"{name} per token")
     if unknown == ["energy per token", "cost per token"]:
@@ -280,10 +316,21 @@ def _unknown_levels(comparison: Comparison) -> list[str]:
     for left in comparison.left_out:
         if not left.metric and not left.run:
             by_reason.setdefault(NOT_COMPARED[left.code], []).append(left.level)
-    return [
-        f"what happens at {loads_text(sorted(dict.fromkeys(labels), key=_amount))} ({reason})"
-        for reason, labels in by_reason.items()
-    ]
+    unknown = []
+    for reason, labels in by_reason.items():
+        where = loads_text(sorted(dict.fromkeys(labels), key=_amount))
+        alone = [
+            f"{name} alone: {_rate(figure.value)} tokens/s" + (f" at {_load(figure.level)}" if len(labels) > 1 else "")
+            for name, side in (("A", comparison.a), ("B", comparison.b))
+            for figure in side.alone
+            if figure.level in labels and figure.metric == "output_tokens_per_s"
+        ]
+        unknown.append(f"what happens at {where} ({'; '.join((reason, *alone[-1:]))})")
+    return unknown
+
+
+def _rate(per_s: float) -> str:
+    return f"{per_s:,.0f}" if per_s >= 100 else f"{per_s:.3g}"
 
 
 def _amount(label: str) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 
 import msgspec
 import numpy as np
@@ -452,18 +453,17 @@ def test_the_conclusion_says_who_is_faster_and_where(rates, said):
     found = compare(lucky(usual), a_side(*jittered(rates), name="other"), paired=True)
     assert found.conclusion.startswith(said)
     if rates == {1: 100, 2: 260, 4: 600}:
-        assert found.conclusion.endswith(
-            " as fast as A in output tokens/s on average at users=2 and above; no difference shown at users=1"
-        )
+        assert " as fast as A in output tokens/s on average at users=2 and above (" in found.conclusion
+        assert found.conclusion.endswith(" at each); no difference shown at users=1")
 
 
 @pytest.mark.parametrize(
     ("rates", "where"),
     [
-        ({1: 142, 2: 284, 4: 400}, "on average at users=2 and below; no difference shown at users=4"),
+        ({1: 142, 2: 284, 4: 400}, "on average at users=2 and below (# at each); no difference shown at users=4"),
         (
             {1: 100, 2: 284, 4: 568, 8: 800},
-            "on average from users=2 to users=4; no difference shown at users=1 and at users=8",
+            "on average from users=2 to users=4 (# at each); no difference shown at users=1 and at users=8",
         ),
         ({1: 100, 2: 284, 4: 400}, "at users=2; no difference shown at users=1 and at users=4"),
     ],
@@ -472,7 +472,8 @@ def test_the_conclusion_names_neighbouring_levels_together(rates, where):
     """By their first and their last."""
     usual = {users: 100.0 * users for users in rates}
     found = compare(lucky(usual), a_side(*jittered(rates), name="other"), paired=True)
-    assert f" as fast as A in output tokens/s {where}" in found.conclusion
+    said = re.sub(r"[\d.]+-[\d.]+ at each", "# at each", found.conclusion)
+    assert f" as fast as A in output tokens/s {where}" in said
 
 
 def test_where_nothing_could_be_shown_the_conclusion_says_so():
@@ -497,7 +498,19 @@ def test_the_conclusion_tells_prefill_and_decode_apart():
     """Faster in tokens, and later with the first one."""
     found = compare(lucky({1: 100, 4: 300}), lucky({1: 150, 4: 450}, ttft=1.1, name="other"))
     assert "; B's TTFT p50 is 1.10x (" in found.conclusion
-    assert found.conclusion.endswith(") A's at every level")
+    assert " A's, averaged over the levels (" in found.conclusion
+
+
+def test_a_mean_over_the_levels_has_the_range_of_their_intervals_with_it():
+    """The interval of a mean is narrower than those of its levels, and is no statement about each of them."""
+    found = compare(lucky({1: 100, 4: 300}), a_side(*jittered({1: 200, 4: 750}), name="other"), paired=True)
+    ends = [row.interval for row in found.comparisons if row.metric == "output_tokens_per_s"]
+    (mean,) = (row for row in found.overall if row.metric == "output_tokens_per_s")
+    least, most = min(low for low, _ in ends), max(high for _, high in ends)
+    assert least < mean.interval[0] < mean.interval[1] < most
+    said = f"{mean.ratio:.2f}x ({mean.interval[0]:.2f}-{mean.interval[1]:.2f}) as fast as A in output tokens/s"
+    assert f"{said}, averaged over the levels ({least:.2f}-{most:.2f} at each)" in found.conclusion
+    assert "at every level" not in found.conclusion
 
 
 def test_levels_that_no_two_runs_share_are_told_one_by_one():

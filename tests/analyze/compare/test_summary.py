@@ -10,7 +10,7 @@ import pytest
 
 from loadbench.analyze.compare.compare import compare
 from loadbench.analyze.compare.in_folder import comparison_in
-from loadbench.plan.gate import COST
+from loadbench.plan.gate import COST, ENERGY
 from loadbench.results.compare import DECODE, PREFILL
 from loadbench.results.run import OpenLoad, Reason, Verdict
 from tests.analyze.comparing import LUCK, a_side, figures, lucky, resourced
@@ -158,8 +158,8 @@ def test_loads_that_are_not_compared_are_named():
     a = a_side(*([figures(1, tokens=20 * luck), figures(16)] for luck in LUCK))
     b = a_side(*([figures(1, tokens=60 * luck), figures(16, verdict=bad)] for luck in LUCK))
     found = paired(a, b)
-    assert "what happens at 16 users (INVALID)" in found.summary.unknown
-    assert "what happens at 16 users (INVALID)" in found.summary.sentence
+    assert "what happens at 16 users (INVALID; A alone: 100 tokens/s)" in found.summary.unknown
+    assert "what happens at 16 users (INVALID; A alone: 100 tokens/s)" in found.summary.sentence
 
 
 def test_a_side_beyond_its_limit_makes_the_ratio_a_lower_bound():
@@ -211,7 +211,10 @@ def test_energy_of_one_side_alone_is_not_known():
         for run in lucky({1: 60})
     ]
     found = paired(a, b)
-    assert found.summary.unknown[:2] == ["energy per token (only B has it)", "cost per token"]
+    assert found.summary.unknown[:2] == ["energy per token (only B has it: 1 J)", "cost per token"]
+    (figure,) = found.b.alone
+    assert (figure.level, figure.metric, figure.value, figure.runs) == ("users=1", ENERGY, pytest.approx(1.0), 6)
+    assert found.a.alone == []
     assert found.summary.worth_it is None
 
 
@@ -286,8 +289,8 @@ def test_the_comparison_of_a_cpu_with_a_gpu_that_is_kept_with_the_code():
     found = comparison_in(RESULTS / "20261128T044037Z-cpu-against-gpu")
     assert found.summary.sentence == (
         "B is faster at every load that is compared (1 to 4 users): 12.3 to 16.9 times the tokens/s at 4 users; not "
-        "known: energy per token (only B has it), cost per token, what happens at 16 users (INVALID), which responses "
-        "are better."
+        "known: energy per token (only B has it: 0.0944 to 0.473 J), cost per token, what happens at 16 users "
+        "(INVALID; B alone: 1,718 tokens/s), which responses are better."
     )
     rows = {(row.level, row.metric): row for row in found.speed}
     assert set(rows) == {("users=1", PREFILL), ("users=1", DECODE), ("users=4", DECODE)}
@@ -303,4 +306,49 @@ def test_the_comparison_of_a_cpu_with_a_gpu_that_is_kept_with_the_code():
     assert f"{over_all.ratio:.3f}x ({over_all.interval[0]:.3f}-{over_all.interval[1]:.3f}) A's" in found.conclusion
     # An older version had another rule for the means over the loads.
     assert "recomputed" in {caveat.code for caveat in found.caveats}
-    assert found.conclusion.startswith("B is 14.4x (12.3-16.9) as fast as A in output tokens/s at every level")
+    assert found.conclusion.startswith("B is 14.4x (12.3-16.9) as fast as A in output tokens/s at every level; ")
+    assert "; B's TTFT p50 is 0.143x (0.122-0.167) A's, averaged over the levels (0.0554-0.271 at" in found.conclusion
+
+
+def uneven_tpot(factor, *, ttft, name):
+    """Six runs whose times per token are so many times the usual on average, and differ by half from run to run."""
+    runs = lucky({1: 100, 8: 400}, ttft=ttft, name=name)
+    for place, (run, luck) in enumerate(zip(runs, (1.5, 0.6, 1.4, 0.7, 1.6, 0.55), strict=True)):
+        levels = []
+        for level in run.levels:
+            metric = level.metrics["tpot_s"]
+            p50 = metric.p50 * (factor * luck if level.load.users == 8 else 1.0)
+            metrics = {**level.metrics, "tpot_s": msgspec.structs.replace(metric, p50=p50)}
+            levels.append(msgspec.structs.replace(level, metrics=metrics))
+        runs[place] = msgspec.structs.replace(run, levels=levels)
+    return runs
+
+
+@pytest.mark.parametrize(("side", "place"), [("B", 0), ("A", 1)])
+def test_what_a_side_may_pay_for_being_sooner_is_said_where_it_is_not_ruled_out(side, place):
+    """First tokens come in half the time, and tokens perhaps in 1.5 times, which the runs do not decide."""
+    sides = [uneven_tpot(1.0, ttft=1.0, name="a"), uneven_tpot(1.5, ttft=0.5, name="b")]
+    slow = uneven_tpot(1.0, ttft=1.0, name="a")
+    sides = [[slow[turn] for turn in (1, 0, 3, 2, 5, 4)], sides[1]]
+    found = paired(sides[place], sides[1 - place])
+    (row,) = (row for row in found.comparisons if (row.level, row.metric) == ("users=8", "tpot_p50"))
+    low, high = row.interval
+    assert (row.decision, low < 1 < high) == ("~", True)
+    said = f"it is not ruled out that {side}'s TPOT p50 is longer at 8 users (B measured {row.ratio:.3g} times A's; "
+    assert f"; {said}the interval is {low:.3g} to {high:.3g})" in found.summary.sentence
+
+
+def test_a_loss_that_is_small_or_ruled_out_is_not_mentioned():
+    """The times per token of both sides are the same; and twice as long on a side is a difference, not a doubt."""
+    assert "ruled out" not in paired(lucky({1: 100}), lucky({1: 100}, ttft=0.5, name="b")).summary.sentence
+    a, b = lucky({1: 100, 8: 400}), lucky({1: 100, 8: 400}, ttft=2.0, name="b")
+    assert "ruled out" not in paired(a, b).summary.sentence
+
+
+def test_eight_slots_may_make_each_token_slower():
+    """Of the comparison that is kept with the code: TTFT is better at 8 users, and TPOT is not decided there."""
+    found = comparison_in(RESULTS / "20261125T004812Z-llamacpp-4-against-8-slots")
+    assert (
+        "; it is not ruled out that B's TPOT p50 is longer at 8 users (B measured 1.92 times A's; the interval is "
+        "0.955 to 3.85); "
+    ) in found.summary.sentence
