@@ -42,6 +42,8 @@ _PHASES = {
     ),
 }
 
+# The bottleneck in a word, where throughput stays and neither prompts nor decoding take most of the time.
+SPEED = "the server's speed"
 # From this share of responses on, their own lengths decide the load that they make.
 _MANY_SHORTER = 0.1
 
@@ -58,11 +60,13 @@ def capacity_document(capacity: Capacity, levels: Sequence[LevelResult] = (), *,
     ]
     if curve is not None and capacity.answer is not None:
         lower = "limit lower: how likely the limit is below this load, by the curves of all objectives"
-        met = "objective columns: by the fitted curve, the share of requests to be expected to meet each, with its "
+        met = "objective columns: by the fitted curve, the share of requests that meets each, as likely more as less, "
+        met += f"with its {100 * capacity.answer.confidence:g} % range; near the best estimate, the first one falls "
+        met += "to the share that is needed"
         blocks.append(curve_table(capacity, curve))
-        blocks.append(Notes([lower, f"{met}{100 * capacity.answer.confidence:g} % range"]))
+        blocks.append(Notes([lower, met]))
     if capacity.verification is not None:
-        blocks += _verification(capacity, capacity.verification, fit)
+        blocks += _verification(capacity, capacity.verification, fit, curve)
     if capacity.at_think_times or capacity.prediction is not None:
         blocks += _think_times(capacity)
     steps = [
@@ -124,9 +128,10 @@ def _answer_lines(
     if capacity.explanation is not None:
         reached = capacity.status != "at_least" and not capacity.sees_no_limit
         shown = "Bottleneck" if reached or capacity.explanation.kind == "unknown" else "Bottleneck at higher loads"
-        lines.append(f"{shown}: {capacity.explanation.sentence.rstrip('.')}.")
+        lines.append(f"{shown}: {capacity.explanation.sentence.rstrip('.')}.{_used(capacity)}")
         if capacity.explanation.advice and reached:
-            aim = "To find it" if capacity.explanation.kind == "unknown" else "To raise the limit"
+            is_known = capacity.explanation.kind != "unknown" or capacity.explanation.ceiling_per_s is not None
+            aim = "To raise the limit" if is_known else "To find it"
             lines.append(f"{aim}: {capacity.explanation.advice}.")
     if fleet is not None and fleet.devices is None:
         lines.append(f"Servers for {fleet.people} users: unknown, because {fleet.note}.")
@@ -134,6 +139,28 @@ def _answer_lines(
         lines.append(_fleet_line(fleet, answer, is_at_least=capacity.status == "at_least"))
     started = start_text(capacity.server_start)
     return [*lines, f"Started by loadbench: {started}."] if started else lines
+
+
+def _used(capacity: Capacity) -> str:
+    """How much of the highest throughput the best estimate already uses; by Little's law, where users think."""
+    answer, explanation = capacity.answer, capacity.explanation
+    ceiling = None if explanation is None else explanation.ceiling_per_s
+    if answer is None or not ceiling or not capacity.probes or capacity.status != "found":
+        return ""
+    per_s, load = answer.amount, f"{answer.amount:g} requests/s"
+    if kind_of(capacity) == "users":
+        near = min(capacity.probes, key=lambda probe: abs(probe.amount - answer.amount))
+        if not answer.think_s or near.answer_s is None:
+            return ""
+        per_s, load = answer.amount / (answer.think_s + near.answer_s), f"{answer.amount:g} users"
+    return f" {load}, the best estimate, already use about {min(100, 100 * per_s / ceiling):.0f} % of that throughput."
+
+
+def limit_name(capacity: Capacity) -> str:
+    """The bottleneck in a word: `slots or memory`, since both look the same from outside, or `SPEED`."""
+    limit = "unknown" if capacity.answer is None else capacity.answer.limit
+    is_speed = limit == "unknown" and capacity.explanation is not None and capacity.explanation.ceiling_per_s
+    return SPEED if is_speed else "slots or memory" if limit == "slots" else limit
 
 
 def _passed_above(capacity: Capacity) -> list[ProbeResult]:
@@ -370,11 +397,13 @@ def _verified_text(capacity: Capacity, verified: Verification) -> str:
     if all(probe.amount != low for probe in capacity.probes):
         said += f", which was not measured itself: {low:g} rests on the curve"
         if SAME_LOAD <= verified.amount / low < 1:
-            said += f" and is less than {100 * (1 / SAME_LOAD - 1):.0f} % above {verified.amount:g}"
+            said += f" and is {100 * (low / verified.amount - 1):.2g} % above {verified.amount:g}"
     return said
 
 
-def _verification(capacity: Capacity, verified: Verification, fit: PredictedCapacity | None) -> list[Block]:
+def _verification(
+    capacity: Capacity, verified: Verification, fit: PredictedCapacity | None, curve: FittedCurve | None
+) -> list[Block]:
     """The capacity, and the shares at the verified load: predicted, estimated and measured."""
     answer, kind = capacity.answer, kind_of(capacity)
     no_word = fit is not None and answer is not None and says_nothing(fit, answer.range[0])
@@ -384,7 +413,8 @@ def _verification(capacity: Capacity, verified: Verification, fit: PredictedCapa
         estimated += f" ({range_text(*answer.range)})"
     rows = [[f"capacity ({kind})", predicted, estimated, ""]]
     for rule, measured in verified.measured.items():
-        shares = ((verified.predicted or {}).get(rule), verified.expected[rule], measured.share)
+        estimate = verified.expected[rule] if curve is None else curve.share(rule, verified.amount).share
+        shares = ((verified.predicted or {}).get(rule), estimate, measured.share)
         cells = ["-" if share is None else percent(share) for share in shares]
         if measured.interval is not None:
             cells[-1] += f" ({100 * measured.interval[0]:.3g} to {percent(measured.interval[1])})"

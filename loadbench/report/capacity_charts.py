@@ -84,9 +84,10 @@ def _shares(capacity: Capacity, x: str) -> Chart:
         sure = f"{100 * capacity.answer.confidence:g} %"
         note = (
             "Points: all requests at a load, with the 95 % interval of its longest probe. "
-            f"Curve: fitted to the requests of all loads, with its {sure} range. "
-            "The limit is where the true share falls below the dashed line: where the lower edge of the range does, it "
-            "may be reached; where the upper edge does, it is passed. The answer counts all objectives together."
+            f"Curve: fitted to the requests of all loads, the median of what they allow, with its {sure} range. "
+            "The limit is where the true share falls below the dashed line. The best estimate is where the first of "
+            "the curves does; where the lower edge of a range does, the limit may be reached, where the upper edge "
+            "does, it is passed. The answer counts all objectives together, which may move it a little lower."
         )
     return Chart(
         name="objectives",

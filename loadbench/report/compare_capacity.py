@@ -8,7 +8,7 @@ from pathlib import PurePath
 from typing import TYPE_CHECKING
 
 from loadbench.core.units import format_duration
-from loadbench.report.capacity import amount_text, claim_texts, next_budget, range_text
+from loadbench.report.capacity import amount_text, claim_texts, limit_name, next_budget, range_text
 from loadbench.report.capacity_plan import capacity_plan_document, so_far
 from loadbench.report.compare_plan import only_b
 from loadbench.report.document import Block, Document, Notes, Table, Text
@@ -52,7 +52,7 @@ def capacity_comparison_document(comparison: CapacityComparison) -> Document:
                 likely,
                 proven,
                 strength.replace("_", " "),
-                "-" if answer is None else "slots or memory" if answer.limit == "slots" else answer.limit,
+                "-" if search is None or answer is None else limit_name(search),
                 "-" if side.cost_per_unit_month is None else significant(side.cost_per_unit_month),
             ]
         )

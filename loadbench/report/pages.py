@@ -17,7 +17,7 @@ from loadbench.core.errors import BadInput
 from loadbench.core.text import some
 from loadbench.plan.cells import cell_text
 from loadbench.report.capacities import capacities_document
-from loadbench.report.capacity import capacity_document, claim_texts, kind_of, range_text
+from loadbench.report.capacity import SPEED, capacity_document, claim_texts, kind_of, limit_name, range_text
 from loadbench.report.capacity_charts import capacity_charts
 from loadbench.report.compare import compare_document, conclusions, range_of, ratio_text
 from loadbench.report.compare_capacity import capacity_comparison_document, resume_command
@@ -239,11 +239,15 @@ def _answer_tiles(capacity: Capacity) -> list[tuple[str, str, str]]:
             tiles.append(("think time", duration(answer.think_s), "from a response to the next request, on average"))
         is_higher = capacity.sees_no_limit or (capacity.status == "at_least" and answer.limit == "unknown")
         name, note = _NOT_REACHED if is_higher else _BOTTLENECKS[answer.limit]
+        is_speed = limit_name(capacity) == SPEED and not is_higher
+        if is_speed:
+            name, note = SPEED, "more requests at once do not raise throughput"
         slots = None if capacity.explanation is None else capacity.explanation.slots
-        if answer.limit == "slots" and not is_higher and slots is not None:
+        if (is_speed or (answer.limit == "slots" and not is_higher)) and slots is not None:
             least, most = whole_ends(slots)
             at_once = f"{least} to {most}" if least < most else f"{slots.value:.0f}"
             note = f"about {at_once} requests run at once, and others wait"
+            note += "; more at once would hardly raise throughput" * is_speed
         tiles.append(("bottleneck", name, note))
     fleet = capacity.devices
     if fleet is not None and fleet.devices is not None:

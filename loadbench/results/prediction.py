@@ -111,7 +111,9 @@ class Evidence(msgspec.Struct, frozen=True, kw_only=True):
 class Bottleneck(msgspec.Struct, frozen=True, kw_only=True):
     """What limits the number of users, as far as the levels show; `sentence` is for people.
 
-    `slots` is the number of requests that seem to run at once, if that can be seen.
+    `slots` is the number of requests that seem to run at once, if that can be seen. `ceiling_per_s` is the throughput
+    in requests per second that does not grow with more requests in flight; `None` where it still grew. With it,
+    `unknown` says that the server's speed is the limit, and that it is not known whether prompts or decoding take most.
     """
 
     kind: BottleneckKind
@@ -119,6 +121,7 @@ class Bottleneck(msgspec.Struct, frozen=True, kw_only=True):
     evidence: list[Evidence] = []
     advice: str = ""
     slots: Estimate | None = None
+    ceiling_per_s: float | None = None
 
 
 class StarvedUser(msgspec.Struct, frozen=True, kw_only=True):

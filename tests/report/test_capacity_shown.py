@@ -343,6 +343,9 @@ def test_the_curve_of_a_saved_search_is_that_of_its_answer():
     assert 0.4 < curve.chance_below(capacity.answer.amount) < 0.6
     needed = capacity.probes[0].attainment["ttft_p90<500ms"].asked
     assert curve.share("ttft_p90<500ms", low).low >= needed > curve.share("ttft_p90<500ms", 1.05 * low).low
+    # The curve that is drawn falls to the needed share at the best estimate.
+    amount = capacity.answer.amount
+    assert curve.share("ttft_p90<500ms", amount).share >= needed > curve.share("ttft_p90<500ms", amount + 1).share
     moved = msgspec.structs.replace(capacity.answer, likely_low=low - 5)
     assert fitted_curve(msgspec.structs.replace(capacity, answer=moved)) is None
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from loadbench.analyze.capacity.bottleneck import find_bottleneck, whole_ends
+from loadbench.analyze.capacity.bottleneck import BEFORE_FIRST_TOKEN, BETWEEN_TOKENS, find_bottleneck, whole_ends
 from loadbench.analyze.capacity.client_delay import without_client_reasons
 from loadbench.analyze.capacity.curve import (
     curve_levels,
@@ -58,6 +58,12 @@ _WITH_MORE: dict[BottleneckKind, str] = {
     "decode": "output tokens come too slowly",
     "memory": "the server runs out of memory",
     "queue": "requests wait too long, because the server runs one at a time",
+}
+# What is seen above the limit, by the objective that fails first.
+_MISSES = {
+    BEFORE_FIRST_TOKEN: "first tokens come too late",
+    BETWEEN_TOKENS: "output tokens come too slowly",
+    ("failures",): "too many requests fail",
 }
 
 
@@ -191,7 +197,7 @@ def _bottleneck(
     clear = any(probe.decision == "FAIL" or probe.leaning <= -FAVOURS for probe in failing)
     rule = rule if clear else ""
     bottleneck = find_bottleneck(curve_levels(usable, ()) if thinks else usable, rule=rule)
-    if bottleneck.kind == "unknown" and thinks:
+    if bottleneck.kind == "unknown" and bottleneck.ceiling_per_s is None and thinks:
         bottleneck = find_bottleneck(usable, rule=rule)
     if bottleneck.kind == "unknown" and failing and not clear:
         little = "not known: too little was measured, and no load clearly misses an objective"
@@ -356,6 +362,11 @@ def _conclusion(
         low, high = found.amount if found.range[0] is None else found.range[0], found.range[1]
         sure, best = f"{100 * found.confidence:g} % confidence", f"best estimate {found.amount:g}"
         with_more = _WITH_MORE.get(bottleneck.kind, "")
+        if bottleneck.ceiling_per_s is not None and bottleneck.kind in {"prefill", "decode", "unknown"}:
+            misses = next((text for names, text in _MISSES.items() if rule.startswith(names)), "requests take too long")
+            with_more = (
+                f"{misses}, because the server completes no more than about {bottleneck.ceiling_per_s:.3g} requests/s"
+            )
         if bottleneck.slots is not None and bottleneck.kind == "slots":
             few, many = whole_ends(bottleneck.slots)
             at_once = f"{few} to {many}" if few < many else f"{bottleneck.slots.value:.0f}"

@@ -13,7 +13,8 @@ share of the server's time spent on prompts is X·D, where D is the time to firs
 rest is decoding. One of them must take most of the time, or the bottleneck is unknown.
 
 The same law says whether more slots would help: if twice as many would bring hardly more, the bottleneck is what slows
-down the running requests, not their number. Preemptions, or a cliff in throughput, mean memory. Where the load
+down the running requests, not their number, also where requests fail because they wait: more slots would turn the
+wait for the first token into slower tokens. Preemptions, or a cliff in throughput, mean memory. Where the load
 generator gave out before the server showed a limit, the load generator is the bottleneck. Everything else is "unknown",
 with what was seen.
 """
@@ -64,14 +65,12 @@ _NEAR_KNEE = 0.7
 _OFTEN = 0.01
 # Up to this mean number in flight a request is alone.
 _ALONE = 1.5
-# A request that is alone and gives this share of the highest throughput leaves little for more of them to add.
-_ALREADY = 0.8
 _ADVICE: dict[BottleneckKind, str] = {
     "prefill": "use shorter prompts, or a prefix cache",
     "decode": "use shorter responses, fewer requests at once, or a faster device",
 }
-_BEFORE_FIRST_TOKEN = ("ttft", "ttfo", "ttfb")
-_BETWEEN_TOKENS = ("tpot", "itl", "event_gap")
+BEFORE_FIRST_TOKEN = ("ttft", "ttfo", "ttfb")
+BETWEEN_TOKENS = ("tpot", "itl", "event_gap")
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +126,7 @@ def find_bottleneck(
         if failed:
             rule = rule or failed[0].rule
     limit = _memory(points, levels) or _by_curves(points, server or {}, rule)
-    if limit.kind != "unknown":
+    if limit.kind != "unknown" or limit.ceiling_per_s is not None:
         return limit
 
     # The lowest level above all valid ones at which the load generator gave out.
@@ -226,7 +225,7 @@ def _by_curves(points: Sequence[_LevelMeans], server: Mapping[str, float], rule:
     share, waits = _prompt_share(points, last), _waiting_share(alone, last)
     flat = last.per_s <= (1 + _WORTHWHILE) * alone.per_s
     if share is None or share >= _MOST or waits < _NEARLY_ALL or not flat:
-        return _of_work(points, [])
+        return _of_work(points, [], rule)
     return Bottleneck(
         kind="queue",
         sentence=f"the server runs one request at a time; the others wait. Throughput is {last.per_s_text} "
@@ -236,6 +235,7 @@ def _by_curves(points: Sequence[_LevelMeans], server: Mapping[str, float], rule:
         ],
         advice="let the server run several requests at once if it can, or add a second server",
         slots=Estimate(value=1.0, low=1.0, high=1.0),
+        ceiling_per_s=last.per_s,
     )
 
 
@@ -319,9 +319,9 @@ def _of_knee(points: Sequence[_LevelMeans], knee: _Knee, server: Mapping[str, fl
             evidence=evidence,
             advice="measure more levels around this load, and for longer",
         )
-    if knee.gain < _WORTHWHILE and not rule.startswith(_BEFORE_FIRST_TOKEN):
-        return _of_work(points, evidence, at)
-    if rule.startswith(_BETWEEN_TOKENS):
+    if knee.gain < _WORTHWHILE:
+        return _of_work(points, evidence, rule, at, knee.gain)
+    if rule.startswith(BETWEEN_TOKENS):
         return _of_rule(points, rule)
 
     # Memory, where there are more slots than run, and where no more fit into the memory, if that is known.
@@ -338,12 +338,6 @@ def _of_knee(points: Sequence[_LevelMeans], knee: _Knee, server: Mapping[str, fl
         advice = "give the server more memory, or use shorter prompts and responses"
     elif slots is None and fitting is None:
         why = "its number of slots or its memory (loadbench cannot tell which)"
-    first = points[0]
-    if first.n < _ALONE and first.per_s > _ALREADY * last.per_s and kind == "slots":
-        advice = (
-            "a faster server, or fewer tokens per request. More slots shorten the wait, but hardly raise throughput: "
-            f"one request at a time already gives {first.per_s_text}"
-        )
     return Bottleneck(
         kind=kind,
         sentence=f"the server runs {_about(at)} requests at once; the limit is {why}. Further requests wait: "
@@ -351,34 +345,46 @@ def _of_knee(points: Sequence[_LevelMeans], knee: _Knee, server: Mapping[str, fl
         evidence=evidence,
         advice=advice,
         slots=at,
+        ceiling_per_s=last.per_s,
     )
 
 
-def _of_work(points: Sequence[_LevelMeans], evidence: list[Evidence], at: Estimate | None = None) -> Bottleneck:
-    """Throughput has stopped growing, and not for lack of slots: prompts take the time, or decoding does."""
-    last, share = points[-1], _prompt_share(points, points[-1])
-    stays = f"throughput stays at {last.per_s_text}"
+def _of_work(
+    points: Sequence[_LevelMeans], evidence: list[Evidence], rule: str, at: Estimate | None = None, gain: float = 0.0
+) -> Bottleneck:
+    """Throughput has stopped growing, and not for lack of slots, since twice as many would bring only this `gain`:
+    prompts take the time, or decoding does."""
+    alone, last, share = points[0], points[-1], _prompt_share(points, points[-1])
+    stays, slots = f"throughput stays at {last.per_s_text}", ""
     if at is not None:
-        stays += f" ({_about(at)} requests run at once, and more would hardly help)"
+        by = "by less than 1 %" if gain < 0.01 else f"by about {100 * gain:.0f} %"
+        stays += f"; {_about(at)} requests run at once, and twice as many would raise it {by}"
+        stays += f" (one alone gives {alone.per_s:.3g})" if alone.n < _ALONE else ""
+        if rule.startswith(BEFORE_FIRST_TOKEN):
+            slots = (
+                "; more slots would turn the wait for the first token into slower tokens, for hardly more requests/s"
+            )
     if share is None:
         return Bottleneck(
             kind="unknown",
-            sentence=f"unknown: {stays}, and without a level of one user, prompts and decoding look the same",
+            sentence=f"the server's speed; {stays}; without a level of one user, prompts and decoding look the same",
             evidence=evidence,
-            advice="measure users=1 as well",
+            advice=f"a faster device, or fewer tokens per request; measure users=1 to know which tokens{slots}",
             slots=at,
+            ceiling_per_s=last.per_s,
         )
     kind: BottleneckKind = "prefill" if share >= _MOST else "decode" if share <= _LITTLE else "unknown"
     why = {
         "prefill": f"reading prompts, which takes {100 * min(share, 1.0):.0f} % of the server's time",
         "decode": f"decoding, {100 * (1 - share):.0f} % of the server's time; each further request slows down all",
-    }.get(kind, f"unknown: reading prompts takes {100 * share:.0f} % of the server's time, too close to half to tell")
+    }.get(kind, f"the server's speed, of whose time prompts take {100 * share:.0f} % and decoding the rest")
     return Bottleneck(
         kind=kind,
         sentence=f"{why}; {stays}",
         evidence=[*evidence, Evidence(name="prompt_share", value=share, what="share of the server's time for prompts")],
-        advice=_ADVICE.get(kind, "shorter prompts and shorter responses both help"),
+        advice=_ADVICE.get(kind, "use a faster device, or fewer tokens per request, in prompts or responses") + slots,
         slots=at,
+        ceiling_per_s=last.per_s,
     )
 
 
@@ -401,9 +407,9 @@ def _of_rule(points: Sequence[_LevelMeans], rule: str) -> Bottleneck:
     kind: BottleneckKind = "unknown"
     if share is not None:
         evidence.append(Evidence(name="prompt_share", value=share, what="share of the server's time for prompts"))
-        if rule.startswith(_BETWEEN_TOKENS) and (tpot or 1.0) > 1 + _WORTHWHILE:
+        if rule.startswith(BETWEEN_TOKENS) and (tpot or 1.0) > 1 + _WORTHWHILE:
             kind = "decode" if share <= _LITTLE else "prefill" if share >= _MOST else "unknown"
-        elif rule.startswith(_BEFORE_FIRST_TOKEN) and ttft > 1 + _WORTHWHILE and share >= _LITTLE:
+        elif rule.startswith(BEFORE_FIRST_TOKEN) and ttft > 1 + _WORTHWHILE and share >= _LITTLE:
             kind = "prefill"
     fails = f"{rule} fails while throughput still grows"
     sentence = {

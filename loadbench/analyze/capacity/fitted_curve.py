@@ -34,9 +34,12 @@ class FittedCurve:
         self._borders = dict(zip(of_one, evidence.borders(), strict=True))
 
     def share(self, rule: str, amount: float) -> ExpectedShare:
-        """The share of requests that is to be expected to meet an objective at a load, and its interval."""
+        """The share of requests that meets an objective at a load, as likely more as less, and its interval. Where this
+        median falls to the share that is needed, the limit of this objective is as likely lower as higher, as the best
+        estimate is; a mean would fall to it earlier, since the shares that are possible reach further down than up."""
         border = self._borders[rule]
-        return ExpectedShare(border.share(amount), *border.share_interval(amount, self._confidence))
+        median, _ = border.share_interval(amount, 0.0)
+        return ExpectedShare(median, *border.share_interval(amount, self._confidence))
 
     def chance_below(self, amount: float) -> float:
         """The probability that the limit, the lowest of all objectives, is below this load."""
