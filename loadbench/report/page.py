@@ -179,10 +179,9 @@ def conclusion(run: Run) -> list[str]:
         interval = best.throughput.interval.get("output_tokens_per_s")
         between = f" ({significant(interval[0])} to {significant(interval[1])})" if interval else ""
         most = f"Of {len(models)} models, {model} has the highest throughput:" if len(models) > 1 else f"{model} gives"
-        text = f"{most} {significant(rate)} output tokens/s{between} at {_load(best)}"
+        text = f"{most} {significant(rate)} output tokens/s{between} at {_load(best)}{_alone_text(best)}"
         if at is not None and at.high is not None:
             text += f" (the knee, where throughput stops growing, is {at.where})"
-        text += _alone_text(best)
         ttft = best.metrics.get("ttft_s")
         if ttft is not None:
             low, high = ttft.interval.get("p95") or (None, None)

@@ -131,9 +131,9 @@ def test_conclusion_and_tile_say_how_fast_the_server_may_be_alone():
         levels = [msgspec.structs.replace(level, machine=load, caveats=[busy]) for level in run.levels]
         return msgspec.structs.replace(run, levels=levels)
 
-    (sentence, *_), page = conclusion(on(0.2)), render_html(run_page(on(0.2), Path()))
+    (sentence, *_), text = conclusion(on(0.2)), Elements(render_html(run_page(on(0.2), None))).text
     assert "users, with other programs at work: alone maybe about 1.2 times as fast (the knee" in sentence
-    assert page.count("alone maybe about 1.2 times as fast") == 2
+    assert text.count("alone maybe about 1.2 times as fast") == 2
     assert "alone" not in conclusion(on(0.0))[0]
 
 
