@@ -82,8 +82,19 @@ def _unknown_text(grid: Grid, *, several: bool) -> str:
         text = f"{_named_cells(beyond)} may be better than {shows} ({some(list(texts), most=2)})"
         text += f", so that no other rules {them} out" * several
         parts.append(f"{text[:1].lower()}{text[1:]}" if none else text)
-    why = f"{reason_text(grid.unknown.message, grid.unknown.code)}; {grid.unknown.advice}" if grid.unknown else ""
-    return f"{' and '.join(parts)}, since {why}." if parts else ""
+    if grid.unknown is None:
+        return ""
+    below = [
+        f"in cell {number} {cell.not_counted}"
+        for number, cell in cells
+        if cell.not_counted and number not in {*none, *beyond}
+    ]
+    why, advice = reason_text(grid.unknown.message, grid.unknown.code), grid.unknown.advice
+    if not parts:
+        text = "; ".join(below)
+        return f"{text[:1].upper()}{text[1:]}; {advice}." if text else ""
+    head = " and ".join(parts)
+    return f"{'; '.join([f'{head}, since {why}', *below, advice])}."
 
 
 def _best_text(grid: Grid, found: BestCell) -> str:
@@ -100,12 +111,13 @@ def _best_text(grid: Grid, found: BestCell) -> str:
             and found.work.items() <= cell.values.items()
             for cell in grid.cells
         )
-        remedy = "to tell them apart, measure fewer of them, each for longer"
+        # A remedy for the levels that do not count is the first one.
+        remedy = "; to tell them apart, measure fewer of them, each for longer" if not grid.again else ""
         if len(names) == compared:
             which = f"none of the {compared} cells can be ruled out; the most was measured in cell {names[0]}, {most}"
         else:
             which = f"these {len(names)} of {compared} cells cannot be told apart: {some(names, most=_MOST_NAMED)}"
-        return f"not sure which cell is the best: {which}; {remedy}"
+        return f"not sure which cell is the best: {which}{remedy}"
     best = figures(found.best)
     text = f"the best is cell {found.best}, {cell_text(_choice(grid, found.best))}: "
     text += f"{significant(best.output_tokens_per_s)} output tokens/s at {best.load}"
@@ -142,7 +154,7 @@ def again_text(grid: Grid, folder: Path | None) -> str:
     lost = [
         (number, cell.folder)
         for number, cell in enumerate(grid.cells, 1)
-        if cell.status == "complete" and (cell.uncounted is not None or any(one.unknown for one in cell.figures))
+        if cell.status == "complete" and cell.not_counted
     ]
     if lost and grid.complete:
         which, folders = _named_cells([number for number, _ in lost]).lower(), [name for _, name in lost]
@@ -175,7 +187,7 @@ def _has_depth(grid: Grid) -> bool:
 def cell_table(grid: Grid) -> Table:
     """A row for each cell, and for each of its models."""
     several = len({one.model for cell in grid.cells for one in cell.figures}) > 1
-    best = {(found.best, found.model) for found in grid.best}
+    best, front = {(found.best, found.model) for found in grid.best}, known_front(grid)
     names = [one.name for one in grid.vary]
     rows: list[list[str]] = []
     for number, cell in enumerate(grid.cells, 1):
@@ -183,7 +195,10 @@ def cell_table(grid: Grid) -> Table:
         for one in shown:
             rows.append([str(number), *(shown_value(cell.values[name]) for name in names)])
             rows[-1] += ["-" if one is None else one.model] * several
-            mark = "" if one is None else _marks(one, is_best=bool(best & {(number, one.model), (number, "")}))
+            mark = ""
+            if one is not None:
+                is_best = bool(best & {(number, one.model), (number, "")})
+                mark = (BEST if is_best else MAYBE * one.may_be_best) + FRONT * ((number, one.model) in front)
             rows[-1] += [*_cells(cell, one), mark]
     heads = ["cell", *names, *["model"] * several, *_FIGURES, "mark"]
     align = "r" + "l" * (len(names) + several) + "lrrrrrrll"
@@ -228,8 +243,24 @@ def _cells(cell: Cell, one: CellFigures | None) -> list[str]:
     ]
 
 
-def _marks(one: CellFigures, *, is_best: bool) -> str:
-    return (BEST if is_best else MAYBE * one.may_be_best) + FRONT * one.on_front
+def known_front(grid: Grid) -> set[tuple[int, str]]:
+    """The number and model of each cell that is on a Pareto front: where some cell of the same work is ruled out, and
+    as far as no load that does not count may put it there."""
+    work = [one.name for one in grid.vary if one.changes_work]
+    several = any(found.model for found in grid.best)
+    groups: dict[tuple[str, ...], list[tuple[int, CellFigures]]] = {}
+    for number, cell in enumerate(grid.cells, 1):
+        for one in cell.figures if cell.status == "complete" else ():
+            if one.counts:
+                same = (one.model if several else "", *(cell.values[name] for name in work))
+                groups.setdefault(same, []).append((number, one))
+    return {
+        (number, one.model)
+        for group in groups.values()
+        if not all(one.on_front for _, one in group)
+        for number, one in group
+        if one.on_front and not one.unknown
+    }
 
 
 def cell_lines(grid: Grid) -> str:
@@ -304,16 +335,24 @@ def grid_notes(grid: Grid) -> list[str]:
             lines.append(f"{BEST} surely the best of the cells that did the same work")
         if any(found.best is None and len(found.candidates) > 1 for found in grid.best):
             lines.append(f"{MAYBE} may be the best: no other cell surely has more output tokens/s")
+            if any(one.may_be_best and one.unknown for one in figures):
+                lines[-1] += ", or its own are not known at a higher load, which does not count"
         lines.append(
             f"how sure: levels are compared in pairs, together at {confidence} (Bonferroni over all levels; selection "
             f"of the best by Gupta and Hsu); each cell was measured once, so a drift of {percent(grid.assumed_drift)} "
             "between cells is assumed"
         )
-    if any(one.on_front for one in figures):
+    front = known_front(grid)
+    if front:
         lines.append(
-            f"{FRONT} on the Pareto front: no other cell is at least as good in throughput, TTFT, memory and energy, "
-            "as far as these are known, and surely better in one"
+            f"{FRONT} on the Pareto front: no other cell is at least as good in throughput, TTFT, memory and energy at "
+            "the same load, as far as these are known, and surely better in one (memory and energy: by 5 % or more)"
         )
+    elif compared:
+        lines.append("Pareto front: not known, since no cell is surely worse than another at the same load")
+    maybe = [str(at) for at, cell in enumerate(grid.cells, 1) for one in cell.figures if one.on_front and one.unknown]
+    if front and maybe:
+        lines[-1] += f"; cell {some(maybe, most=8)} may be on it too, by a higher load that does not count"
     if figures:
         lines.append(
             "load: of each cell the one with the most output tokens/s of those that count, with the figures of that "
@@ -380,26 +419,39 @@ def depth_charts(grid: Grid) -> list[Chart]:
 
 
 def front_chart(grid: Grid) -> Chart | None:
-    """Throughput against the time to first token: a point for each cell, and the Pareto front; `None` without two."""
-    work = [one.name for one in grid.vary if one.changes_work]
+    """Throughput against the time to first token: a point for each cell, and a line for the Pareto front of those at
+    the same load, as far as it is known; `None` without two cells."""
+    work, on_front = [one.name for one in grid.vary if one.changes_work], known_front(grid)
+    shown = [
+        (number, one, cell_text({name: cell.values[name] for name in work}), one.ttft_p95_s)
+        for number, cell in enumerate(grid.cells, 1)
+        for one in (cell.figures if cell.status == "complete" else ())
+        if one.ttft_p95_s is not None
+    ]
+    if len(shown) < 2:
+        return None
+    loads, kinds = {one.load for _, one, _, _ in shown}, {same for _, _, same, _ in shown}
     front: dict[str, list[tuple[float, float, str]]] = {}
     others: list[tuple[float, float, str]] = []
     hollow: list[tuple[float, float | None]] = []
-    kinds: set[str] = set()
-    for number, cell in enumerate(grid.cells, 1):
-        for one in cell.figures if cell.status == "complete" else ():
-            if one.ttft_p95_s is not None:
-                same = cell_text({name: cell.values[name] for name in work})
-                kinds.add(same)
-                of_line = front.setdefault(f"Pareto front, {same}" if same else "Pareto front", [])
-                (of_line if one.on_front else others).append((one.output_tokens_per_s, one.ttft_p95_s, str(number)))
-                hollow += [] if one.counts else [(one.output_tokens_per_s, one.ttft_p95_s)]
-    if len(others) + sum(map(len, front.values())) < 2:
-        return None
+    for number, one, same, ttft in shown:
+        at = f" at {one.load}" * (len(loads) > 1)
+        is_drawn = (number, one.model) in on_front and not any(
+            (its.load, its_same) == (one.load, same)
+            and (its.output_tokens_per_s, -its_ttft) != (one.output_tokens_per_s, -ttft)
+            and its.output_tokens_per_s >= one.output_tokens_per_s
+            and its_ttft <= ttft
+            and its.counts
+            for _, its, its_same, its_ttft in shown
+        )
+        name = f"Pareto front{at}{f', {same}' if same else ''}"
+        (front.setdefault(name, []) if is_drawn else others).append(
+            (one.output_tokens_per_s, ttft, f"{number}{f' ({one.load})' * (len(loads) > 1)}")
+        )
+        hollow += [] if one.counts else [(one.output_tokens_per_s, ttft)]
     series = [
         Series(name, [point[:2] for point in sorted(line)], labels=[point[2] for point in sorted(line)])
         for name, line in front.items()
-        if line
     ]
     if others:
         # Each by itself: a line would say that they belong together.
@@ -409,13 +461,17 @@ def front_chart(grid: Grid) -> Chart | None:
         labels = [one for point in sorted(others) for one in (point[2], "")]
         series.append(Series("other cells" if series else "cells", apart, labels=labels, hollow=hollow))
     sentences = ["Each point is a cell, with its number, at the load with the most output tokens/s."]
-    if len(kinds) == len(others) + sum(map(len, front.values())):
+    if len(kinds) == len(shown):
         sentences.append(f"Each cell did other work ({', '.join(work)}): none is better than another.")
     else:
         sentences.append(f"Of cells with the same {' and '.join(work)}, best" if work else "Best")
         sentences[-1] += " is to the right and low."
-    if any(front.values()):
-        sentences.append("Memory and energy count for the front too, where they are known.")
+        if len(loads) > 1:
+            sentences.append("Compare points of the same load only: with more users, requests wait longer.")
+        if front:
+            sentences.append("Other cells may be on the front too, for their memory, energy or another load: see ◆.")
+        else:
+            sentences.append("The Pareto front is not known: no cell is surely worse than another at the same load.")
     if hollow:
         sentences.append("Hollow points: cells of which no level counts, or none that does meets the objectives.")
     return Chart(

@@ -43,10 +43,10 @@ class CellFigures(msgspec.Struct, frozen=True, kw_only=True):
 
     `ttft_p95_s`, `itl_p50_s` and `tpot_p50_s` are of that level; `memory_bytes` is the largest of all levels: of the
     server's process and its boards' together, as far as they were read. `interval` has the 95 % intervals within the
-    run. `on_front`: no other cell that did the same work is at least as good in every figure that both have, and surely
-    better in one. `may_be_best`: no other cell surely has more output tokens per second. `unknown` says why a higher
-    figure than this cannot be excluded. `steadiness_unknown`: the level was too short to see whether the server was
-    steady.
+    run. `on_front`: no other cell that did the same work is at least as good in every figure that both have, at the
+    same loads, and surely better in one. `may_be_best`: no other cell surely has more output tokens per second.
+    `unknown` says why a higher figure than this cannot be excluded. `steadiness_unknown`: the level was too short to
+    see whether the server was steady.
     """
 
     model: str
@@ -87,7 +87,7 @@ class Cell(msgspec.Struct, frozen=True, kw_only=True):
     """One combination of the values, by name. `folder` is its run folder inside the grid's; `content_hash` identifies
     its settings. A cell that failed has its `error`, with what to do, and may have levels all the same. `exit_code` is
     what its sweep would have ended with. `uncounted` is the commonest reason of its levels where none
-    of them counts."""
+    of them counts; `not_counted` are all that do not, with their verdict and the commonest reason's code."""
 
     values: dict[str, str]
     folder: str
@@ -101,6 +101,7 @@ class Cell(msgspec.Struct, frozen=True, kw_only=True):
     figures: list[CellFigures] = []
     depth: list[DepthFigures] = []
     uncounted: Reason | None = None
+    not_counted: str = ""
 
 
 class BestCell(msgspec.Struct, frozen=True, kw_only=True):

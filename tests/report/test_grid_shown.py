@@ -113,6 +113,21 @@ def test_the_front_is_a_line_and_other_cells_are_points():
     assert "Pareto front" in svg(chart)
 
 
+def test_no_front_is_drawn_or_marked_where_no_cell_is_ruled_out():
+    """All cells are on it, which says nothing; points of several loads name theirs."""
+    run = a_cell_run((30, 60, 61), [1, 2, 2])
+    runs = {at: msgspec.structs.replace(run, levels=run.levels[: 3 - at]) for at in range(2)}
+    grid = with_conclusion(concluded(a_grid(list("ab")), runs))
+    assert [cell.figures[0].on_front for cell in grid.cells] == [True, True]
+    chart, text = front_chart(grid), render_text(grid_document(grid))
+    assert [line.name for line in chart.series] == ["cells"]
+    assert set(chart.series[0].labels) == {"1 (users=16)", "2 (users=4)", ""}
+    assert "Compare points of the same load only" in chart.note
+    assert "The Pareto front is not known" in chart.note
+    assert "Pareto front: not known" in text
+    assert "◆" not in text
+
+
 def test_cells_that_did_other_work_are_not_ranked_by_the_chart():
     """Its note names no best place where none is; where two cells did the same work, it says for which."""
     grid, _ = by_depth()

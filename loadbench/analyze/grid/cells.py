@@ -13,7 +13,9 @@ cannot be told apart. `python -m tests.coverage.grids` measures both.
 A cell whose levels above its best one do not count may be better than it shows, so that no other beats it.
 
 *The front.* A cell is dominated by another that is at least as good in every figure that both have (throughput, TTFT,
-memory, energy), and surely better in one. The others are the Pareto front: each of them is best for some purpose.
+memory, energy) at its best load, surely better in one of them there, and surely worse at no other of its loads. Figures
+of different loads are not compared: more users wait longer on every server. The others are the Pareto front: each of
+them is best for some purpose.
 """
 
 from __future__ import annotations
@@ -31,6 +33,7 @@ from loadbench.analyze.level.knee import (
     commonest_reason,
     load_rates,
     measure_again,
+    named_with_verdict,
     reasons_against,
     shows_throughput,
 )
@@ -41,7 +44,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from loadbench.results.grid import Cell
-    from loadbench.results.run import LevelResult, OpenInterval, Run
+    from loadbench.results.run import LevelResult, Metric, OpenInterval, Run
 
 # The standard deviation of a machine's speed from cell to cell. Heat, other load and memory placement make steps of 10
 # to 15 % between sessions (`loadbench.analyze.compare.effect`); a single step of 15 % between two cells is covered.
@@ -58,6 +61,7 @@ class _Candidate(NamedTuple):
     rates: Sequence[Rate]
     figures: CellFigures
     beyond: Sequence[LevelResult]
+    levels: Mapping[str, LevelResult]  # those that count, by load
 
     @property
     def best(self) -> Rate:
@@ -88,6 +92,7 @@ def concluded(grid: Grid, runs: Mapping[int, Run]) -> Grid:
             uncounted=None
             if any(map(shows_throughput, run.levels))
             else commonest_reason(map(reasons_against, run.levels)),
+            not_counted=_not_counted(run.levels),
         )
     compared = [one for of_model in candidates.values() for one in of_model if _is_compared(grid, one)]
     # Beyond so many standard errors one pair of levels differs for sure.
@@ -112,10 +117,16 @@ def concluded(grid: Grid, runs: Mapping[int, Run]) -> Grid:
                     on_front=len(group) > 1 and not any(_dominates(other, one, sure) for other in group),
                 )
                 cells[one.cell] = _with(cells[one.cell], figures)
-    # The levels for which a cell may be better than it shows, and those of cells of which none counts.
+    # The levels for which a cell may be better than it shows, and those of cells of which none counts; then all others
+    # that do not count, and those of which it is not known whether they were steady: one remedy is for all of them.
     lost = [level for one in compared for level in one.beyond]
     lost += [level for place, run in runs.items() if cells[place].uncounted is not None for level in run.levels]
-    reason, (advice, flags) = commonest_reason(map(reasons_against, lost)), measure_again(lost)
+    complete = [run for place, run in runs.items() if cells[place].status == "complete"]
+    below = [level for run in complete for level in run.levels if not shows_throughput(level) and level not in lost]
+    unsteady = [level for run in complete for level in run.levels if level not in lost and _is_unsteady(level)]
+    open_ = bool(lost or below) or any(found.best is None and len(found.candidates) > 1 for found in best)
+    reason = commonest_reason(map(reasons_against, lost or below))
+    advice, flags = measure_again([*lost, *below, *(unsteady if open_ else [])])
     return msgspec.structs.replace(
         grid,
         cells=cells,
@@ -124,6 +135,16 @@ def concluded(grid: Grid, runs: Mapping[int, Run]) -> Grid:
         unknown=None if reason is None else Reason(reason.code, reason.message, advice),
         again=flags,
     )
+
+
+def _not_counted(levels: Sequence[LevelResult]) -> str:
+    out = [level for level in levels if not shows_throughput(level)]
+    reason = commonest_reason(level.verdict.reasons for level in out)
+    return f"{named_with_verdict(out)}{f' ({reason.code})' if reason is not None else ''}" if out else ""
+
+
+def _is_unsteady(level: LevelResult) -> bool:
+    return any(caveat.code == "steadiness_unknown" for caveat in level.caveats)
 
 
 def _is_compared(grid: Grid, one: _Candidate) -> bool:
@@ -156,9 +177,9 @@ def _candidate(place: int, model: str, levels: Sequence[LevelResult]) -> _Candid
         },
         unknown=", ".join(f"{one.load.label} is {one.verdict.status}" for one in beyond),
         counts=bool(rates),
-        steadiness_unknown=any(caveat.code == "steadiness_unknown" for caveat in level.caveats),
+        steadiness_unknown=_is_unsteady(level),
     )
-    return _Candidate(place, rates, figures, beyond)
+    return _Candidate(place, rates, figures, beyond, {one.load.label: one for one in counting})
 
 
 def _meets(level: LevelResult) -> bool:
@@ -209,23 +230,47 @@ def _best_of(group: Sequence[_Candidate], sure: float) -> BestCell:
 
 
 def _dominates(one: _Candidate, other: _Candidate, sure: float) -> bool:
-    """Whether one cell is at least as good as another in every figure that both have, and surely better in one."""
-    if one is other or other.figures.unknown or one.best.log < other.best.log:
+    """Whether one cell is at least as good as another in every figure that both have at the other's best load, surely
+    better in one, and surely worse at none of its loads."""
+    if one is other or other.figures.unknown:
         return False
-    better = _beats(one, other, sure)
-    for name in ("ttft_p95_s", "memory_bytes", "joules_per_output_token"):
-        mine, its = getattr(one.figures, name), getattr(other.figures, name)
-        if mine is None or its is None:
-            continue
-        if mine > its:
+    rates = {rate.load.label: rate for rate in one.rates}
+    better = False
+    for its in other.rates:
+        load, is_best = its.load.label, its.load.label == other.figures.load
+        mine = rates.get(load)
+        if mine is None:
             return False
-        if name == "ttft_p95_s":
-            ends = one.figures.interval.get(name) or (None, None), other.figures.interval.get(name) or (None, None)
-            high, low = ends[0][1], ends[1][0]
-            better = better or (high is not None and low is not None and high < low)
-        else:
-            better = better or mine < (1 - _CLEARLY) * its
+        gain, reach = mine.log - its.log, sure * _error(mine, its)
+        if gain < (0 if is_best else -reach):
+            return False
+        better = better or (is_best and gain > reach)
+        ttft, its_ttft = one.levels[load].metrics.get("ttft_s"), other.levels[load].metrics.get("ttft_s")
+        if ttft is None or its_ttft is None:
+            continue
+        (low, high), (its_low, its_high) = _closed(ttft), _closed(its_ttft)
+        if ttft.p95 > its_ttft.p95 if is_best else low > its_high:
+            return False
+        better = better or (is_best and high < its_low)
+    used, its_used = one.figures.memory_bytes, other.figures.memory_bytes
+    joules, its_joules = (_joules(each.levels.get(other.figures.load)) for each in (one, other))
+    for amount, its_amount in ((used, its_used), (joules, its_joules)):
+        if amount is None or its_amount is None:
+            continue
+        if amount > (1 + _CLEARLY) * its_amount:
+            return False
+        better = better or amount < (1 - _CLEARLY) * its_amount
     return better
+
+
+def _closed(ttft: Metric) -> tuple[float, float]:
+    """The ends of the interval of the p95; one that is not known excludes nothing."""
+    low, high = ttft.interval.get("p95") or (None, None)
+    return 0.0 if low is None else low, math.inf if high is None else high
+
+
+def _joules(level: LevelResult | None) -> float | None:
+    return None if level is None or level.energy is None else level.energy.joules_per_output_token
 
 
 def _depth(levels: Sequence[LevelResult]) -> list[DepthFigures]:

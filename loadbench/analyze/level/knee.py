@@ -24,7 +24,7 @@ from statistics import NormalDist, fmean, stdev
 from typing import TYPE_CHECKING, NamedTuple
 
 from loadbench.core.text import some
-from loadbench.core.units import parse_duration
+from loadbench.core.units import NS_PER_S, format_duration, parse_duration
 from loadbench.results.run import ClosedLoad, OpenLoad, counts_as_throughput
 
 if TYPE_CHECKING:
@@ -231,10 +231,13 @@ def measure_again(levels: Sequence[LevelResult]) -> tuple[str, list[str]]:
         matches = [match for reason in level.verdict.reasons if (match := _LONGER.search(reason.advice))]
         warm_ups = [match[1] for reason in level.verdict.reasons if (match := _WARMER.search(reason.advice))]
         warmest = max([warmest, *((text, parse_duration(text)) for text in warm_ups)], key=lambda one: one[1])
-        explained = explained and (is_busy or bool(matches or warm_ups))
+        explained = explained and (is_busy or bool(matches or warm_ups) or not level.verdict.reasons)
+        matches += [match for one in level.caveats if (match := _LONGER.search(one.advice))]
         for match in matches:
             amount = parse_duration(match[1]) if match[1] else int(match[2])
             longest, how = max((longest, how), (amount, match[0]))
+    if warmest[1] and not how and any(level.window_s * NS_PER_S <= warmest[1] for level in levels):
+        how = f"--duration {format_duration(2 * warmest[1])} or longer"
     flags = [*[how] * bool(how), *[f"--warm-up {warmest[0]}"] * bool(warmest[0])]
     remedies = ", ".join([*[f"with {' and '.join(flags)}"] * bool(flags), *["on an idle machine"] * any(busy)])
     reasons = "" if explained and remedies else "see the reasons, and "

@@ -129,6 +129,43 @@ def test_the_front_keeps_what_is_best_for_some_purpose():
     assert [cell.figures[0].memory_bytes for cell in grid.cells] == [*memory]
 
 
+def test_a_little_less_memory_keeps_no_cell_on_the_front():
+    """Half as fast with 3 % less memory is dominated; with 10 % less it is not."""
+    runs = {0: with_memory(a_cell_run((60,) * 3, (0.1,) * 3), 1e9)}
+    for less, on_front in ((0.97, False), (0.9, True)):
+        runs[1] = with_memory(a_cell_run((30,) * 3, (0.1,) * 3), less * 1e9)
+        assert concluded(a_grid(["a", "b"]), runs).cells[1].figures[0].on_front == on_front
+
+
+def test_cells_are_compared_at_the_same_load():
+    """One that is twice as fast at 16 users was not measured at the others' 1 and 4: it does not rule them out."""
+    fast, slow = (a_cell_run(rates, (0.1,) * 3) for rates in ((20, 60, 62), (5, 15, 16)))
+    fast = msgspec.structs.replace(fast, levels=fast.levels[2:])
+    slow = msgspec.structs.replace(slow, levels=slow.levels[:2])
+    grid = concluded(a_grid(["a", "b"]), {0: fast, 1: slow})
+    assert [cell.figures[0].on_front for cell in grid.cells] == [True, True]
+
+
+def test_one_remedy_is_for_all_levels_that_do_not_count_or_are_not_surely_steady():
+    """The longest warm-up and duration of any; every cell with such a level is named, also below its best one."""
+    warm = Reason("short_warm_up", "the warm-up was short", "use --warm-up 6s, and a --duration longer than that")
+    moved = Reason("not_steady", "the server changed", "use --duration 20s or longer")
+    unsure = Reason("steadiness_unknown", "cannot be judged", "use --duration 40s or longer")
+    runs = {at: a_cell_run((30, 60, 61), (1, 2, 2)) for at in range(3)}
+    for at, place, change in (
+        (0, 2, {"verdict": Verdict("INVALID", [warm])}),
+        (1, 0, {"verdict": Verdict("INVALID", [moved])}),
+        (2, 2, {"caveats": [unsure]}),
+    ):
+        levels = list(runs[at].levels)
+        levels[place] = msgspec.structs.replace(levels[place], **change)
+        runs[at] = msgspec.structs.replace(runs[at], levels=levels)
+    grid = with_conclusion(concluded(a_grid(list("abc")), runs))
+    assert grid.again == ["--duration 40s", "--warm-up 6s"]
+    assert "; in cell 2 users=1 is INVALID (not_steady); measure again with --duration 40s or longer" in grid.conclusion
+    assert "measure fewer" not in grid.conclusion
+
+
 def test_prefill_and_decode_are_of_the_lowest_load():
     """Prompt tokens by the median TTFT, and one by the median TPOT, with the intervals of these."""
     grid = found([(10, 30, 31)])
