@@ -89,7 +89,7 @@ class LevelRunner:
         before = await session.counters()
         level: Level | DistributedLevel
         if session.workers is not None:
-            level = session.workers.level(
+            level = await session.workers.level(
                 self._scenario,
                 spec,
                 model=subject.model,

@@ -37,6 +37,10 @@ class StoredPrompts(Sequence[Prompt]):
                 ends.append(ends[-1] + file.write(orjson.dumps(prompt._replace(facets=()), default=tuple)))
         return cls(path, ends)
 
+    def in_folder(self, folder: Path) -> StoredPrompts:
+        """The same in another folder, where the file was copied to under its name."""
+        return StoredPrompts(folder / self._path.name, self._ends)
+
     def __reduce__(self) -> tuple[type[StoredPrompts], tuple[Path, array[int]]]:
         return StoredPrompts, (self._path, self._ends)
 

@@ -2,10 +2,12 @@
 
     python -m loadbench.engine.worker COUNTER
 
-Commands come on standard input, reports go to standard output, both as frames (`loadbench.engine.workers`). Recording,
-judging and writing are up to the main process; a worker opens connections, sends, stamps, and reports samples in
-batches. It ends when its input ends, so that no worker outlives the run. COUNTER is a file of the main process, in
-which each request is counted as it is sent: if this process is killed, what it had not reported is known by number.
+Commands come on standard input, reports go to standard output, both as frames (`loadbench.engine.worker_link`).
+Recording, judging and writing are up to the main process; a worker opens connections, sends, stamps, and reports
+samples in batches. It ends when its input ends, so that no worker outlives the run. COUNTER is a file of whoever has
+started it, in which each request is counted as it is sent: if this process is killed, what it had not reported is known
+by number. Where the main process is on another machine, this one's clock is ahead of the run's by what each order says;
+every time that comes in or goes out is one of the run's clock, and no duration changes.
 """
 
 from __future__ import annotations
@@ -23,7 +25,7 @@ from dataclasses import replace
 from itertools import count
 from pathlib import Path
 from queue import SimpleQueue
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING, BinaryIO, NamedTuple
 
 import anyio
 import anyio.lowlevel
@@ -36,21 +38,8 @@ from loadbench.core.clock import MonotonicClock
 from loadbench.core.signals import ending_signals
 from loadbench.engine.health import LoopHealth
 from loadbench.engine.level import Level, level_plan
-from loadbench.engine.workers import (
-    HEAD_BYTES,
-    LEFT,
-    SENT,
-    Batch,
-    Begin,
-    Done,
-    Finish,
-    MoveWindow,
-    Ready,
-    Stop,
-    body_bytes,
-    pack,
-    unpack,
-)
+from loadbench.engine.worker_link import HEAD_BYTES, LEFT, SENT, body_bytes, pack, unpack
+from loadbench.engine.workers import Batch, Begin, Done, Finish, MoveWindow, Prepare, Ready, Stop
 from loadbench.plan.load import Closed
 from loadbench.results.append_log import lock, unlock
 from loadbench.targets.clients import make_client, make_transport
@@ -59,6 +48,8 @@ if TYPE_CHECKING:
     import ssl
     from collections.abc import Callable
 
+    from loadbench.client.client import Client
+    from loadbench.engine.level import LevelPlan
     from loadbench.record.request import Request
     from loadbench.record.sample import Sample
     from loadbench.targets.clients import MeasuringTransport
@@ -70,10 +61,12 @@ _PR_SET_PDEATHSIG = 1  # of <linux/prctl.h>
 
 
 class Outbox:
-    """Stands where a recorder does, and keeps requests and samples until they are reported."""
+    """Stands where a recorder does, and keeps requests and samples until they are reported: in the run's clock, which
+    this machine's is ahead of."""
 
-    def __init__(self, counter: mmap.mmap, *, keep_texts: bool) -> None:
+    def __init__(self, counter: mmap.mmap, *, keep_texts: bool, ahead_ns: int) -> None:
         self.in_flight = self._sent = 0
+        self._ahead_ns = ahead_ns
         self._counter = counter
         self._keep_texts = keep_texts
         self._started: list[tuple[int, Request]] = []
@@ -95,11 +88,15 @@ class Outbox:
 
     def take(self, *, closes_ns: int | None, until_ns: int, tokens_in_flight: int, lag_ns: int | None = None) -> Batch:
         """All that was kept."""
+        ahead_ns, started, ended = self._ahead_ns, self._started, self._ended
+        if ahead_ns:
+            started = [(at_ns - ahead_ns, request.earlier_by(ahead_ns)) for at_ns, request in started]
+            ended = [sample.earlier_by(ahead_ns) for sample in ended]
         batch = Batch(
-            started=self._started,
-            ended=self._ended,
-            closes_ns=closes_ns,
-            until_ns=until_ns,
+            started=started,
+            ended=ended,
+            closes_ns=None if closes_ns is None else closes_ns - ahead_ns,
+            until_ns=until_ns - ahead_ns,
             tokens_in_flight=tokens_in_flight,
             lag_ns=lag_ns,
         )
@@ -126,10 +123,20 @@ class SharedCount:
         return bool(left)
 
 
-class Worker:
-    """Serves one run, one level after another; `report` sends a frame."""
+class Prepared(NamedTuple):
+    """A level, or a part of one, that can begin."""
 
-    def __init__(self, report: Callable[[bytes], None], counter: mmap.mmap, left: SharedCount) -> None:
+    plan: LevelPlan
+    client: Client
+    health: LoopHealth
+    keep_texts: bool
+
+
+class Worker:
+    """Serves one run, one level after another; `report` sends a frame, and data sets are in the folder."""
+
+    def __init__(self, report: Callable[[bytes], None], counter: mmap.mmap, left: SharedCount, *, folder: Path) -> None:
+        self._folder = folder
         self._report = report
         self._counter = counter
         self._left = left
@@ -137,19 +144,25 @@ class Worker:
         self._level: Level | None = None
         self._tls: ssl.SSLContext | None = None
         self._transport: MeasuringTransport | None = None
+        self._ahead_ns = 0
 
     async def run(self, commands: asyncio.Queue[object]) -> None:
         """Obey commands until they end."""
         async with anyio.create_task_group() as levels:
+            prepared: Prepared | None = None
             while (command := await commands.get()) is not None:
                 match command:
-                    case Begin() as order:
-                        levels.start_soon(self._run_level, order)
+                    case Prepare() as order:
+                        prepared = self._prepare(order)
+                        self._report(pack(Ready()))
+                    case Begin(at_ns) if prepared is not None:
+                        levels.start_soon(self._run_level, prepared, at_ns + self._ahead_ns)
                         # It starts before the next command, which may stop it.
                         await anyio.lowlevel.checkpoint()
                     case MoveWindow(opens_ns, closes_ns, moves) if self._level is not None:
                         phases = self._level.phases
-                        phases.opens_ns, phases.closes_ns, phases.moves = opens_ns, closes_ns, moves
+                        phases.opens_ns, phases.moves = opens_ns + self._ahead_ns, moves
+                        phases.closes_ns = None if closes_ns is None else closes_ns + self._ahead_ns
                     case Stop() if self._level is not None:
                         self._level.stop()
                     case Finish(cut) if self._level is not None:
@@ -158,8 +171,8 @@ class Worker:
         if self._transport is not None:
             await self._transport.aclose()
 
-    async def _run_level(self, order: Begin) -> None:
-        scenario = order.scenario
+    def _prepare(self, order: Prepare) -> Prepared:
+        scenario, self._ahead_ns = order.scenario, order.clock_ahead_ns
         if self._transport is None:
             # One TLS context for the whole run: it takes longer to make than an order has time.
             secure = any(target.base_url.startswith("https:") for target in order.targets)
@@ -173,17 +186,17 @@ class Worker:
         client = make_client(
             scenario, target, self._transport, model=order.model, mix=order.mix, others=others, clock=self._clock
         )
-        health, outbox = LoopHealth(self._transport), Outbox(self._counter, keep_texts=scenario.keeps_answers)
-        level = self._level = Level(
-            level_plan(scenario, order.spec, order.shard, given=order.given),
-            client=client,
-            clock=self._clock,
-            health=health,
-            begin_ns=order.begin_ns,
-            sink=outbox,
-        )
+        given = None if order.given is None else order.given.in_folder(self._folder)
+        plan = level_plan(scenario, order.spec, order.shard, given=given)
+        return Prepared(plan, client, LoopHealth(self._transport), keep_texts=scenario.keeps_answers)
 
-        if isinstance(order.spec.load, Closed) and level.phases.requests is not None:
+    async def _run_level(self, prepared: Prepared, begin_ns: int) -> None:
+        ahead_ns, health, began_ns = self._ahead_ns, prepared.health, begin_ns
+        outbox = Outbox(self._counter, keep_texts=prepared.keep_texts, ahead_ns=ahead_ns)
+        level = self._level = Level(
+            prepared.plan, client=prepared.client, clock=self._clock, health=health, begin_ns=begin_ns, sink=outbox
+        )
+        if isinstance(level.load, Closed) and level.phases.requests is not None:
             level.phases.take = self._left.take
 
         def report(lag_ns: int | None = None) -> None:
@@ -200,13 +213,19 @@ class Worker:
                 await anyio.sleep(_BATCH_S)
                 report(level.lag_ns if number % _BATCHES_FOR_LAG == 0 else None)
 
-        await run_alongside(level.run_load, keep_reporting)
+        async def note_beginning() -> None:
+            nonlocal began_ns
+            await self._clock.sleep_until(begin_ns, anyio.Event())
+            began_ns = self._clock.now_ns()
+
+        await run_alongside(level.run_load, keep_reporting, note_beginning)
         report()
         self._level = None
-        self._report(pack(Done(due=level.due, missed=level.missed, health=health.close())))
+        done = Done(began_ns=began_ns - ahead_ns, due=level.due, missed=level.missed, health=health.close())
+        self._report(pack(done))
 
 
-async def _main(counter: mmap.mmap, left: SharedCount) -> None:
+async def _main(counter: mmap.mmap, left: SharedCount, folder: Path) -> None:
     loop = asyncio.get_running_loop()
     commands: asyncio.Queue[object] = asyncio.Queue()
     out = os.fdopen(os.dup(1), "wb", buffering=0)
@@ -224,7 +243,7 @@ async def _main(counter: mmap.mmap, left: SharedCount) -> None:
     pipe = io.BufferedReader(io.FileIO(sys.stdin.fileno(), closefd=False))
     threading.Thread(target=_read, args=(pipe, put), daemon=True).start()
     reports.put(pack(Ready()))
-    await Worker(reports.put, counter, left).run(commands)
+    await Worker(reports.put, counter, left, folder=folder).run(commands)
     reports.put(None)
     writer.join()
     out.close()
@@ -254,10 +273,11 @@ def main() -> None:
         signal.signal(number, signal.SIG_IGN)
     if sys.platform == "linux":  # a worker that is stopped does not hear the end of its commands
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    with Path(sys.argv[1]).open("r+b") as file:
+    path = Path(sys.argv[1])
+    with path.open("r+b") as file:
         counter = mmap.mmap(file.fileno(), SENT.size)
-    with Path(sys.argv[1]).with_name(LEFT).open("r+b") as file:
-        event_loop.run(_main, counter, SharedCount(file))
+    with path.with_name(LEFT).open("r+b") as file:
+        event_loop.run(_main, counter, SharedCount(file), path.parent)
 
 
 if __name__ == "__main__":

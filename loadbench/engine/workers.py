@@ -1,32 +1,28 @@
-"""Worker processes as the main process sees them: one level on many of them, recorded as if it were one.
+"""Workers as the main process sees them: one level on many of them, recorded as if it were one.
 
-Each worker runs its part of the load (`loadbench.plan.load.Shard`) on a schedule that all share, since the monotonic
-clock is one for all processes of a machine. Workers report in batches, and what they report goes into one recorder,
-which puts it in order. So window, peak, histograms and outcomes are those that one process would have recorded.
+Each worker runs its part of the load (`loadbench.plan.load.Shard`) on a schedule that all share. All prepare their
+parts first; once the last is ready they are told when the level begins. The monotonic clock is one for all processes of
+a machine; of a worker elsewhere it is known by how much its clock is ahead, and the worker gives and takes all times in
+the run's clock. Workers report in batches, and what they report goes into one recorder, which puts it in order. So
+window, peak, histograms and outcomes are those that one process would have recorded.
 
 The requests of a closed loop that is measured by their number are counted in a file that all have mapped, and taken one
 by one, by whichever user is free: so each is sent by the user who would send it in one process. As there, the window
-closes at the first user without work, whichever worker has it; the users of the other workers then stop too.
+closes at the first user without work, whichever worker has it; the users of the other workers then stop too. Workers of
+several machines have no such file: each measures the share of its users, and the window closes at the first user
+without work.
 
-A worker that dies is noticed by the end of its pipe; one that is stopped, by its silence, and is killed then. Its
+A worker that dies is noticed by the end of its link; one that is stopped, by its silence, and is killed then. Its
 requests in flight are recorded as cancelled, its remaining arrivals as missed, and the level says that a worker was
-lost. What it had sent since its last report is in no figure, but counted: by a number in a file that both have mapped.
-
-Frames are pickled records, each behind its length. Both ends of the pipe are this program, started by itself, and the
-pipe is theirs alone; nothing from a file, a server or a user is ever unpickled.
+lost. What it had sent since its last report is in no figure, but counted, where its count can still be read.
 """
 
 from __future__ import annotations
 
-import asyncio
 import math
-import mmap
-import pickle
-import struct
-import subprocess
 import time
 from collections import Counter
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -35,11 +31,11 @@ from typing import TYPE_CHECKING
 import anyio
 
 from loadbench.core.alongside import run_alongside
-from loadbench.core.children import child_environment, python_command
 from loadbench.core.errors import BadInput, LoadbenchError
 from loadbench.core.units import NS_PER_S
 from loadbench.engine.level_length import LOOK_NS, LevelLength
 from loadbench.engine.stored_prompts import StoredPrompts
+from loadbench.engine.worker_link import SAME_CLOCK, local_links, pack, unpack
 from loadbench.plan.load import Closed, LevelDuration, Open, Phase, Phases, Shard
 from loadbench.plan.prompt_source import given_prompts
 from loadbench.plan.traces import Replayed
@@ -53,6 +49,7 @@ if TYPE_CHECKING:
 
     from loadbench.core.clock import Clock
     from loadbench.engine.level import LevelSpec
+    from loadbench.engine.worker_link import ClockOffset, WorkerLink
     from loadbench.plan.scenario import Scenario
     from loadbench.record.recorder import SoFar
     from loadbench.record.request import Request
@@ -60,14 +57,12 @@ if TYPE_CHECKING:
 
 # From the order to the level's beginning: time for every worker to read it and to prepare its first requests.
 _LEAD_NS = 150_000_000
-# Each worker gets the whole trace: 24 bytes a request, and its blocks.
-_LEAD_PER_ROW_NS = 2_000
+# A large data set, or a trace of a million rows, takes a worker some seconds.
+_PREPARES_WITHIN_S = 30.0
 # Many times what a start takes on a busy machine.
 _STARTS_WITHIN_S = 60.0
 # The worst first.
 _SOURCES = ("user", "kernel", "virtual")
-# From the end of its commands a worker has this long to leave.
-_LEAVES_WITHIN_S = 3.0
 # A worker reports ten times a second. One that is silent for so long has been stopped, or hangs; a busy machine delays
 # it by less. Once the user has stopped the run, nobody should wait.
 _LOOK_S = 0.5
@@ -80,8 +75,6 @@ _STREAMS_PER_WORKER, _ARRIVALS_PER_WORKER = 128, 100
 # With four times that, a process has used most of a core of its own. Beyond, another one reads in time even where all
 # cores are shared with the server: of 1,024 streams on two cores one process reads many too late, and two read all.
 _MOST_TIMES = 4
-# Windows has no sessions, and other systems do not have this flag; each ignores what it does not know.
-_OWN_GROUP: int = getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0)
 
 
 def workers_for(scenario: Scenario, cores: int, *, taken: float = 0.0) -> int:
@@ -118,19 +111,13 @@ def workers_for(scenario: Scenario, cores: int, *, taken: float = 0.0) -> int:
 
 # The frames.
 
-_LENGTH = struct.Struct(">I")
-HEAD_BYTES = _LENGTH.size
-# A tenth of a second has some thousands of requests, with their texts perhaps. More is none: its head is garbage.
-_MOST_FRAME_BYTES = 512 << 20
-# In the file that main process and worker have mapped: the requests that the worker has sent in this level; in the one
-# that all have mapped, those that are still to be measured.
-SENT = struct.Struct("=Q")
-LEFT = "left"
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Begin:
-    """To a worker: run this part of this level, from this moment on. Targets have no TLS context and no list."""
+class Prepare:
+    """To a worker: prepare this part of this level, and say `Ready`. Targets have no TLS context and no list.
+
+    `clock_ahead_ns` is by how much the worker's clock is ahead of the run's: all times in other frames are the run's.
+    """
 
     scenario: Scenario
     targets: tuple[Target, ...]
@@ -138,9 +125,16 @@ class Begin:
     mix: tuple[str, ...]
     spec: LevelSpec
     shard: Shard
-    begin_ns: int
+    clock_ahead_ns: int
     given: StoredPrompts | None
     addresses: Mapping[str, Sequence[str]]
+
+
+@dataclass(frozen=True, slots=True)
+class Begin:
+    """To a worker: the level that it has prepared begins then."""
+
+    at_ns: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,7 +160,7 @@ class MoveWindow:
 
 @dataclass(frozen=True, slots=True)
 class Ready:
-    """From a worker: it has started, and waits for its first order."""
+    """From a worker: it has started, or has prepared its part of a level, and waits for what to do next."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -187,39 +181,22 @@ class Batch:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Done:
-    """From a worker: its part of the level is over."""
+    """From a worker: its part of the level is over. `began_ns` is when it could send its first request."""
 
+    began_ns: int
     due: int
     missed: int
     health: Health
 
 
-def pack(record: object) -> bytes:
-    """A record as a frame."""
-    body = pickle.dumps(record, protocol=pickle.HIGHEST_PROTOCOL)
-    return _LENGTH.pack(len(body)) + body
-
-
-def body_bytes(head: bytes) -> int:
-    """How many bytes follow this head."""
-    return int(_LENGTH.unpack(head)[0])
-
-
-def unpack(body: bytes) -> object:
-    """The record in a frame's body."""
-    record: object = pickle.loads(body)  # noqa: S301 - our own process at the other end
-    return record
-
-
-# The processes.
+# The workers.
 
 
 @dataclass(slots=True)
 class _WorkerHandle:
     """One worker, as far as the main process knows."""
 
-    process: asyncio.subprocess.Process
-    sent: mmap.mmap
+    link: WorkerLink
     reports: int = 0  # since the level began, and how many requests they say were sent
     reported: int = 0
     listening: anyio.CancelScope = field(default_factory=anyio.CancelScope)
@@ -228,105 +205,85 @@ class _WorkerHandle:
     lag_ns: int | None = None
     until_ns: int = 0
     measured: int = 0  # of those that were sent, in this level
+    clock: ClockOffset = SAME_CLOCK
     done: Done | None = None
     lost: bool = False
 
     def send(self, record: object) -> None:
         """Send a command; one to a dead worker goes nowhere."""
-        assert self.process.stdin is not None  # noqa: S101 - it is a pipe
-        with suppress(OSError, RuntimeError):
-            self.process.stdin.write(pack(record))
+        self.link.send(pack(record))
 
     async def receive(self) -> object:
         """The next record from it; `None` when it is gone, or what came is none."""
-        assert self.process.stdout is not None  # noqa: S101 - it is a pipe
+        body = await self.link.receive()
         try:
-            head = await self.process.stdout.readexactly(HEAD_BYTES)
-            if body_bytes(head) > _MOST_FRAME_BYTES:
-                return None
-            body = await self.process.stdout.readexactly(body_bytes(head))
-        except (asyncio.IncompleteReadError, OSError):
-            return None
-        try:
-            return unpack(body)
+            return None if body is None else unpack(body)
         except Exception:  # noqa: BLE001 - bytes that are no record raise anything
             return None
 
+    async def is_ready(self, within_s: float) -> bool:
+        """Wait for `Ready`; a worker that does not say it in time is lost."""
+        ready = None
+        with anyio.move_on_after(within_s):
+            ready = await self.receive()
+        if not isinstance(ready, Ready):
+            self.lost = True
+            self.link.kill()
+        return not self.lost
+
 
 class WorkerPool:
-    """Worker processes for the levels of one target, or of several that share the load, which each level asks for: the
-    first requests may change them."""
+    """Workers for the levels of one target, or of several that share the load, which each level asks for: the first
+    requests may change them."""
 
     def __init__(
         self,
-        workers: Sequence[_WorkerHandle],
+        links: Sequence[WorkerLink],
         targets: Callable[[], Sequence[Target]],
         folder: Path,
-        left: mmap.mmap,
         addresses: Mapping[str, Sequence[str]],
     ) -> None:
-        self._workers = workers
-        self._left = left
+        self._workers = [_WorkerHandle(link) for link in links]
         self._addresses = addresses
         self._targets = targets
         self._folder = folder
         self._given: StoredPrompts | None = None
+
+    @property
+    def links(self) -> Sequence[WorkerLink]:
+        """Of all workers, also of those that are lost."""
+        return [worker.link for worker in self._workers]
 
     @staticmethod
     @asynccontextmanager
     async def of(
         workers: int, targets: Callable[[], Sequence[Target]], addresses: Mapping[str, Sequence[str]] | None = None
     ) -> AsyncIterator[WorkerPool]:
-        """This many workers while the context lasts, which take these `addresses` of hosts and no others.
+        """This many worker processes of this machine while the context lasts; as `over`."""
+        with TemporaryDirectory(prefix="loadbench-", ignore_cleanup_errors=True) as name:
+            async with local_links(workers, Path(name)) as links:
+                yield await WorkerPool.over(links, targets, Path(name), addresses)
 
-        Raises `LoadbenchError` where one cannot be started.
+    @staticmethod
+    async def over(
+        links: Sequence[WorkerLink],
+        targets: Callable[[], Sequence[Target]],
+        folder: Path,
+        addresses: Mapping[str, Sequence[str]] | None = None,
+    ) -> WorkerPool:
+        """The workers at the end of these links, which take these `addresses` of hosts and no others, once all have
+        started. What they are given is kept in the folder.
+
+        Raises `LoadbenchError` where one does not start.
         """
-        handles: list[_WorkerHandle] = []
-        folder = TemporaryDirectory(prefix="loadbench-", ignore_cleanup_errors=True)
+        pool = WorkerPool(links, targets, folder, addresses or {})
+        # A worker that is still being imported would make the first requests late.
+        for worker in pool._workers:
+            if not await worker.is_ready(_STARTS_WITHIN_S):
+                raise LoadbenchError(f"{worker.link.name} did not start", hint="try --workers 1")
+        return pool
 
-        def mapped(name: str) -> mmap.mmap:
-            (counter := Path(folder.name) / name).write_bytes(bytes(SENT.size))
-            with counter.open("r+b") as file:
-                return mmap.mmap(file.fileno(), SENT.size)
-
-        left: mmap.mmap | None = None
-        try:
-            for number in range(workers):
-                try:
-                    left = left or mapped(LEFT)
-                    sent = mapped(f"sent-{number}")
-                    process = await asyncio.create_subprocess_exec(
-                        *python_command("loadbench.engine.worker", str(Path(folder.name) / f"sent-{number}")),
-                        env=child_environment(),
-                        stdin=asyncio.subprocess.PIPE,
-                        stdout=asyncio.subprocess.PIPE,
-                        limit=1 << 20,
-                        # What the terminal sends is for the main process, also while a worker is being imported.
-                        start_new_session=True,
-                        creationflags=_OWN_GROUP,
-                    )
-                except OSError as error:
-                    raise LoadbenchError(f"cannot start a worker process: {error}", hint="try --workers 1") from None
-                handles.append(_WorkerHandle(process, sent))
-            # A worker that is still being imported would make the first requests late.
-            for handle in handles:
-                ready = None
-                with anyio.move_on_after(_STARTS_WITHIN_S):
-                    ready = await handle.receive()
-                if not isinstance(ready, Ready):
-                    raise LoadbenchError("a worker process did not start", hint="try --workers 1")
-            assert left is not None  # noqa: S101 - there are workers
-            yield WorkerPool(handles, targets, Path(folder.name), left, addresses or {})
-        finally:
-            with anyio.CancelScope(shield=True):
-                async with anyio.create_task_group() as ends:
-                    for handle in handles:
-                        ends.start_soon(_end, handle.process)
-            for counter in [handle.sent for handle in handles] + ([left] if left else []):
-                counter.close()
-            folder.cleanup()
-
-    def level(
+    async def level(
         self,
         scenario: Scenario,
         spec: LevelSpec,
@@ -337,53 +294,56 @@ class WorkerPool:
         on_sample: Callable[[Sample], None] = lambda _: None,
         on_start: Callable[[Request], None] = lambda _: None,
     ) -> DistributedLevel:
-        """One level on as many of the workers as there is work for."""
+        """One level on as many of the workers as there is work for, all of which have prepared their parts of it."""
         load, duration = spec.load, spec.duration or scenario.extent
-        workers = [worker for worker in self._workers if not worker.lost]
-        if not workers:
-            raise LoadbenchError("every worker process has ended", hint="see what ended them (memory?)")
-        workers = workers[: load.users if isinstance(load, Closed) else None][: duration.requests]
-        rows = load.arrivals.request_count if isinstance(load, Open) else 0
         targets = tuple(replace(target, tls=None, listing=()) for target in self._targets())
         if scenario.work.prompts is not None and self._given is None:
             self._given = StoredPrompts.written(given_prompts(scenario.work), self._folder / "prompts")
-        SENT.pack_into(self._left, 0, duration.requests or 0)
-        begin_ns = clock.now_ns() + _LEAD_NS + rows * _LEAD_PER_ROW_NS
-        shards = [Shard(index, len(workers)) for index in range(len(workers))]
-        orders = [
-            Begin(
+            async with anyio.create_task_group() as copies:
+                for worker in self._workers:
+                    copies.start_soon(worker.link.give, self._folder / "prompts")
+        orders: list[tuple[_WorkerHandle, Prepare]] = []
+
+        async def prepare(worker: _WorkerHandle, shard: Shard) -> None:
+            worker.clock = await worker.link.clock_offset()
+            order = Prepare(
                 scenario=scenario,
                 targets=targets,
                 model=model,
                 mix=mix,
                 spec=spec,
                 shard=shard,
-                begin_ns=begin_ns,
+                clock_ahead_ns=worker.clock.ahead_ns,
                 given=self._given,
                 addresses=self._addresses,
             )
-            for shard in shards
-        ]
+            left = duration.requests or 0
+            if isinstance(load, Closed) and not worker.link.shares_count:
+                left = sum(shard.holds(number % load.users) for number in range(left))
+            worker.link.begin(left)
+            worker.send(order)
+            if await worker.is_ready(_PREPARES_WITHIN_S):
+                orders.append((worker, order))
+
+        while True:
+            workers = [worker for worker in self._workers if not worker.lost]
+            if not workers:
+                raise LoadbenchError("every worker has ended", hint="see what ended them (memory?)")
+            workers = workers[: load.users if isinstance(load, Closed) else None][: duration.requests]
+            orders.clear()
+            async with anyio.create_task_group() as group:
+                for index, worker in enumerate(workers):
+                    group.start_soon(prepare, worker, Shard(index, len(workers)))
+            if len(orders) == len(workers):  # else the others share the load
+                break
         return DistributedLevel(
-            list(zip(workers, orders, strict=True)),
+            sorted(orders, key=lambda part: part[1].shard.index),
+            begin_ns=clock.now_ns() + _LEAD_NS,
             duration=duration,
             clock=clock,
             on_sample=on_sample,
             on_start=on_start,
         )
-
-
-async def _end(process: asyncio.subprocess.Process) -> None:
-    """Close its input, which ends it; kill it if it does not end."""
-    assert process.stdin is not None  # noqa: S101 - it is a pipe
-    with suppress(OSError, RuntimeError):
-        process.stdin.close()
-    for _ in range(2):
-        with anyio.move_on_after(_LEAVES_WITHIN_S):
-            await process.wait()
-            return
-        with suppress(ProcessLookupError):
-            process.kill()
 
 
 # The level.
@@ -394,8 +354,9 @@ class DistributedLevel:
 
     def __init__(
         self,
-        parts: Sequence[tuple[_WorkerHandle, Begin]],
+        parts: Sequence[tuple[_WorkerHandle, Prepare]],
         *,
+        begin_ns: int,
         duration: LevelDuration,
         clock: Clock,
         on_sample: Callable[[Sample], None],
@@ -410,7 +371,7 @@ class DistributedLevel:
         self._seed = order.scenario.work.seed if order.spec.seed is None else order.spec.seed
         self.load = self._load = order.spec.load
         self.label, self.duration = self._load.label, duration
-        self.begin_ns = order.begin_ns
+        self.begin_ns = begin_ns
         self.phases = Phases(duration, self.begin_ns)
         self._length = LevelLength(self.phases, duration, self._load)
         self.done = self.failed = self.gave_up = self.tokens = 0
@@ -426,12 +387,11 @@ class DistributedLevel:
 
         async def listen() -> None:
             async with anyio.create_task_group() as listeners:
-                for worker, order in self._parts:
+                for worker in self._workers:
                     worker.done, worker.in_flight, worker.until_ns, worker.measured = None, {}, self.begin_ns, 0
                     worker.reports, worker.reported, worker.listening = 0, 0, anyio.CancelScope()
                     worker.lag_ns = None
-                    SENT.pack_into(worker.sent, 0, 0)
-                    worker.send(order)
+                    worker.send(Begin(self.begin_ns))
                     listeners.start_soon(self._listen, worker)
 
         async def decide_length() -> None:
@@ -460,7 +420,7 @@ class DistributedLevel:
             # What a lost worker used is not known.
             health=health if len(reports) == len(self._workers) else replace(health, cpu_ns=None),
             lost_workers=sum(worker.lost for worker in self._workers),
-            unreported=sum(SENT.unpack_from(worker.sent)[0] - worker.reported for worker in self._workers),
+            unreported=await self._unreported(),
         )
 
     async def _listen(self, worker: _WorkerHandle) -> None:
@@ -493,8 +453,7 @@ class DistributedLevel:
                     continue
                 silent[place] = reports, looks + 1
                 if looks >= most:
-                    with suppress(ProcessLookupError):
-                        worker.process.kill()
+                    worker.link.kill()
                 if looks >= most + _DIES_WITHIN_LOOKS:
                     worker.listening.cancel()
 
@@ -538,8 +497,7 @@ class DistributedLevel:
     def _lose(self, worker: _WorkerHandle) -> None:
         """The worker is gone, or cannot be understood any more: its requests in flight end now."""
         worker.lost = True
-        with suppress(ProcessLookupError):
-            worker.process.kill()
+        worker.link.kill()
         worker.tokens_in_flight = 0
         now_ns = self._clock.now_ns()
         for request in worker.in_flight.values():
@@ -547,6 +505,11 @@ class DistributedLevel:
                 Sample(request=request, outcome=Outcome.CANCELLED, detail="the client's process ended", end_ns=now_ns)
             )
         worker.in_flight = {}
+
+    async def _unreported(self) -> int:
+        """Requests that lost workers had sent and not reported, as far as their counts can still be read."""
+        counts = [(await one.link.sent(), one.reported) for one in self._workers if one.lost]
+        return sum(sent - reported for sent, reported in counts if sent is not None)
 
     def _lost_arrivals(self, worker: _WorkerHandle, shard: Shard, closes_ns: int) -> tuple[int, int]:
         """(due, missed) arrivals of a worker that was lost: missed is what was due after its last batch."""

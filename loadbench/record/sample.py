@@ -7,7 +7,7 @@ The definitions of the figures are those of docs/metrics.md; each is computed he
 from __future__ import annotations
 
 from array import array
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -23,6 +23,10 @@ if TYPE_CHECKING:
     from loadbench.record.timings import Timings
 
 _SINGLE = array("q", (1,))
+_MARKS = (
+    *("sent_ns", "connected_ns", "headers_ns", "first_byte_ns"),
+    *("first_token_ns", "first_visible_ns", "last_token_ns", "end_ns"),
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,6 +88,16 @@ class Sample:
     def due_ns(self) -> int:
         """When it was due."""
         return self.request.due_ns
+
+    def earlier_by(self, ns: int) -> Sample:
+        """The same in the time of a clock that is behind by so much: every mark moves, and no duration changes."""
+        marks = {name: getattr(self, name) for name in _MARKS}
+        return replace(
+            self,
+            request=self.request.earlier_by(ns),
+            event_ns=array("q", [at_ns - ns for at_ns in self.event_ns]),
+            **{name: mark_ns - ns for name, mark_ns in marks.items() if mark_ns is not None},
+        )
 
     def since_sent(self, mark_ns: int | None) -> int | None:
         """Nanoseconds from `sent` to a mark: service time; `None` for a mark before that, as of an early head."""

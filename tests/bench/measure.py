@@ -230,7 +230,7 @@ async def _crew(job: Job) -> Found:
     plan = Scenario(load=settings)
     load = Closed(job.streams)
     async with WorkerPool.of(2, lambda: (Target(base_url=f"{job.url}/v1"),)) as crew:
-        level = crew.level(plan, LevelSpec(load=load, key="bench"), model="truth", clock=MonotonicClock())
+        level = await crew.level(plan, LevelSpec(load=load, key="bench"), model="truth", clock=MonotonicClock())
         recording = await level.run()
     verdict = verdict_of(recording, load, failure_limit=0.01)
     return Found(

@@ -26,7 +26,8 @@ from loadbench.core.virtual import VirtualClock, run_virtual
 from loadbench.engine import workers as workers_module
 from loadbench.engine.capacity import CapacitySearch, grid_of
 from loadbench.engine.level import LevelSpec
-from loadbench.engine.workers import WorkerPool, _merged, pack, workers_for
+from loadbench.engine.worker_link import pack
+from loadbench.engine.workers import WorkerPool, _merged, workers_for
 from loadbench.plan.arrivals import parse_arrivals
 from loadbench.plan.load import WHOLE, Closed, LevelDuration, Open, Phase, Shard
 from loadbench.plan.scenario import Scenario
@@ -111,8 +112,8 @@ def run_crew(
             samples: list = []
             target = Target(base_url=f"{server.url}/v1")
             async with WorkerPool.of(workers, lambda: (target,)) as crew:
-                pids = [member.process.pid for member in crew._workers]
-                level = crew.level(
+                pids = [member.link.process.pid for member in crew._workers]
+                level = await crew.level(
                     plan,
                     LevelSpec(load=load, key="k", duration=duration),
                     model=PROFILES[profile].model,
@@ -225,7 +226,7 @@ def test_worker_whose_pipe_has_garbage_is_lost(garbage):
     async def during(level, pids) -> None:
         while level._measured < 10:
             await anyio.sleep(0.01)
-        read_end = level._workers[1].process._transport.get_pipe_transport(1).get_extra_info("pipe")
+        read_end = level._workers[1].link.process._transport.get_pipe_transport(1).get_extra_info("pipe")
         write_into(pids[1], read_end.fileno(), garbage)
         with suppress(psutil.NoSuchProcess):
             while psutil.Process(pids[1]).status() != psutil.STATUS_ZOMBIE:
@@ -330,8 +331,12 @@ def test_sweep_ends_when_no_worker_is_left():
 
     recording, _, crew, _ = run_crew(scenario(duration=30 * S), Closed(4), workers=2, during=during)
     assert recording.lost_workers == 2
-    with pytest.raises(LoadbenchError, match="every worker process has ended"):
-        crew.level(scenario(), LevelSpec(load=Closed(1), key="k"), model="m", clock=MonotonicClock())
+
+    async def next_level() -> None:
+        await crew.level(scenario(), LevelSpec(load=Closed(1), key="k"), model="m", clock=MonotonicClock())
+
+    with pytest.raises(LoadbenchError, match="every worker has ended"):
+        anyio.run(next_level)
 
 
 @pytest.mark.parametrize(
@@ -418,7 +423,8 @@ def test_workers_give_the_figures_of_one_process(load, duration, workers, tmp_pa
     async def main(url: str) -> LevelRecording:
         async with WorkerPool.of(workers, lambda: (Target(base_url=f"{url}/v1"),)) as crew:
             clock = MonotonicClock()
-            return await crew.level(plan, spec, model="truth", clock=clock, on_sample=samples.append).run()
+            level = await crew.level(plan, spec, model="truth", clock=clock, on_sample=samples.append)
+            return await level.run()
 
     with TruthProcess() as server:
         recording = anyio.run(main, server.url)

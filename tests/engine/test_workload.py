@@ -356,7 +356,7 @@ def test_b11_workers_share_any_workload(flags):
     async def main(url: str) -> LevelRecording:
         target = Target(base_url=f"{url}/v1", headers=(), tls=None)
         async with WorkerPool.of(2, lambda: (target,)) as crew:
-            level = crew.level(
+            level = await crew.level(
                 scenario,
                 LevelSpec(load=load, key="k", calibration=KNOWN),
                 model="sim-chat",
