@@ -53,7 +53,13 @@ MOST_LINES = 70_100
 # A private function of a few lines with one caller sends the reader away for little. Some hide a decision: they stay.
 MOST_SHORT_FUNCTIONS, FEW_LINES = 75, 6
 # The packages that may import a library, by the contract that keeps the others from it.
-DOORS = {"door-httpx": {"client"}, "door-click": {"cli"}, "door-hdrh": {"record"}, "door-jinja2": {"report"}}
+DOORS = {
+    "door-httpx": {"client"},
+    "door-click": {"cli"},
+    "door-hdrh": {"record"},
+    "door-jinja2": {"report"},
+    "door-ray": {"cluster"},
+}
 
 
 @cache

@@ -21,6 +21,7 @@ from loadbench.core.text import SURROGATE
 from loadbench.core.units import format_duration, parse_duration, parse_rate
 from loadbench.plan.abandonment import parse_abandonment
 from loadbench.plan.arrivals import parse_arrivals
+from loadbench.plan.cluster import Cluster, parse_cluster
 from loadbench.plan.distribution import parse_distribution
 from loadbench.plan.extra_body import read_objects
 from loadbench.plan.gate import parse_gate
@@ -465,6 +466,7 @@ def _show_rules(rules: Sequence[Objective | GateRule | str]) -> object:
 ALL_OBJECTIVES = "slo"
 
 TEXT = SettingType("TEXT", _text)
+CLUSTER: SettingType[Cluster] = SettingType("CLUSTER", lambda value: parse_cluster(_text(value).strip()), str)
 PATH: SettingType[Path] = SettingType("FILE", _path, str)
 DIRECTORY: SettingType[Path] = SettingType("DIR", _path, str)
 URL = SettingType("URL", _url, shown_url)

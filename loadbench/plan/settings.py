@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
     from loadbench.plan.abandonment import Abandonment
     from loadbench.plan.arrivals import Arrivals
+    from loadbench.plan.cluster import Cluster
     from loadbench.plan.distribution import Distribution
     from loadbench.plan.gate import GateRule
     from loadbench.plan.objective import Objective
@@ -721,6 +722,27 @@ class LoadSettings:
             ),
         ),
         comparable=Comparable.FREE)
+    cluster: Cluster | None = setting(types.CLUSTER, None,
+        "Make the load on a Ray cluster, by a worker on each core or --workers in all: local:N starts N nodes on this "
+        "machine, auto takes the cluster of this machine or of RAY_ADDRESS, ray://HOST:PORT another. Needs "
+        "loadbench[ray].",
+        commands=_MANY_USERS, refused={**_LOAD_REFUSED, "workshop": "one user needs one process"},
+        needs=(
+            _without(
+                "target.adapter", reason="one process holds the model", remedy="leave it out, or measure a server",
+            ),
+            Need(
+                ("target.source_address",), lambda values: not values.value("target.source_address"),
+                "its nodes have addresses of their own", "leave one of them out",
+            ),
+        ),
+        comparable=Comparable.FREE, guarded=True)
+    insecure_cluster: bool = setting(types.FLAG, False,
+        "Use a cluster without token authentication that other machines can reach: whoever reaches it can run programs "
+        "on its nodes and read what they are sent, keys too.",
+        commands=_MANY_USERS, refused={**_LOAD_REFUSED, "workshop": "one user needs one process"},
+        needs=(_with("load.cluster", reason="there is no cluster", remedy="leave it out, or give --cluster"),),
+        comparable=Comparable.FREE, guarded=True)
     max_in_flight: int = setting(types.whole(1, 100_000), MAX_IN_FLIGHT,
         "Open loop: send no request while this many are in flight; requests held back are counted as missed.",
         commands=_MANY_USERS,

@@ -14,6 +14,8 @@ import re
 import signal
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, nullcontext
 from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 import anyio
@@ -29,13 +31,14 @@ from loadbench.core.signals import ending_signals
 from loadbench.core.units import format_duration
 from loadbench.engine.health import LoopHealth
 from loadbench.engine.workers import WorkerPool, workers_for
+from loadbench.plan.cluster import is_loopback
 from loadbench.plan.load import Open, Phase
 from loadbench.plan.prompt_source import data_set, prompt_source
 from loadbench.plan.server_url import UNVERIFIED, origin_of, shown_url
 from loadbench.plan.settings import settings
 from loadbench.plan.sim_profile import profile_named
 from loadbench.record.request import ONLY_DESTINATION
-from loadbench.report.values import byte_size
+from loadbench.report.values import byte_size, counted
 from loadbench.results.environment import environment as describe_environment
 from loadbench.results.environment import usable_cores
 from loadbench.results.folder import RESULTS, check_folder, free_bytes
@@ -64,6 +67,7 @@ if TYPE_CHECKING:
     from loadbench.client.client import Client
     from loadbench.core.clock import Clock
     from loadbench.live.metrics_feed import MetricsFeed
+    from loadbench.plan.cluster import Cluster
     from loadbench.plan.prompts import Prompt
     from loadbench.plan.scenario import Scenario
     from loadbench.record.request import Destination
@@ -388,12 +392,20 @@ async def open_session(
 
         stack.push_async_callback(close_transport)
         count = workers_for(scenario, usable_cores())
-        if count > 1 and scenario.load.workers is None:
+        workers, cluster = None, scenario.load.cluster
+        about_cluster: Mapping[str, object] | None = None
+        if cluster is not None:
+            doing(f"starting workers on the cluster {cluster}")
+            workers, about_cluster = await stack.enter_async_context(
+                cluster_pool(scenario, cluster, prepared, addresses)
+            )
+            count = len(workers.links)
+            say(f"{counted(count, 'worker')} on the cluster {cluster}")
+        elif count > 1 and scenario.load.workers is None:
             # A server on this machine is about to need a core, at least.
             taken = await cores_in_use() + any(is_local(target.base_url) for target in prepared.targets)
             count = workers_for(scenario, usable_cores(), taken=taken)
-        workers = None
-        if count > 1:
+        if workers is None and count > 1:
             doing(f"starting {count} worker processes")
             workers = await stack.enter_async_context(WorkerPool.of(count, lambda: prepared.targets, addresses))
         telemetry = RunTelemetry(scenario, *prepared.targets, clock=clock, say=say)
@@ -406,12 +418,52 @@ async def open_session(
             transport=transport,
             telemetry=telemetry,
             servers=tuple(servers),
-            environment={**about, "workers": count, "telemetry": telemetry.about},
+            environment={
+                **about,
+                "workers": count,
+                **({} if about_cluster is None else {"cluster": about_cluster}),
+                "telemetry": telemetry.about,
+            },
             workers=workers,
             feed=feed,
             doing=doing,
             server=server,
         )
+
+
+@asynccontextmanager
+async def cluster_pool(
+    scenario: Scenario, cluster: Cluster, prepared: Prepared, addresses: Mapping[str, Sequence[str]] | None = None
+) -> AsyncIterator[tuple[WorkerPool, Mapping[str, object]]]:
+    """(the workers on a cluster, what a result says of it) while the context lasts.
+
+    Raises `BadInput` where the cluster cannot be used for this, or `LoadbenchError` where it does not work.
+    """
+    from loadbench.cluster.connection import cluster_workers  # noqa: PLC0415 - only a cluster needs it
+
+    load = scenario.load
+    using = cluster_workers(
+        cluster,
+        load.workers,
+        most=scenario.most_in_flight,
+        sides=2 if scenario.command == "compare" else 1,
+        insecure=load.insecure_cluster,
+    )
+    async with using as found:
+        away = next((link for link in found.links if not link.is_here), None)
+        near = next((target.base_url for target in prepared.targets if is_local(target.base_url)), None)
+        if away is not None and near is not None and is_loopback(origin_of(near)[1]):
+            raise BadInput(
+                f"--cluster {cluster}: {shown_url(near)} is another machine for {away.name}",
+                hint="give the server's address in the network with --url",
+            )
+        if away is not None and scenario.target.cacert is not None:
+            raise BadInput(
+                f"{scenario.place('target.cacert')}: is a file of this machine, and {away.name} has another",
+                hint="add the certificate to those that every node trusts, and leave it out",
+            )
+        with TemporaryDirectory(prefix="loadbench-", ignore_cleanup_errors=True) as folder:
+            yield await WorkerPool.over(found.links, lambda: prepared.targets, Path(folder), addresses), found.about
 
 
 async def run_observed(work: Callable[[], Awaitable[None]], *sessions: Session) -> None:

@@ -1,0 +1,320 @@
+"""The connection to a Ray cluster, and the workers on its nodes.
+
+Whoever can use a cluster of Ray can run any program on all of its nodes, and read what is sent to them: also keys of
+the server under test. So a cluster that other machines can reach must request a token, unless the user says otherwise.
+What actors run is loadbench as it is installed on their nodes, in the same version; they get the scenario as data.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import time
+from contextlib import AsyncExitStack, asynccontextmanager, chdir, suppress
+from importlib.util import find_spec
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import anyio
+import anyio.to_thread
+
+from loadbench import __version__
+from loadbench.cluster.local_nodes import local_nodes
+from loadbench.cluster.relay import Node, Relay, machine
+from loadbench.core.errors import BadInput, LoadbenchError
+from loadbench.core.text import some
+from loadbench.engine.worker_link import SAME_CLOCK, ClockOffset
+from loadbench.plan.cluster import Cluster, is_loopback
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+    from pathlib import Path
+
+# What an actor waits for a report before it says that there is none; the worker makes ten a second.
+_ASKS_FOR_S = 0.5
+# A reply that takes so much longer will not come: the node is gone, is stopped, or cannot be reached any more.
+_LATE_S = 3.0
+# Ray knows of a node's end by its connections, which may be sooner.
+_LOOKS_EVERY_S = 0.5
+# The tightest of so many round trips says how far a clock is ahead; on one host each takes about a millisecond.
+_ROUND_TRIPS = 15
+_CONNECTS_WITHIN_S = 60.0
+_STARTS_WITHIN_S = 60.0
+_GROUPS = {"commands": 1, "reports": 1, "clock": 1}
+_TRUST = "whoever reaches a cluster of Ray can run programs on all of its nodes and read what they are sent"
+
+
+class RayLink:
+    """A worker on a node: `loadbench.engine.worker_link.WorkerLink`."""
+
+    shares_count = False
+
+    def __init__(self, name: str, actor: Any, node: Node, end: Callable[[Any], None], here: str) -> None:
+        self.name = name
+        self.node = node
+        self.offset = SAME_CLOCK  # as it was measured last
+        self._actor = actor
+        self._end = end
+        self.is_here = bool(node.machine) and node.machine == here  # on this machine, whose clock it has
+        self._bodies: list[bytes] = []
+        self._gone = anyio.Event()
+
+    def _call(self, method: str, *values: object, group: str = "commands") -> asyncio.Future[Any]:
+        """Call a method of the actor, after those that were called before it in the same group."""
+        ref = getattr(self._actor, method).options(concurrency_group=group).remote(*values)
+        return asyncio.wrap_future(ref.future())
+
+    def _tell(self, method: str, *values: object) -> None:
+        """Call a method whose end nobody waits for; what becomes of it, the reports show."""
+        with suppress(Exception):  # whatever Ray raises: the actor is gone
+            self._call(method, *values).add_done_callback(lambda done: done.cancelled() or done.exception())
+
+    def begin(self, left: int) -> None:
+        """On the node."""
+        self._tell("begin", left)
+
+    def send(self, frame: bytes) -> None:
+        """By a call of the actor; those that come first are done first."""
+        self._tell("send", frame)
+
+    async def receive(self) -> bytes | None:
+        """Ask the actor for reports until it has some."""
+        while not self._bodies:
+            if self._gone.is_set():
+                return None
+            found: list[bytes] | None = None
+            try:
+                with anyio.fail_after(_ASKS_FOR_S + _LATE_S):
+                    found = await self._call("reports", _ASKS_FOR_S, group="reports")
+            except Exception:  # noqa: BLE001 - whatever Ray raises, no report will come
+                found = None
+            if found is None:
+                return None
+            self._bodies = found
+        return self._bodies.pop(0)
+
+    async def sent(self) -> int | None:
+        """The actor knows, if it lives."""
+        with suppress(Exception):
+            with anyio.fail_after(_LATE_S):
+                return int(await self._call("sent", group="clock"))
+        return None
+
+    async def clock_offset(self) -> ClockOffset:
+        """By round trips: the node's clock was read between a call and its reply, in the middle as far as one knows.
+
+        A worker on this machine has the run's clock: then what was measured is recorded, and not used.
+        """
+        found: list[tuple[int, int]] = []
+        with suppress(Exception):  # a node that is gone is noticed by its reports
+            with anyio.fail_after(_LATE_S):
+                for _ in range(_ROUND_TRIPS):
+                    asked_ns = time.perf_counter_ns()
+                    there_ns = await self._call("now_ns", group="clock")
+                    took_ns = time.perf_counter_ns() - asked_ns
+                    found.append((took_ns, there_ns - asked_ns - took_ns // 2))
+        if found:
+            took_ns, ahead_ns = min(found)
+            self.offset = ClockOffset(ahead_ns, took_ns // 2)
+        return SAME_CLOCK if self.is_here else self.offset
+
+    async def give(self, path: Path) -> None:
+        """Send a copy of the file to the node."""
+        data = await anyio.to_thread.run_sync(path.read_bytes)
+        with suppress(Exception):  # a node that is gone is noticed by its reports
+            await self._call("give", path.name, data)
+
+    def kill(self) -> None:
+        """End the actor, and the worker with it."""
+        self._end(self._actor)
+
+    def lose(self) -> None:
+        """Ray says that the node is gone: no report will come."""
+        self._gone.set()
+
+    async def aclose(self) -> None:
+        """Have the worker leave, then end the actor."""
+        with suppress(Exception):
+            with anyio.fail_after(_LATE_S):
+                await self._call("close")
+        self.kill()
+
+
+class Workers(NamedTuple):
+    """The workers of a cluster, and what a result says of it."""
+
+    links: Sequence[RayLink]
+    about: Mapping[str, object]
+
+
+@asynccontextmanager
+async def cluster_workers(
+    cluster: Cluster, workers: int | None, *, most: int, sides: int, insecure: bool
+) -> AsyncIterator[Workers]:
+    """Workers on the nodes of a cluster while the context lasts: this many, or one for each core, and never more than
+    `most`. As many as `sides` groups of them share the cores, of which one works at a time.
+
+    Raises `BadInput` or `LoadbenchError` where the cluster cannot be used.
+    """
+    if find_spec("ray") is None:
+        raise BadInput("--cluster: needs Ray, which is not installed", hint="pip install 'loadbench[ray]'")
+    async with AsyncExitStack() as stack:
+        address = cluster.address
+        if cluster.local_nodes:
+            address = await stack.enter_async_context(local_nodes(cluster.local_nodes))
+        elif not insecure and not _requests_token() and not (cluster.host and is_loopback(cluster.host)):
+            raise _no_token(cluster, "RAY_AUTH_MODE is not token in this environment")
+        import ray  # noqa: PLC0415 - it is large, and an extra; it reads its environment now
+
+        await _connect(ray, address, cluster)
+        stack.push_async_callback(_shut_down, ray)
+        nodes = await anyio.to_thread.run_sync(ray.nodes)
+        alive = [node for node in nodes if node["Alive"]]
+        cores = int(sum(node["Resources"].get("CPU", 0) for node in alive))
+        count = min(workers or max(1, cores), most)
+        if count > cores:
+            raise BadInput(
+                f"--workers {count}: each worker needs a core, and the cluster has {cores}",
+                hint="add nodes, or give fewer workers",
+            )
+        links = await _start(ray, stack, count, sides=sides, insecure=insecure, cluster=cluster)
+        stack.push_async_callback(_close, links)
+        watching = await stack.enter_async_context(anyio.create_task_group())
+        stack.callback(watching.cancel_scope.cancel)
+        watching.start_soon(_watch_nodes, ray, links)
+        about: dict[str, object] = {
+            "address": str(cluster),
+            "ray": ray.__version__,
+            "nodes": len({link.node.node for link in links}),
+            "workers": [
+                {
+                    "name": link.name,
+                    "host": link.node.host,
+                    "python": link.node.python,
+                    "clock_ahead_s": link.offset.ahead_ns / 1e9,
+                    "clock_error_s": link.offset.error_ns / 1e9,
+                }
+                for link in links
+            ],
+            "token_authentication": all(link.node.has_token for link in links),
+        }
+        yield Workers(links, about)
+
+
+async def _connect(ray: Any, address: str, cluster: Cluster) -> None:
+    """Connect this process to the cluster; raises `LoadbenchError` where that fails."""
+
+    def connect() -> None:
+        options: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False, "configure_logging": False}
+        if address.startswith("ray://"):
+            options = {}
+        # Ray puts the current folder first on the path of the actors: no module in it may stand for another.
+        with TemporaryDirectory(prefix="loadbench-") as empty, chdir(empty):
+            ray.init(address=address, **options)
+
+    os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")  # else it would upload the current folder
+    logging.getLogger("ray").setLevel(logging.ERROR)
+    try:
+        with anyio.fail_after(_CONNECTS_WITHIN_S):
+            await anyio.to_thread.run_sync(connect, abandon_on_cancel=True)
+    except TimeoutError:
+        problem = f"no answer within {_CONNECTS_WITHIN_S:.0f} s"
+    except Exception as error:  # noqa: BLE001 - Ray raises errors of many kinds
+        problem = (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
+    else:
+        return
+    hint = "see that the cluster runs, is of the same version of Ray and Python, and has the same RAY_AUTH_TOKEN"
+    raise LoadbenchError(f"--cluster {cluster}: cannot connect: {problem}", hint=hint)
+
+
+async def _start(
+    ray: Any, stack: AsyncExitStack, count: int, *, sides: int, insecure: bool, cluster: Cluster
+) -> list[RayLink]:
+    """Start actors, spread over the nodes; those that started end with the stack. Raises `LoadbenchError`."""
+    from ray.util.placement_group import placement_group, remove_placement_group  # noqa: PLC0415
+    from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy  # noqa: PLC0415
+
+    group = placement_group([{"CPU": 1 / sides}] * count, strategy="SPREAD")
+
+    def remove() -> None:
+        with suppress(Exception):  # the cluster may be gone
+            remove_placement_group(group)
+
+    stack.callback(remove)
+    make = ray.remote(num_cpus=1 / sides, max_restarts=0, max_task_retries=0, concurrency_groups=_GROUPS)(Relay)
+    actors = []
+    for index in range(count):
+        strategy = PlacementGroupSchedulingStrategy(group, placement_group_bundle_index=index)
+        actors.append(make.options(scheduling_strategy=strategy).remote())
+
+    def end(actor: Any) -> None:
+        with suppress(Exception):  # it is gone
+            ray.kill(actor)
+
+    def end_all() -> None:
+        for actor in actors:
+            end(actor)
+
+    stack.callback(end_all)
+    try:
+        with anyio.fail_after(_STARTS_WITHIN_S):
+            calls = [asyncio.wrap_future(actor.about.remote().future()) for actor in actors]
+            nodes: list[Node] = await asyncio.gather(*calls)
+    except TimeoutError:
+        hint = "see whether other work has the cores of the cluster (ray status), or give fewer workers"
+        raise LoadbenchError(
+            f"--cluster {cluster}: {count} workers did not start within {_STARTS_WITHIN_S:.0f} s", hint=hint
+        ) from None
+    except Exception as error:  # noqa: BLE001 - Ray raises errors of many kinds
+        lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+        hint = f"install loadbench[ray] {__version__} for the same Python on every node"
+        raise LoadbenchError(f"--cluster {cluster}: a worker did not start: {lines[-1][:300]}", hint=hint) from None
+    others = sorted({f"{node.loadbench} on {node.host}" for node in nodes if node.loadbench != __version__})
+    if others:
+        hint = f"install {__version__} on every node"
+        raise LoadbenchError(
+            f"--cluster {cluster}: this is loadbench {__version__}, and there is {some(others)}", hint=hint
+        )
+    if not insecure and not all(node.has_token for node in nodes):
+        raise _no_token(cluster, "its nodes request none")
+    here = machine()
+    return [
+        RayLink(f"worker {index + 1} on {node.host}", actor, node, end, here)
+        for index, (actor, node) in enumerate(zip(actors, nodes, strict=True))
+    ]
+
+
+async def _watch_nodes(ray: Any, links: Sequence[RayLink]) -> None:
+    """Have the workers of a node that Ray has lost be lost at once."""
+    while True:
+        await anyio.sleep(_LOOKS_EVERY_S)
+        with suppress(Exception):  # the next look may succeed
+            alive = {node["NodeID"] for node in await anyio.to_thread.run_sync(ray.nodes) if node["Alive"]}
+            for link in links:
+                if link.node.node not in alive:
+                    link.lose()
+
+
+async def _close(links: Sequence[RayLink]) -> None:
+    with anyio.CancelScope(shield=True):
+        async with anyio.create_task_group() as ends:
+            for link in links:
+                ends.start_soon(link.aclose)
+
+
+async def _shut_down(ray: Any) -> None:
+    with anyio.CancelScope(shield=True), suppress(Exception):
+        await anyio.to_thread.run_sync(ray.shutdown)
+
+
+def _requests_token() -> bool:
+    return os.environ.get("RAY_AUTH_MODE", "").lower() == "token"
+
+
+def _no_token(cluster: Cluster, why: str) -> BadInput:
+    return BadInput(
+        f"--cluster {cluster}: without token authentication ({why}) {_TRUST}",
+        hint="start every node with RAY_AUTH_MODE=token and one RAY_AUTH_TOKEN, which this environment needs too; or "
+        "give --insecure-cluster for a network where everybody is trusted",
+    )

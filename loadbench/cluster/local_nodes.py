@@ -1,0 +1,137 @@
+"""Nodes of a cluster on this machine, for as long as a run takes: each is `ray start --block` under a guard.
+
+The guard (`loadbench.core.guard`) ends a node with all that it has started, however loadbench ends. The nodes have a
+token of their own, since some of Ray's ports listen on every address of the machine; it is in their environment, and in
+no file.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import secrets
+import socket
+import sys
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
+
+import anyio
+
+from loadbench.core.children import child_environment, python_command
+from loadbench.core.errors import LoadbenchError
+from loadbench.core.guard import Order
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+# Frames of reports are small. Ray wants some 80 MB at least.
+_STORE_BYTES = 80_000_000
+# A node takes some five seconds on an idle machine.
+_STARTS_WITHIN_S = 120.0
+_LOOKS_EVERY_S = 0.1
+_GRACE_S = 5.0
+_LONGEST_LINE = 300
+# The paths of Unix sockets have a hundred characters at most, of which Ray needs most; macOS has long temporary ones.
+_FOLDERS = None if sys.platform == "win32" else "/tmp"  # noqa: S108 - a new folder of this user alone
+# What Ray writes where it starts a head: the address of the cluster.
+_ADDRESS_FILE = "ray_current_cluster"
+
+
+@asynccontextmanager
+async def local_nodes(count: int) -> AsyncIterator[str]:
+    """The address of a cluster of this many nodes, each of one core, while the context lasts.
+
+    Raises `LoadbenchError` where it does not start.
+    """
+    # Ray reads these once, as it is imported.
+    os.environ["RAY_AUTH_MODE"] = "token"
+    token = os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
+    environment = {
+        **child_environment("RAY_"),
+        "RAY_AUTH_MODE": "token",
+        "RAY_AUTH_TOKEN": token,
+        "RAY_USAGE_STATS_ENABLED": "0",
+    }
+    environment.pop("RAY_ADDRESS", None)
+    guards: list[asyncio.subprocess.Process] = []
+    with TemporaryDirectory(prefix="lb-ray-", dir=_FOLDERS, ignore_cleanup_errors=True) as name:
+        folder = Path(name)
+
+        async def start(*options: str) -> None:
+            log = folder / f"node-{len(guards) + 1}.log"
+            guard = await asyncio.create_subprocess_exec(
+                *python_command("loadbench.core.guard"),
+                env=child_environment(),
+                stdin=asyncio.subprocess.PIPE,
+                stdout=asyncio.subprocess.PIPE,
+                start_new_session=True,
+            )
+            guards.append(guard)
+            command = [
+                *python_command("ray.scripts.scripts", "start", "--block", "--num-cpus=1", "--num-gpus=0"),
+                *(f"--object-store-memory={_STORE_BYTES}", "--node-ip-address=127.0.0.1", "--disable-usage-stats"),
+                *options,
+            ]
+            order = Order(command=command, environment=environment, log=str(log), grace_s=_GRACE_S)
+            assert guard.stdin is not None  # noqa: S101 - it is a pipe
+            guard.stdin.write(json.dumps(order).encode() + b"\n")
+
+        async def running(log: Path, guard: asyncio.subprocess.Process) -> None:
+            """Wait until the node says that it runs."""
+            with anyio.move_on_after(_STARTS_WITHIN_S):
+                while guard.returncode is None:
+                    if "Ray runtime started" in _text_of(log):
+                        return
+                    await anyio.sleep(_LOOKS_EVERY_S)
+            last = next((line for line in reversed(_text_of(log).split("\n")) if line.strip()), "it wrote nothing")
+            problem = f"a node of Ray did not start: {last.strip()[:_LONGEST_LINE]}"
+            raise LoadbenchError(f"--cluster local:{count}: {problem}", hint="see that Ray itself works here")
+
+        try:
+            head = f"--temp-dir={folder}"
+            await start(
+                "--head",
+                f"--port={_free_port()}",
+                "--include-dashboard=false",
+                f"--ray-client-server-port={_free_port()}",
+                head,
+            )
+            await running(folder / "node-1.log", guards[0])
+            address = (folder / _ADDRESS_FILE).read_text(encoding="ascii").strip()
+            for _ in range(count - 1):
+                await start(f"--address={address}")
+            for number, guard in enumerate(guards[1:], 2):
+                await running(folder / f"node-{number}.log", guard)
+            yield address
+        finally:
+            with anyio.CancelScope(shield=True):
+                async with anyio.create_task_group() as ends:
+                    for guard in reversed(guards):
+                        ends.start_soon(_end, guard)
+
+
+async def _end(guard: asyncio.subprocess.Process) -> None:
+    """Close the guard's input: it ends the node and all below it, and then itself."""
+    assert guard.stdin is not None  # noqa: S101 - it is a pipe
+    with suppress(OSError, RuntimeError):
+        guard.stdin.close()
+    with anyio.move_on_after(2 * _GRACE_S):
+        await guard.wait()
+        return
+    with suppress(ProcessLookupError):
+        guard.kill()
+
+
+def _text_of(log: Path) -> str:
+    """What a node has written so far."""
+    return log.read_text(encoding="utf-8", errors="replace") if log.exists() else ""
+
+
+def _free_port() -> int:
+    """A port of this machine that nothing listens on."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        return int(taken.getsockname()[1])
