@@ -419,7 +419,8 @@ class DistributedLevel:
             interrupted=self._interrupted,
             # What a lost worker used is not known.
             health=health if len(reports) == len(self._workers) else replace(health, cpu_ns=None),
-            lost_workers=sum(worker.lost for worker in self._workers),
+            workers=len(self._workers),
+            lost_names=[worker.link.name for worker in self._workers if worker.lost],
             unreported=await self._unreported(),
         )
 

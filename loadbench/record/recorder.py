@@ -169,7 +169,9 @@ class LevelRecording:
     in_flight_peak: int
     interrupted: bool
     health: Health
+    workers: int = 1  # that shared the load
     lost_workers: int = 0
+    lost_names: tuple[str, ...] = ()
     unreported: int = 0  # requests that lost workers had sent and that are in no figure
     planned_requests: int | None = None  # of a level by number of requests
     refused_load: int = 0  # failures by which an overloaded server shows it: 429, 503, 504, refused, time-outs
@@ -373,7 +375,8 @@ class Recorder:
         missed: int,
         interrupted: bool,
         health: Health,
-        lost_workers: int = 0,
+        workers: int = 1,
+        lost_names: Sequence[str] = (),
         unreported: int = 0,
     ) -> LevelRecording:
         """The recording of the level, all of whose requests have ended."""
@@ -424,7 +427,9 @@ class Recorder:
             in_flight_peak=tally.peak,
             interrupted=interrupted,
             health=health,
-            lost_workers=lost_workers,
+            workers=workers,
+            lost_workers=len(lost_names),
+            lost_names=tuple(lost_names),
             unreported=unreported,
             planned_requests=tally.phases.requests,
             refused_load=count["refused_load"],

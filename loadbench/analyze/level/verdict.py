@@ -158,7 +158,9 @@ def _incomplete(recording: LevelRecording, load: Load) -> Iterator[Reason]:
     elif recording.interrupted:
         yield Reason("interrupted", "the level was stopped before its end", "run it again, to its end")
     if recording.lost_workers:
-        message = f"{recording.lost_workers} of the worker processes ended early, and their part of the load with them"
+        message = f"{recording.lost_workers} of the {recording.workers} workers ended early"
+        message += f" ({some(recording.lost_names, most=3)})" if recording.lost_names else ""
+        message += f", and {recording.lost_workers / recording.workers:.0%} of the load with them"
         if recording.unreported:
             message += f"; {recording.unreported} requests that they had sent are in no figure"
         advice = "find out what ended or stopped them (out of memory?), then run it again"

@@ -272,9 +272,9 @@ def test_a_server_that_is_half_as_slow_again_stands_out(ttft_ms, stands_out):
 def test_what_a_lost_worker_took_along_is_counted():
     """What it had sent and not reported is in no figure."""
     for unreported, said in ((0, False), (5, True)):
-        recording = dataclasses.replace(recorded(quiet()), lost_workers=1, unreported=unreported)
+        recording = dataclasses.replace(recorded(quiet()), workers=4, lost_workers=1, unreported=unreported)
         (reason,) = a_level(recording=recording).verdict.reasons
-        assert (reason.code, "1 of the worker processes ended early" in reason.message) == ("lost_worker", True)
+        assert (reason.code, "1 of the 4 workers ended early, and 25% of the load" in reason.message) == ("lost_worker", True)
         assert ("5 requests that they had sent are in no figure" in reason.message) is said
 
 
