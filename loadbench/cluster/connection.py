@@ -148,6 +148,15 @@ class Workers(NamedTuple):
     about: Mapping[str, object]
 
 
+def check_cluster(cluster: Cluster, *, insecure: bool) -> None:
+    """Refuse a cluster that cannot be used, as far as that is known without it; raises `BadInput`."""
+    if find_spec("ray") is None:
+        raise BadInput("--cluster: needs Ray, which is not installed", hint="pip install 'loadbench[ray]'")
+    near = cluster.local_nodes or (cluster.host and is_loopback(cluster.host))
+    if not near and not insecure and os.environ.get("RAY_AUTH_MODE", "").lower() != "token":
+        raise _no_token(cluster, "RAY_AUTH_MODE is not token in this environment")
+
+
 @asynccontextmanager
 async def cluster_workers(
     cluster: Cluster, workers: int | None, *, most: int, sides: int, insecure: bool
@@ -157,14 +166,11 @@ async def cluster_workers(
 
     Raises `BadInput` or `LoadbenchError` where the cluster cannot be used.
     """
-    if find_spec("ray") is None:
-        raise BadInput("--cluster: needs Ray, which is not installed", hint="pip install 'loadbench[ray]'")
+    check_cluster(cluster, insecure=insecure)
     async with AsyncExitStack() as stack:
         address = cluster.address
         if cluster.local_nodes:
             address = await stack.enter_async_context(local_nodes(cluster.local_nodes))
-        elif not insecure and not _requests_token() and not (cluster.host and is_loopback(cluster.host)):
-            raise _no_token(cluster, "RAY_AUTH_MODE is not token in this environment")
         import ray  # noqa: PLC0415 - it is large, and an extra; it reads its environment now
 
         await _connect(ray, address, cluster)
@@ -306,10 +312,6 @@ async def _close(links: Sequence[RayLink]) -> None:
 async def _shut_down(ray: Any) -> None:
     with anyio.CancelScope(shield=True), suppress(Exception):
         await anyio.to_thread.run_sync(ray.shutdown)
-
-
-def _requests_token() -> bool:
-    return os.environ.get("RAY_AUTH_MODE", "").lower() == "token"
 
 
 def _no_token(cluster: Cluster, why: str) -> BadInput:

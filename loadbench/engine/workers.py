@@ -41,7 +41,7 @@ from loadbench.plan.prompt_source import given_prompts
 from loadbench.plan.traces import Replayed
 from loadbench.record.histogram import Histogram
 from loadbench.record.outcome import Outcome
-from loadbench.record.recorder import Health, LevelRecording, Recorder
+from loadbench.record.recorder import Health, LevelRecording, Recorder, WorkerPart
 from loadbench.record.sample import Sample
 
 if TYPE_CHECKING:
@@ -205,6 +205,7 @@ class _WorkerHandle:
     lag_ns: int | None = None
     until_ns: int = 0
     measured: int = 0  # of those that were sent, in this level
+    part: WorkerPart = field(default_factory=lambda: WorkerPart(name=""))
     clock: ClockOffset = SAME_CLOCK
     done: Done | None = None
     lost: bool = False
@@ -391,6 +392,7 @@ class DistributedLevel:
                     worker.done, worker.in_flight, worker.until_ns, worker.measured = None, {}, self.begin_ns, 0
                     worker.reports, worker.reported, worker.listening = 0, 0, anyio.CancelScope()
                     worker.lag_ns = None
+                    worker.part = WorkerPart(name=worker.link.name, clock_error_ns=worker.clock.error_ns)
                     worker.send(Begin(self.begin_ns))
                     listeners.start_soon(self._listen, worker)
 
@@ -419,8 +421,7 @@ class DistributedLevel:
             interrupted=self._interrupted,
             # What a lost worker used is not known.
             health=health if len(reports) == len(self._workers) else replace(health, cpu_ns=None),
-            workers=len(self._workers),
-            lost_names=[worker.link.name for worker in self._workers if worker.lost],
+            workers=[worker.part for worker in self._workers],
             unreported=await self._unreported(),
         )
 
@@ -432,6 +433,7 @@ class DistributedLevel:
                         self._take(worker, batch)
                     case Done() as done:
                         worker.done = done
+                        worker.part.began_ns, worker.part.health = done.began_ns - self.begin_ns, done.health
                         worker.tokens_in_flight = 0
                     case _:
                         break
@@ -473,6 +475,7 @@ class DistributedLevel:
             self._on_start(request)
         for sample in batch.ended:
             worker.in_flight.pop(sample.number, None)
+            worker.part.add(sample)
             self._record(sample)
         worker.until_ns = batch.until_ns
         worker.tokens_in_flight, worker.lag_ns = batch.tokens_in_flight, batch.lag_ns or worker.lag_ns

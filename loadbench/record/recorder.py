@@ -106,6 +106,34 @@ class Health:
     slept_ns: int = 0  # the machine was suspended for so long, and the run's clock stood still
 
 
+@dataclass(slots=True, kw_only=True)
+class WorkerPart:
+    """How one of several workers fared, of what is counted in the whole level too. `began_ns` is how long after the
+    level's beginning it could send its first request, `clock_error_ns` how well its clock is known; what a worker that
+    was lost had seen of itself is not known."""
+
+    name: str
+    clock_error_ns: int = 0
+    began_ns: int | None = None
+    health: Health | None = None
+    lateness: Histogram = field(default_factory=Histogram)  # of measured requests
+    events: int = 0  # of measured requests that ended ok, as the next ones
+    separate_events: int = 0
+    censored_events: int = 0
+
+    def add(self, sample: Sample) -> None:
+        """Fold one ended request in."""
+        if sample.phase is not Phase.MEASURED:
+            return
+        late_ns = sample.lateness()
+        if late_ns is not None:
+            self.lateness.record(late_ns)
+        if sample.outcome is Outcome.OK:
+            self.events += len(sample.event_ns)
+            self.separate_events += sample.separate_events
+            self.censored_events += sample.censored_events
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Unread:
     """What responses had besides their text; all but the keep-alives counts requests that ended ok."""
@@ -169,9 +197,8 @@ class LevelRecording:
     in_flight_peak: int
     interrupted: bool
     health: Health
-    workers: int = 1  # that shared the load
+    workers: tuple[WorkerPart, ...] = ()  # that shared the load
     lost_workers: int = 0
-    lost_names: tuple[str, ...] = ()
     unreported: int = 0  # requests that lost workers had sent and that are in no figure
     planned_requests: int | None = None  # of a level by number of requests
     refused_load: int = 0  # failures by which an overloaded server shows it: 429, 503, 504, refused, time-outs
@@ -199,6 +226,12 @@ class LevelRecording:
         found = {name: stats for (of, name), stats in sorted(self.groups.items()) if of == kind}
         given = [getattr(to, kind, None) for to in sorted(self.outages)]
         return {name: found[name] for name in dict.fromkeys((*given, *found)) if name in found}
+
+    @property
+    def start_skew_ns(self) -> int | None:
+        """How far apart the first and the last of several workers began; `None` where fewer than two are known."""
+        began = [worker.began_ns for worker in self.workers if worker.began_ns is not None]
+        return max(began) - min(began) if len(began) > 1 else None
 
     @property
     def window_s(self) -> float:
@@ -375,8 +408,7 @@ class Recorder:
         missed: int,
         interrupted: bool,
         health: Health,
-        workers: int = 1,
-        lost_names: Sequence[str] = (),
+        workers: Sequence[WorkerPart] = (),
         unreported: int = 0,
     ) -> LevelRecording:
         """The recording of the level, all of whose requests have ended."""
@@ -427,9 +459,8 @@ class Recorder:
             in_flight_peak=tally.peak,
             interrupted=interrupted,
             health=health,
-            workers=workers,
-            lost_workers=len(lost_names),
-            lost_names=tuple(lost_names),
+            workers=tuple(workers),
+            lost_workers=sum(worker.health is None for worker in workers),
             unreported=unreported,
             planned_requests=tally.phases.requests,
             refused_load=count["refused_load"],

@@ -393,6 +393,8 @@ TERMS: Final[tuple[Term, ...]] = (
     # Caveats.
     Term("steadiness_unknown", "caveat", "Too little was measured to know whether the server was steady.",
          remedy="measure as long as the advice says"),
+    Term("start_skew", "caveat", "The workers that share the load began at moments that are apart, or whose clocks are "
+         "hardly known.", remedy="see that no worker's machine is busy, and how fast the network between them is"),
     Term("prompt_length", "caveat", "Prompts are longer or shorter, by the server's count, than what was requested."),
     Term("rebuilt", "caveat", "The level was put together from requests.jsonl, since the run was killed."),
     Term("assumed_tokens", "caveat", "The server reported no count, and one token per event was assumed.",

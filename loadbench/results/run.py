@@ -213,6 +213,21 @@ class TokenCounts(msgspec.Struct, frozen=True, kw_only=True):
     longer: int = 0
 
 
+class WorkerHealth(msgspec.Struct, frozen=True, kw_only=True):
+    """How one of several workers fared. `began_s` is how long after the agreed moment it could send its first request,
+    `clock_error_s` how well its clock is known; both are 0 at best. What a worker that was `lost` saw is not known."""
+
+    name: str
+    lost: bool = False
+    requests: int
+    began_s: float | None = None
+    clock_error_s: float = 0.0
+    lateness_s: Quantiles | None = None
+    loop_lag_s: Quantiles | None = None
+    cpu_share: float | None = None
+    censored_events: float | None = None
+
+
 class ClientHealth(msgspec.Struct, frozen=True, kw_only=True):
     """The state of the load generator itself.
 
@@ -221,7 +236,8 @@ class ClientHealth(msgspec.Struct, frozen=True, kw_only=True):
     at least the lag of the event loop. `merged_reads` is the share of reads with more than one event;
     `censored_events` is the share of events that a late read gave the stamp of a later one. `cpu_s` is the CPU time of
     all its processes in the whole level, from the warm-up until the last request has ended; divided by all requests of
-    that time, and by all their events, it is `cpu_per_request_s` and `cpu_per_event_s`.
+    that time, and by all their events, it is `cpu_per_request_s` and `cpu_per_event_s`. Where several workers share the
+    load, `start_skew_s` is how far apart the first and the last of them began.
     """
 
     stamp_source: str
@@ -238,6 +254,8 @@ class ClientHealth(msgspec.Struct, frozen=True, kw_only=True):
     censored_events: float | None = None
     reconnects: int
     reused: int
+    start_skew_s: float | None = None
+    workers: list[WorkerHealth] = []
 
 
 class UnreadCounts(msgspec.Struct, frozen=True, kw_only=True):

@@ -116,6 +116,10 @@ def check(scenario: Scenario, environment: Mapping[str, str]) -> None:
         check_sources(scenario.target.source_address, hosts=[origin_of(url)[1] for url in urls])
         check_pid(scenario.telemetry.server_pid)
         workers_for(scenario, usable_cores())
+        if scenario.load.cluster is not None:
+            from loadbench.cluster.connection import check_cluster  # noqa: PLC0415 - only a cluster needs it
+
+            check_cluster(scenario.load.cluster, insecure=scenario.load.insecure_cluster)
         check_total(scenario)
         check_folder(scenario.report.out or RESULTS, name=scenario.report.name)
         check_space(scenario)

@@ -35,6 +35,7 @@ from loadbench.results.run import (
     TimelinePart,
     TokenCounts,
     UnreadCounts,
+    WorkerHealth,
 )
 
 if TYPE_CHECKING:
@@ -237,6 +238,21 @@ def _client(recording: LevelRecording) -> ClientHealth:
         censored_events=recording.censored_events / recording.events if recording.events else None,
         reconnects=recording.reconnects,
         reused=recording.reused,
+        start_skew_s=None if recording.start_skew_ns is None else recording.start_skew_ns / 1e9,
+        workers=[
+            WorkerHealth(
+                name=worker.name,
+                lost=worker.health is None,
+                requests=worker.lateness.count,
+                began_s=None if worker.began_ns is None else worker.began_ns / 1e9,
+                clock_error_s=worker.clock_error_ns / 1e9,
+                lateness_s=_quantiles(worker.lateness),
+                loop_lag_s=None if worker.health is None else _quantiles(worker.health.loop_lag),
+                cpu_share=None if worker.health is None else worker.health.cpu_share,
+                censored_events=worker.censored_events / worker.events if worker.events else None,
+            )
+            for worker in recording.workers
+        ],
     )
 
 

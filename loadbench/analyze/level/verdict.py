@@ -6,6 +6,7 @@ bounds are those of docs/metrics.md.
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from collections import Counter
 from typing import TYPE_CHECKING
@@ -18,6 +19,7 @@ from loadbench.core.units import NS_PER_S, format_duration
 from loadbench.plan.load import Closed, Open
 from loadbench.record.kept_connections import ADVICE
 from loadbench.record.outcome import Outcome, TokenSource, failed_of, without_hint
+from loadbench.record.slices import SLICE_NS
 from loadbench.results.run import Reason, Verdict
 from loadbench.wire.openai import clean
 from loadbench.wire.vocabulary import Ending, ending_of
@@ -41,6 +43,10 @@ _AWAKE_NS = 10_000_000
 # No busy machine holds a process up for so long. One such pause spoils a long level whose quantiles do not show it.
 _STOOD_STILL_NS = 2 * NS_PER_S
 _MIN_ACHIEVED = 0.99
+# Of fewer requests one worker's p99 is the largest of them.
+_FEWEST_OF_A_WORKER = 100
+# Half a slice of the timeline: what is further apart is seen in it as a load that grows.
+_MOST_APART_NS = SLICE_NS // 2
 # A closed loop that loses more than this share of its cycle makes noticeably less load than its users should.
 _MAX_LOST_CYCLE = 0.02
 # An event that carries a later event's stamp makes the gap before it too long. Up to this share of them, the p99 of the
@@ -108,6 +114,7 @@ def judge(
         *steadiness.reasons(),
         *_late_start(recording, load),
         *_late_stamps(recording),
+        *_sick_workers(recording, load),
         *_failed_audit(recording, load),
         *_bad_responses(recording, failure_limit),
         *(
@@ -158,9 +165,9 @@ def _incomplete(recording: LevelRecording, load: Load) -> Iterator[Reason]:
     elif recording.interrupted:
         yield Reason("interrupted", "the level was stopped before its end", "run it again, to its end")
     if recording.lost_workers:
-        message = f"{recording.lost_workers} of the {recording.workers} workers ended early"
-        message += f" ({some(recording.lost_names, most=3)})" if recording.lost_names else ""
-        message += f", and {recording.lost_workers / recording.workers:.0%} of the load with them"
+        every, lost = len(recording.workers), [one.name for one in recording.workers if one.health is None]
+        message = f"{len(lost)} of the {every} workers ended early ({some(lost, most=3)}), and with them "
+        message += f"{100 * len(lost) / max(1, every):.0f} % of the load"
         if recording.unreported:
             message += f"; {recording.unreported} requests that they had sent are in no figure"
         advice = "find out what ended or stopped them (out of memory?), then run it again"
@@ -294,6 +301,30 @@ def _late_stamps(recording: LevelRecording) -> Iterator[Reason]:
         yield Reason("late_first_tokens", message, _GENERATOR_BOTTLENECK)
 
 
+def _sick_workers(recording: LevelRecording, load: Load) -> Iterator[Reason]:
+    """A worker that is late by the rules for all: among many that are in time its delays are too few to be seen."""
+    found: dict[str, list[tuple[str, Reason]]] = {}
+    for worker in recording.workers if len(recording.workers) > 1 else ():
+        if worker.health is not None and worker.lateness.count >= _FEWEST_OF_A_WORKER:
+            alone = dataclasses.replace(
+                recording,
+                health=worker.health,
+                histograms={**recording.histograms, "lateness": worker.lateness},
+                events=worker.events,
+                separate_events=worker.separate_events,
+                censored_events=worker.censored_events,
+                late_first_tokens=0,
+            )
+            for reason in (*_late_start(alone, load), *_late_stamps(alone)):
+                found.setdefault(reason.code, []).append((worker.name, reason))
+    seen = {reason.code for reason in (*_late_start(recording, load), *_late_stamps(recording))}
+    for code, workers in found.items():
+        if code not in seen:
+            names, reason = [name for name, _ in workers], workers[0][1]
+            advice = "see what else its machine does, or leave it out"
+            yield Reason(code, f"{some(names, most=3)}: {reason.message}", advice)
+
+
 def _moves_p99(times: Histogram, share: float) -> bool:
     """Whether the p99 may be noticeably too long because this share of the times is: all of them may belong below it,
     and then it is what is now the percentile below by so much."""
@@ -398,6 +429,12 @@ def caveats(
 ) -> Iterator[Reason]:
     """What a reader should know about a level even if it is valid; with `exact_output` lengths were to be exact."""
     yield from uneven_servers(recording)
+    skew_ns, error_ns = recording.start_skew_ns or 0, max((one.clock_error_ns for one in recording.workers), default=0)
+    if max(skew_ns, error_ns) > _MOST_APART_NS:
+        message = f"the workers began up to {skew_ns / 1e6:.0f} ms apart, as far as their clocks are known, "
+        message += f"to {error_ns / 1e6:.0f} ms" if error_ns else "exactly"
+        advice = "see that no worker's machine is busy, and how fast the network between them is"
+        yield Reason("start_skew", message, advice)
     ok = recording.outcomes.get(Outcome.OK, 0)
     for sure, message, name in other_names(recording, model, listed):
         if not sure:

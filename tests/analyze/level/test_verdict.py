@@ -11,6 +11,7 @@ from loadbench.analyze.level.verdict import client_reasons, other_names
 from loadbench.plan.arrivals import parse_arrivals
 from loadbench.plan.load import Closed, Open
 from loadbench.record.outcome import Outcome, TokenSource
+from loadbench.record.recorder import WorkerPart
 from loadbench.record.request import Destination
 from loadbench.record.usage_check import UsageCheck
 from loadbench.wire.openai import clean
@@ -270,12 +271,59 @@ def test_a_server_that_is_half_as_slow_again_stands_out(ttft_ms, stands_out):
 
 
 def test_what_a_lost_worker_took_along_is_counted():
-    """What it had sent and not reported is in no figure."""
+    """Its name, its share, and what it had sent and not reported, which is in no figure."""
+    workers = (WorkerPart(name="a", health=calm()), WorkerPart(name="b"))
     for unreported, said in ((0, False), (5, True)):
-        recording = dataclasses.replace(recorded(quiet()), workers=4, lost_workers=1, unreported=unreported)
+        recording = dataclasses.replace(recorded(quiet()), workers=workers, lost_workers=1, unreported=unreported)
         (reason,) = a_level(recording=recording).verdict.reasons
-        assert (reason.code, "1 of the 4 workers ended early, and 25% of the load" in reason.message) == ("lost_worker", True)
+        assert (
+            reason.code,
+            "1 of the 2 workers ended early (b), and with them 50 % of the load" in reason.message,
+        ) == ("lost_worker", True)
         assert ("5 requests that they had sent are in no figure" in reason.message) is said
+
+
+def a_worker(name: str, late_ms: float, *, count: int = 200, **facts) -> WorkerPart:
+    """A worker whose requests were all sent so late."""
+    worker = WorkerPart(name=name, **{"health": calm(), "began_ns": 0} | facts)
+    for _ in range(count):
+        worker.lateness.record(round(late_ms * MS))
+    return worker
+
+
+@pytest.mark.parametrize(
+    ("late_ms", "count", "reasons"),
+    [(0.1, 200, []), (400, 200, ["late_start"]), (400, 99, [])],
+    ids=["well", "sick", "few"],
+)
+def test_one_sick_worker_of_many_is_named(late_ms, count, reasons):
+    """Though among the requests of all its delays are too few to be seen; of too few requests nothing is said."""
+    workers = (a_worker("well", 0.1), a_worker("sick", late_ms, count=count))
+    level = a_level(recording=dataclasses.replace(recorded(quiet()), workers=workers))
+    assert codes(level) == reasons
+    told = "sick: loadbench sent the users' next requests late"
+    assert all(reason.message.startswith(told) for reason in level.verdict.reasons)
+
+
+@pytest.mark.parametrize(
+    ("began_ms", "error_ms", "said"),
+    [
+        (4, 1, None),
+        (70, 1, "began up to 70 ms apart, as far as their clocks are known, to 1 ms"),
+        (4, 90, "began up to 4 ms apart, as far as their clocks are known, to 90 ms"),
+    ],
+)
+def test_workers_that_begin_apart_are_a_caveat(began_ms, error_ms, said):
+    """By more than half a slice of the timeline, and also where nobody knows; the result has both."""
+    workers = (a_worker("a", 0), a_worker("b", 0, began_ns=began_ms * MS, clock_error_ns=error_ms * MS))
+    level = a_level(recording=dataclasses.replace(recorded(quiet()), workers=workers))
+    assert [caveat.code for caveat in level.caveats] == ([] if said is None else ["start_skew"])
+    assert said is None or said in level.caveats[0].message
+    assert level.client.start_skew_s == began_ms / 1e3
+    assert [(one.name, one.began_s, one.clock_error_s) for one in level.client.workers] == [
+        ("a", 0.0, 0.0),
+        ("b", began_ms / 1e3, error_ms / 1e3),
+    ]
 
 
 @pytest.mark.parametrize("servers", [1, 2])

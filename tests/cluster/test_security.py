@@ -1,0 +1,43 @@
+"""Whom a cluster trusts: without a token anybody, so that is refused beyond this machine unless the user says so."""
+
+from __future__ import annotations
+
+import pytest
+
+from loadbench.cluster import connection
+from loadbench.cluster.connection import check_cluster
+from loadbench.core.errors import BadInput
+from loadbench.plan.cluster import parse_cluster
+
+
+@pytest.fixture(autouse=True)
+def with_ray(monkeypatch):
+    """Ray is installed, and nothing is said of tokens."""
+    monkeypatch.setattr(connection, "find_spec", lambda _: object())
+    monkeypatch.delenv("RAY_AUTH_MODE", raising=False)
+
+
+@pytest.mark.parametrize("text", ["auto", "10.0.0.7:6379", "ray://head.example:10001"])
+def test_a_cluster_that_others_reach_needs_a_token(text, monkeypatch):
+    """What is said has the reason and both remedies; a token in the environment, or the user's word, is enough."""
+    with pytest.raises(BadInput, match="can run programs on all of its nodes") as refused:
+        check_cluster(parse_cluster(text), insecure=False)
+    assert "RAY_AUTH_TOKEN" in refused.value.hint
+    assert "--insecure-cluster" in refused.value.hint
+    check_cluster(parse_cluster(text), insecure=True)
+    monkeypatch.setenv("RAY_AUTH_MODE", "token")
+    check_cluster(parse_cluster(text), insecure=False)
+
+
+@pytest.mark.parametrize("text", ["local:2", "ray://127.0.0.1:10001", "localhost:6379"])
+def test_a_loopback_address_is_looked_at_when_its_nodes_are_known(text):
+    """Others may reach it all the same, if it is a port that leads elsewhere: that is seen at its nodes."""
+    check_cluster(parse_cluster(text), insecure=False)
+
+
+def test_without_ray_the_remedy_is_named(monkeypatch):
+    """Before anything starts."""
+    monkeypatch.setattr(connection, "find_spec", lambda _: None)
+    with pytest.raises(BadInput, match="needs Ray") as refused:
+        check_cluster(parse_cluster("local:2"), insecure=False)
+    assert "loadbench[ray]" in refused.value.hint
