@@ -21,7 +21,7 @@ import anyio.to_thread
 
 from loadbench import __version__
 from loadbench.cluster.local_nodes import local_nodes
-from loadbench.cluster.relay import Node, Relay, machine
+from loadbench.cluster.relay import Node, machine
 from loadbench.core.errors import BadInput, LoadbenchError
 from loadbench.core.text import some
 from loadbench.engine.worker_link import SAME_CLOCK, ClockOffset
@@ -39,9 +39,9 @@ _LATE_S = 3.0
 _LOOKS_EVERY_S = 0.5
 # The tightest of so many round trips says how far a clock is ahead; on one host each takes about a millisecond.
 _ROUND_TRIPS = 15
+_REACHED_WITHIN_S = 5.0
 _CONNECTS_WITHIN_S = 60.0
 _STARTS_WITHIN_S = 60.0
-_GROUPS = {"commands": 1, "reports": 1, "clock": 1}
 _TRUST = "whoever reaches a cluster of Ray can run programs on all of its nodes and read what they are sent"
 
 
@@ -60,10 +60,9 @@ class RayLink:
         self._bodies: list[bytes] = []
         self._gone = anyio.Event()
 
-    def _call(self, method: str, *values: object, group: str = "commands") -> asyncio.Future[Any]:
+    def _call(self, method: str, *values: object) -> asyncio.Future[Any]:
         """Call a method of the actor, after those that were called before it in the same group."""
-        ref = getattr(self._actor, method).options(concurrency_group=group).remote(*values)
-        return asyncio.wrap_future(ref.future())
+        return asyncio.wrap_future(getattr(self._actor, method).remote(*values).future())
 
     def _tell(self, method: str, *values: object) -> None:
         """Call a method whose end nobody waits for; what becomes of it, the reports show."""
@@ -86,7 +85,7 @@ class RayLink:
             found: list[bytes] | None = None
             try:
                 with anyio.fail_after(_ASKS_FOR_S + _LATE_S):
-                    found = await self._call("reports", _ASKS_FOR_S, group="reports")
+                    found = await self._call("reports", _ASKS_FOR_S)
             except Exception:  # noqa: BLE001 - whatever Ray raises, no report will come
                 found = None
             if found is None:
@@ -98,7 +97,7 @@ class RayLink:
         """The actor knows, if it lives."""
         with suppress(Exception):
             with anyio.fail_after(_LATE_S):
-                return int(await self._call("sent", group="clock"))
+                return int(await self._call("sent"))
         return None
 
     async def clock_offset(self) -> ClockOffset:
@@ -111,7 +110,7 @@ class RayLink:
             with anyio.fail_after(_LATE_S):
                 for _ in range(_ROUND_TRIPS):
                     asked_ns = time.perf_counter_ns()
-                    there_ns = await self._call("now_ns", group="clock")
+                    there_ns = await self._call("now_ns")
                     took_ns = time.perf_counter_ns() - asked_ns
                     found.append((took_ns, there_ns - asked_ns - took_ns // 2))
         if found:
@@ -168,13 +167,7 @@ async def cluster_workers(
     """
     check_cluster(cluster, insecure=insecure)
     async with AsyncExitStack() as stack:
-        address = cluster.address
-        if cluster.local_nodes:
-            address = await stack.enter_async_context(local_nodes(cluster.local_nodes))
-        import ray  # noqa: PLC0415 - it is large, and an extra; it reads its environment now
-
-        await _connect(ray, address, cluster)
-        stack.push_async_callback(_shut_down, ray)
+        ray = await stack.enter_async_context(_connected(cluster))
         nodes = await anyio.to_thread.run_sync(ray.nodes)
         alive = [node for node in nodes if node["Alive"]]
         cores = int(sum(node["Resources"].get("CPU", 0) for node in alive))
@@ -186,9 +179,8 @@ async def cluster_workers(
             )
         links = await _start(ray, stack, count, sides=sides, insecure=insecure, cluster=cluster)
         stack.push_async_callback(_close, links)
-        watching = await stack.enter_async_context(anyio.create_task_group())
-        stack.callback(watching.cancel_scope.cancel)
-        watching.start_soon(_watch_nodes, ray, links)
+        stack.callback(asyncio.create_task(_watch_nodes(ray, links)).cancel)
+        await asyncio.gather(*(link.clock_offset() for link in links))
         about: dict[str, object] = {
             "address": str(cluster),
             "ray": ray.__version__,
@@ -208,19 +200,65 @@ async def cluster_workers(
         yield Workers(links, about)
 
 
+class _Connection:
+    """That of this process, which can have one; the sides of a comparison share it."""
+
+    def __init__(self) -> None:
+        self.users = 0
+        self.stack = AsyncExitStack()
+
+
+_connections: dict[Cluster, _Connection] = {}
+
+
+@asynccontextmanager
+async def _connected(cluster: Cluster) -> AsyncIterator[Any]:
+    """Ray, connected to the cluster while the context lasts; raises `LoadbenchError` where that fails."""
+    held = _connections.setdefault(cluster, _Connection())
+    held.users += 1
+    try:
+        if held.users == 1:
+            address = cluster.address
+            if cluster.local_nodes:
+                address = await held.stack.enter_async_context(local_nodes(cluster.local_nodes))
+        import ray  # noqa: PLC0415 - it is large, and an extra; it reads its environment now
+
+        if held.users == 1:
+            await _connect(ray, address, cluster)
+            held.stack.push_async_callback(_shut_down, ray)
+        yield ray
+    finally:
+        held.users -= 1
+        if not held.users:
+            del _connections[cluster]
+            await held.stack.aclose()
+
+
 async def _connect(ray: Any, address: str, cluster: Cluster) -> None:
     """Connect this process to the cluster; raises `LoadbenchError` where that fails."""
 
     def connect() -> None:
-        options: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False, "configure_logging": False}
-        if address.startswith("ray://"):
-            options = {}
+        options: dict[str, Any] = {}
+        if not address.startswith("ray://"):
+            options = {"logging_level": logging.ERROR, "log_to_driver": False, "configure_logging": False}
         # Ray puts the current folder first on the path of the actors: no module in it may stand for another.
         with TemporaryDirectory(prefix="loadbench-") as empty, chdir(empty):
             ray.init(address=address, **options)
 
+    # Ray itself asks for a minute and more whether somebody is there.
+    known = Cluster(os.environ.get("RAY_ADDRESS", "") if address == "auto" else address)
+    if known.host:
+        try:
+            with anyio.fail_after(_REACHED_WITHIN_S):
+                await (await anyio.connect_tcp(known.host, known.port)).aclose()
+        except OSError as error:  # TimeoutError is one
+            problem = (
+                getattr(error.__cause__ or error, "strerror", None) or f"no answer within {_REACHED_WITHIN_S:.0f} s"
+            )
+            hint = "see that the cluster runs, and that this address can be reached from here"
+            raise LoadbenchError(f"--cluster {cluster}: cannot reach {known}: {problem}", hint=hint) from None
     os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")  # else it would upload the current folder
-    logging.getLogger("ray").setLevel(logging.ERROR)
+    logging.disable(logging.WARNING)  # what Ray has to say about its own start
     try:
         with anyio.fail_after(_CONNECTS_WITHIN_S):
             await anyio.to_thread.run_sync(connect, abandon_on_cancel=True)
@@ -230,6 +268,8 @@ async def _connect(ray: Any, address: str, cluster: Cluster) -> None:
         problem = (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
     else:
         return
+    finally:
+        logging.disable(logging.NOTSET)
     hint = "see that the cluster runs, is of the same version of Ray and Python, and has the same RAY_AUTH_TOKEN"
     raise LoadbenchError(f"--cluster {cluster}: cannot connect: {problem}", hint=hint)
 
@@ -241,6 +281,8 @@ async def _start(
     from ray.util.placement_group import placement_group, remove_placement_group  # noqa: PLC0415
     from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy  # noqa: PLC0415
 
+    from loadbench.cluster.actor import GROUPS, RelayActor  # noqa: PLC0415 - it imports ray
+
     group = placement_group([{"CPU": 1 / sides}] * count, strategy="SPREAD")
 
     def remove() -> None:
@@ -248,7 +290,7 @@ async def _start(
             remove_placement_group(group)
 
     stack.callback(remove)
-    make = ray.remote(num_cpus=1 / sides, max_restarts=0, max_task_retries=0, concurrency_groups=_GROUPS)(Relay)
+    make = ray.remote(num_cpus=1 / sides, max_restarts=0, max_task_retries=0, concurrency_groups=GROUPS)(RelayActor)
     actors = []
     for index in range(count):
         strategy = PlacementGroupSchedulingStrategy(group, placement_group_bundle_index=index)

@@ -30,6 +30,12 @@ class Cluster:
         match = _ADDRESS.fullmatch(self.address)
         return match["host"].strip("[]") if match else ""
 
+    @property
+    def port(self) -> int:
+        """The port of its address; 0 where it has none."""
+        match = _ADDRESS.fullmatch(self.address)
+        return int(match["port"]) if match else 0
+
 
 def parse_cluster(text: str) -> Cluster:
     """The cluster in a text; raises `ValueError` with what is wanted."""
