@@ -238,6 +238,8 @@ async def _connect(ray: Any, address: str, cluster: Cluster) -> None:
     """Connect this process to the cluster; raises `LoadbenchError` where that fails."""
 
     def connect() -> None:
+        # Ray prints what happens to nodes on the standard output, which is for results.
+        ray._private.worker.print_to_stdstream = lambda *_, **__: None
         options: dict[str, Any] = {}
         if not address.startswith("ray://"):
             options = {"logging_level": logging.ERROR, "log_to_driver": False, "configure_logging": False}

@@ -14,7 +14,8 @@ without work.
 
 A worker that dies is noticed by the end of its link; one that is stopped, by its silence, and is killed then. Its
 requests in flight are recorded as cancelled, its remaining arrivals as missed, and the level says that a worker was
-lost. What it had sent since its last report is in no figure, but counted, where its count can still be read.
+lost. What it had sent since its last report is in no figure, but counted, where its count can still be read. Workers of
+this machine go on without it. Those of a cluster end the level: the next one has the load that was meant, on the rest.
 """
 
 from __future__ import annotations
@@ -69,6 +70,8 @@ _LOOK_S = 0.5
 _MOST_SILENT_LOOKS, _MOST_WHEN_STOPPED = 30, 3
 # From a kill to the end of the pipe.
 _DIES_WITHIN_LOOKS = 4
+# A level that has lost a worker on another machine is over: its other responses have this long to end.
+_DRAINS_WITHIN_S = 2.0
 # One process keeps up with about this many streams of an everyday pace, or requests a second, each with its stream of
 # tokens; beyond, more processes are worth their start, as far as cores are free.
 _STREAMS_PER_WORKER, _ARRIVALS_PER_WORKER = 128, 100
@@ -382,6 +385,7 @@ class DistributedLevel:
             self.phases, order.scenario.objectives_at(self._load), template_tokens=order.spec.template_tokens
         )
         self._interrupted = False
+        self._node_lost = anyio.Event()
 
     async def run(self) -> LevelRecording:
         """Have the level run, and return what was recorded."""
@@ -405,7 +409,15 @@ class DistributedLevel:
                         worker.send(moved)
 
         cpu_ns = time.process_time_ns()
-        await run_alongside(listen, decide_length, self._end_silent_workers)
+
+        async def end_with_node() -> None:
+            """The level is invalid: keep what there is. Long responses would hold that up for half a minute."""
+            await self._node_lost.wait()
+            self._end(Finish(cut=False))
+            await anyio.sleep(_DRAINS_WITHIN_S)
+            self._end(Finish(cut=True))
+
+        await run_alongside(listen, decide_length, self._end_silent_workers, end_with_node)
         cpu_ns = time.process_time_ns() - cpu_ns
         if self.phases.closes_ns is None:
             # Every worker was lost before the requests of a level by number were measured.
@@ -509,6 +521,8 @@ class DistributedLevel:
                 Sample(request=request, outcome=Outcome.CANCELLED, detail="the client's process ended", end_ns=now_ns)
             )
         worker.in_flight = {}
+        if not worker.link.shares_count:
+            self._node_lost.set()
 
     async def _unreported(self) -> int:
         """Requests that lost workers had sent and not reported, as far as their counts can still be read."""
