@@ -12,6 +12,7 @@ import logging
 import os
 import time
 from contextlib import AsyncExitStack, asynccontextmanager, chdir, suppress
+from importlib import import_module
 from importlib.util import find_spec
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -239,7 +240,7 @@ async def _connect(ray: Any, address: str, cluster: Cluster) -> None:
 
     def connect() -> None:
         # Ray prints what happens to nodes on the standard output, which is for results.
-        ray._private.worker.print_to_stdstream = lambda *_, **__: None
+        setattr(import_module("ray._private.worker"), "print_to_stdstream", lambda *_, **__: None)  # noqa: B010 - no API
         options: dict[str, Any] = {}
         if not address.startswith("ray://"):
             options = {"logging_level": logging.ERROR, "log_to_driver": False, "configure_logging": False}

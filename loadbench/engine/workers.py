@@ -92,6 +92,8 @@ def workers_for(scenario: Scenario, cores: int, *, taken: float = 0.0) -> int:
     load = scenario.load
     arrivals = getattr(scenario.loads[0], "arrivals", None)
     if isinstance(arrivals, Replayed) and arrivals.has_sessions:
+        if load.cluster is not None:
+            raise BadInput("--cluster: a trace with sessions is replayed by one process", hint="leave --cluster out")
         if (load.workers or 1) > 1:
             raise BadInput("--workers: a trace with sessions is replayed by one process", hint="leave --workers out")
         return 1

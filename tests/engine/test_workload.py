@@ -459,3 +459,6 @@ def test_sessions_need_one_process(tmp_path):
     scenario = resolve(flags={"trace": str(tmp_path / "trace"), "workers": "2"}, environment={})
     with pytest.raises(BadInput, match="--workers: a trace with sessions is replayed by one process"):
         workers_for(scenario, cores=64)
+    scenario = resolve(flags={"trace": str(tmp_path / "trace"), "cluster": "local:2"}, environment={})
+    with pytest.raises(BadInput, match="--cluster: a trace with sessions is replayed by one process"):
+        workers_for(scenario, cores=64)
