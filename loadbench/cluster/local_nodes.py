@@ -75,7 +75,7 @@ async def local_nodes(count: int) -> AsyncIterator[str]:
                 *(f"--object-store-memory={_STORE_BYTES}", "--node-ip-address=127.0.0.1", "--disable-usage-stats"),
                 *options,
             ]
-            order = Order(command=command, environment=environment, log=str(log), grace_s=_GRACE_S)
+            order = Order(command=command, environment=environment, log=str(log), grace_s=_GRACE_S, hidden=[token])
             assert guard.stdin is not None  # noqa: S101 - it is a pipe
             guard.stdin.write(json.dumps(order).encode() + b"\n")
 
