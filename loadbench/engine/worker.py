@@ -21,6 +21,7 @@ import signal
 import sys
 import threading
 import time
+from contextlib import suppress
 from dataclasses import replace
 from itertools import count
 from pathlib import Path
@@ -31,10 +32,12 @@ import anyio
 import anyio.lowlevel
 
 from loadbench.client.addresses import keep_addresses
+from loadbench.client.descriptors import ensure_descriptors
 from loadbench.client.tls import tls_context
 from loadbench.core import event_loop
 from loadbench.core.alongside import run_alongside
 from loadbench.core.clock import MonotonicClock
+from loadbench.core.errors import BadInput
 from loadbench.core.signals import ending_signals
 from loadbench.engine.health import LoopHealth
 from loadbench.engine.level import Level, level_plan
@@ -188,6 +191,9 @@ class Worker:
         )
         given = None if order.given is None else order.given.in_folder(self._folder)
         plan = level_plan(scenario, order.spec, order.shard, given=given)
+        users = order.shard.share(plan.load.users) if isinstance(plan.load, Closed) else plan.most_in_flight
+        with suppress(BadInput):  # then requests say that they were not sent
+            ensure_descriptors(users, required=False)
         return Prepared(plan, client, LoopHealth(self._transport), keep_texts=scenario.keeps_answers)
 
     async def _run_level(self, prepared: Prepared, begin_ns: int) -> None:

@@ -37,7 +37,8 @@ from loadbench.core.units import NS_PER_S
 from loadbench.engine.level_length import LOOK_NS, LevelLength
 from loadbench.engine.stored_prompts import StoredPrompts
 from loadbench.engine.worker_link import SAME_CLOCK, local_links, pack, unpack
-from loadbench.plan.load import Closed, LevelDuration, Open, Phase, Phases, Shard
+from loadbench.plan.load import Closed, LevelDuration, Phase, Phases, Shard
+from loadbench.plan.load_generator import workers_needed
 from loadbench.plan.prompt_source import given_prompts
 from loadbench.plan.traces import Replayed
 from loadbench.record.histogram import Histogram
@@ -72,9 +73,6 @@ _MOST_SILENT_LOOKS, _MOST_WHEN_STOPPED = 30, 3
 _DIES_WITHIN_LOOKS = 4
 # A level that has lost a worker on another machine is over: its other responses have this long to end.
 _DRAINS_WITHIN_S = 2.0
-# One process keeps up with about this many streams of an everyday pace, or requests a second, each with its stream of
-# tokens; beyond, more processes are worth their start, as far as cores are free.
-_STREAMS_PER_WORKER, _ARRIVALS_PER_WORKER = 128, 100
 # With four times that, a process has used most of a core of its own. Beyond, another one reads in time even where all
 # cores are shared with the server: of 1,024 streams on two cores one process reads many too late, and two read all.
 _MOST_TIMES = 4
@@ -103,13 +101,7 @@ def workers_for(scenario: Scenario, cores: int, *, taken: float = 0.0) -> int:
         return 1
     if load.workers is not None:
         return load.workers
-    if load.users is not None:
-        needed = max(load.users) / _STREAMS_PER_WORKER
-    else:
-        # Each worker has its part of the room for requests in flight; there must be some to spare.
-        most = max(1, load.max_in_flight // _STREAMS_PER_WORKER)
-        busiest = max(one.peak_per_s for one in scenario.loads if isinstance(one, Open))
-        needed = min(most, busiest / _ARRIVALS_PER_WORKER)
+    needed = workers_needed(scenario)
     least = min(cores, math.ceil(needed / _MOST_TIMES))
     return max(1, least, min(round(cores - 1 - taken), math.ceil(needed)))
 

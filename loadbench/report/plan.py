@@ -5,12 +5,21 @@ No request was sent to make a plan: what only the server knows is not in it.
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 from loadbench.core.secrets import MASK
 from loadbench.core.text import beginning, some
 from loadbench.core.units import NS_PER_S, format_duration
 from loadbench.plan.load import FEWEST_ANSWERS, ROUNDS, Closed, answers_wanted, users_of
+from loadbench.plan.load_generator import (
+    ARRIVALS_PER_WORKER,
+    MOST_RECORDED_PER_S,
+    STREAMS_PER_WORKER,
+    busiest_per_s,
+    machines_for_ports,
+    workers_needed,
+)
 from loadbench.plan.pattern import Patterned
 from loadbench.plan.request_lengths import request_lengths
 from loadbench.plan.server_command import MOST_SHOWN, shown_command
@@ -59,7 +68,7 @@ def plan_document(
     named = target.model or tuple(dict.fromkeys(level.model for level in there)) or ("",)
     has = {model: sum(level.model == model for level in there) for model in named}
     left = [load for model in named for load in scenario.loads[0 if scenario.finds_levels else has[model] :]]
-    facts += traffic_facts(scenario, left=left)
+    facts += [*traffic_facts(scenario, left=left), *cluster_facts(scenario)]
     if resume is None:
         facts.append(("saved in", saved_text(scenario)))
     else:
@@ -88,6 +97,7 @@ def plan_document(
         total = f"{format_duration(load_ns)} of load"
         if longer:
             total = f"{total} or more (at most {format_duration(most_load_ns(scenario, levels))})"
+    warnings = [*_short_total(scenario, levels), *cluster_warnings(scenario)]
     return Document(
         f"{scenario.report.name}, planned: nothing was sent",
         [
@@ -97,7 +107,7 @@ def plan_document(
             Table(("level", "load", "measured", "requests", "time"), rows, "rllll"),
             Text([f"{shown}, {total}, {drain}", *longer] if left else []),
             Text(data_set_lines(scenario)),
-            *closing_blocks(scenario, request, verbose=verbose, warnings=_short_total(scenario, levels)),
+            *closing_blocks(scenario, request, verbose=verbose, warnings=warnings),
         ],
     )
 
@@ -190,6 +200,37 @@ def traffic_facts(scenario: Scenario, *, times: int = 1, left: Sequence[Load] | 
         sent, most = (sum(side) / len(lengths) * count for side in zip(*lengths, strict=True))
         received = f"about {sent:,.0f} to send, at most {most:,.0f} to receive"
     return [*facts, ("tokens", f"{received}{' for these requests' if least else ''}")]
+
+
+def cluster_facts(scenario: Scenario) -> list[tuple[str, str]]:
+    """What of a cluster the largest load needs; nothing without one."""
+    cluster = scenario.load.cluster
+    if cluster is None:
+        return []
+    needed, machines = max(1, math.ceil(workers_needed(scenario))), machines_for_ports(scenario)
+    what = f"about {STREAMS_PER_WORKER} streams" if scenario.load.users else f"about {ARRIVALS_PER_WORKER} requests/s"
+    return [
+        ("cluster", str(cluster)),
+        ("workers needed", f"{needed:,}, each of which keeps up with {what} on a core of its own"),
+        ("machines needed", f"{machines:,}, for their source ports; more where one has fewer cores than workers"),
+    ]
+
+
+def cluster_warnings(scenario: Scenario) -> list[str]:
+    """Where a cluster, as far as it is known, is too small for the largest load, or its main process is."""
+    cluster, warnings = scenario.load.cluster, []
+    if cluster is None:
+        return []
+    needed, rate = math.ceil(workers_needed(scenario)), busiest_per_s(scenario)
+    given = scenario.load.workers or cluster.local_nodes or needed
+    if given < needed:
+        warnings.append(f"{counted(given, 'worker')} may be too few: the largest load needs about {needed:,}")
+    if rate > MOST_RECORDED_PER_S:
+        warnings.append(
+            f"the main process records about {MOST_RECORDED_PER_S:,} requests/s of 128 tokens, and {rate:,.0f}/s are "
+            "planned: the run ends that much later, and needs memory for what waits"
+        )
+    return warnings
 
 
 def saved_text(scenario: Scenario) -> str:

@@ -136,6 +136,9 @@ def check(scenario: Scenario, environment: Mapping[str, str]) -> None:
 
 def check_connections(scenario: Scenario, connections: int, *, required: bool) -> None:
     """Refuse more connections at one time than there can be; raises `BadInput`."""
+    cluster = scenario.load.cluster
+    if cluster is not None and not cluster.local_nodes:
+        return  # its nodes have them, and their own limits
     ensure_descriptors(connections, required=required)
     if scenario.load.users is None and not scenario.is_set("load.max_in_flight"):
         # Nobody expects as many at one time as are allowed. A minute's arrivals each have a port if the server is that

@@ -1,0 +1,43 @@
+"""How many processes and machines a load needs, by what one of them keeps up with."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+from loadbench.plan.load import Open
+
+if TYPE_CHECKING:
+    from loadbench.plan.scenario import Scenario
+
+# One process keeps up with about this many streams of an everyday pace, or requests a second, each with its stream of
+# tokens; beyond, more processes are worth their start, as far as cores are free.
+STREAMS_PER_WORKER, ARRIVALS_PER_WORKER = 128, 100
+# What the main process records of responses of 128 tokens on one core (docs/cluster.md): it has all of a cluster's.
+MOST_RECORDED_PER_S = 7_000
+# Those that Linux gives to connections from one address to one server, unless that was changed.
+PORTS_OF_A_MACHINE = 28_232
+
+
+def workers_needed(scenario: Scenario) -> float:
+    """As many workers as keep up with the largest of the loads; a part of one is enough for a small load."""
+    load = scenario.load
+    if load.users is not None:
+        return max(load.users) / STREAMS_PER_WORKER
+    # Each worker has its part of the room for requests in flight; there must be some to spare.
+    most = max(1, load.max_in_flight // STREAMS_PER_WORKER)
+    return min(most, busiest_per_s(scenario) / ARRIVALS_PER_WORKER)
+
+
+def busiest_per_s(scenario: Scenario) -> float:
+    """The highest planned rate; 0 for users, who send as fast as they are answered."""
+    return max((one.peak_per_s for one in scenario.loads if isinstance(one, Open)), default=0.0)
+
+
+def machines_for_ports(scenario: Scenario) -> int:
+    """As many machines as have source ports for the connections of the largest load, each with one address."""
+    connections = float(scenario.most_in_flight)
+    if scenario.load.users is None and not scenario.is_set("load.max_in_flight"):
+        # Nobody expects as many at one time as are allowed; one that is closed keeps its port for a minute.
+        connections = min(connections, busiest_per_s(scenario) * 60)
+    return max(1, math.ceil(connections / (PORTS_OF_A_MACHINE * len(scenario.target.url or ("",)))))
