@@ -59,6 +59,8 @@ if TYPE_CHECKING:
 
 # From the order to the level's beginning: time for every worker to read it and to prepare its first requests.
 _LEAD_NS = 150_000_000
+# An order to another machine takes longer where the network is slow: by round trips, of which an error is a half.
+_LEAD_ROUND_TRIPS = 5
 # A large data set, or a trace of a million rows, takes a worker some seconds.
 _PREPARES_WITHIN_S = 30.0
 # Many times what a start takes on a busy machine.
@@ -336,7 +338,9 @@ class WorkerPool:
                 break
         return DistributedLevel(
             sorted(orders, key=lambda part: part[1].shard.index),
-            begin_ns=clock.now_ns() + _LEAD_NS,
+            begin_ns=clock.now_ns()
+            + _LEAD_NS
+            + _LEAD_ROUND_TRIPS * 2 * max(worker.clock.error_ns for worker in workers),
             duration=duration,
             clock=clock,
             on_sample=on_sample,
