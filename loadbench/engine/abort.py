@@ -8,7 +8,7 @@ how often requests fail has a rule of its own. A request whose user gave up is l
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import anyio
 
@@ -23,11 +23,21 @@ if TYPE_CHECKING:
 
     from loadbench.core.clock import Clock
     from loadbench.engine.observers import RunningLevel
+    from loadbench.plan.load import Load
     from loadbench.plan.objective import Objective
+    from loadbench.plan.scenario import Scenario
     from loadbench.record.sample import Sample
 
 _PERIOD_NS = NS_PER_S
 _FEWEST = 20
+
+
+class AbortPart(NamedTuple):
+    """What one of several workers has seen since it last said so."""
+
+    histograms: list[Histogram]  # by rule
+    ended: int
+    failed: int
 
 
 class AbortWatch:
@@ -38,6 +48,25 @@ class AbortWatch:
         self.broken = ""
         self._histograms = {rule: Histogram() for rule in rules}
         self._ended = self._failed = 0
+
+    @staticmethod
+    def of(scenario: Scenario, load: Load) -> AbortWatch:
+        """The rules of a scenario for a level with this load."""
+        return AbortWatch([rule for rule in scenario.slo.abort_on or () if rule.applies(load.label)])
+
+    def take(self) -> AbortPart:
+        """What has been seen since it was last taken; it is forgotten here."""
+        seen = AbortPart(list(self._histograms.values()), self._ended, self._failed)
+        self._histograms = {rule: Histogram() for rule in self.rules}
+        self._ended = self._failed = 0
+        return seen
+
+    def absorb(self, part: AbortPart) -> None:
+        """Add what a worker has seen."""
+        for histogram, more in zip(self._histograms.values(), part.histograms, strict=True):
+            histogram.merge(more)
+        self._ended += part.ended
+        self._failed += part.failed
 
     def add(self, sample: Sample) -> None:
         """Add a request that ended, in any phase."""

@@ -17,12 +17,14 @@ The main process decides for all workers, and tells them (`loadbench.engine.work
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from loadbench.core.units import NS_PER_S
 from loadbench.plan.load import Closed, Phase, answers_wanted
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from loadbench.plan.load import LevelDuration, Load, Open, Phases
     from loadbench.record.sample import Sample
 
@@ -41,6 +43,18 @@ def open_window_ns(load: Open) -> int:
     return math.ceil(_OPEN_TO_SPARE * answers_wanted(load) / load.rate_per_s) * NS_PER_S
 
 
+class LengthPart(NamedTuple):
+    """What one of several workers knows of a level's length, of its own requests; times are the run's."""
+
+    heard: int  # users that have had a response
+    early: int
+    measured: int  # requests that have ended
+    first_ns: int | None
+    warm_up_ended: int
+    warm_up_busy_ns: int
+    last_ns: int
+
+
 class LevelLength:
     """Moves the bounds of one level's window; `answers_left` are the responses that the window still waits for."""
 
@@ -50,8 +64,9 @@ class LevelLength:
         self._load = load
         self._opens_is_known = duration.most_warm_up_ns is None
         self._without_response = set(range(load.users)) if isinstance(load, Closed) else set()
+        self._heard = 0  # of these, those that workers say have one
         self._early = 0  # arrivals of an open loop's first moments that have no response yet
-        self._warm_up_ended = self._warm_up_busy_ns = 0
+        self._warm_up_ended = self._warm_up_busy_ns = self._measured = 0
         self._last_ns = phases.begin_ns
         self._first_ns: int | None = None  # the end of the first measured request
         self._planned_ns: int | None = None  # the length of the window, once it is open
@@ -67,12 +82,41 @@ class LevelLength:
             self._without_response.discard(sample.request.user)
         self._early -= sample.due_ns < self._phases.begin_ns + self._duration.warm_up_ns
         if sample.phase is Phase.MEASURED:
+            self._measured += 1
             self.answers_left = max(0, self.answers_left - 1)
             self._first_ns = self._first_ns or sample.end_ns
         elif sample.end_ns <= self._phases.opens_ns:
             self._warm_up_ended += 1
             self._warm_up_busy_ns += sample.end_ns - sample.due_ns
             self._last_ns = max(self._last_ns, sample.end_ns)
+
+    def part(self, ahead_ns: int) -> LengthPart:
+        """What is known here, in a clock that is ahead of the run's by so much."""
+        users = self._load.users if isinstance(self._load, Closed) else 0
+        return LengthPart(
+            heard=users - len(self._without_response),
+            early=self._early,
+            measured=self._measured,
+            first_ns=None if self._first_ns is None else self._first_ns - ahead_ns,
+            warm_up_ended=self._warm_up_ended,
+            warm_up_busy_ns=self._warm_up_busy_ns,
+            last_ns=self._last_ns - ahead_ns,
+        )
+
+    def take(self, parts: Sequence[LengthPart]) -> None:
+        """Know what all workers know."""
+        self._heard = sum(part.heard for part in parts)
+        self._early = sum(part.early for part in parts)
+        self._warm_up_ended = sum(part.warm_up_ended for part in parts)
+        self._warm_up_busy_ns = sum(part.warm_up_busy_ns for part in parts)
+        self._last_ns = max((part.last_ns for part in parts), default=self._last_ns)
+        self._first_ns = min((part.first_ns for part in parts if part.first_ns is not None), default=None)
+        self.answers_left = max(0, self._duration.answers - sum(part.measured for part in parts))
+
+    @property
+    def _unheard(self) -> int:
+        """Users that have had no response yet."""
+        return len(self._without_response) - self._heard
 
     def look(self, now_ns: int) -> bool:
         """Move the bounds that can be known now; whether any was moved."""
@@ -81,7 +125,7 @@ class LevelLength:
             return False
         if not self._opens_is_known:
             least_ns = phases.begin_ns + duration.warm_up_ns
-            waits = self._without_response if isinstance(self._load, Closed) else now_ns < least_ns or self._early
+            waits = self._unheard if isinstance(self._load, Closed) else now_ns < least_ns or self._early
             if not waits:
                 enough_ns = phases.begin_ns + round(_TO_SPARE * (self._last_ns - phases.begin_ns))
                 phases.opens_ns = min(phases.opens_ns, max(least_ns, enough_ns, now_ns + _AHEAD_NS))
@@ -107,7 +151,7 @@ class LevelLength:
         if not self._opens_is_known:
             # A full server serves its users one after another; the first of them say little.
             users = self._load.users if isinstance(self._load, Closed) else 1
-            heard = 1 - len(self._without_response) / users
+            heard = 1 - self._unheard / users
             if heard < 0.5 or not self._warm_up_ended:
                 return None
             enough_ns = round(_TO_SPARE * (now_ns - phases.begin_ns) / heard)

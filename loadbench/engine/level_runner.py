@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from loadbench.engine.level import LevelSpec
     from loadbench.engine.observers import RunningLevel, RunObserver
+    from loadbench.engine.part_recorder import Progress
     from loadbench.engine.target import ModelUnderTest, TargetSession
     from loadbench.engine.workers import DistributedLevel
     from loadbench.plan.scenario import Scenario
@@ -76,12 +77,23 @@ class LevelRunner:
         server = session.server
         if server is not None:
             await server.raise_if_ended()
-        watch = AbortWatch([rule for rule in self._scenario.slo.abort_on or () if rule.applies(spec.load.label)])
+        watch = AbortWatch.of(self._scenario, spec.load)
 
         def ended(sample: Sample) -> None:
             watch.add(sample)
             if subject.keep_warm is not None:
                 subject.keep_warm.ended(sample.end_ns)
+            observer.sample_ended(sample, number)
+            on_sample(sample, level)
+
+        def reported(progress: Progress) -> None:
+            """The same of requests that a worker has recorded itself."""
+            if progress.abort is not None:
+                watch.absorb(progress.abort)
+            if subject.keep_warm is not None:
+                subject.keep_warm.ended(progress.latest_end_ns)
+
+        def reported_one(sample: Sample) -> None:
             observer.sample_ended(sample, number)
             on_sample(sample, level)
 
@@ -95,7 +107,9 @@ class LevelRunner:
                 model=subject.model,
                 mix=session.mix,
                 clock=session.clock,
-                on_sample=ended,
+                number=number,
+                on_progress=reported,
+                on_sample=ended if session.workers.records is None else reported_one,
                 on_start=on_start,
             )
         else:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from loadbench.core.clock import Clock
     from loadbench.engine.health import HealthProbe
     from loadbench.engine.keep_warm import KeepWarm
-    from loadbench.engine.workers import WorkerPool
+    from loadbench.engine.worker_pool import WorkerPool
     from loadbench.plan.prompts import Calibration
     from loadbench.plan.scenario import Scenario
     from loadbench.record.request import Destination

@@ -3,8 +3,9 @@
     python -m loadbench.engine.worker COUNTER
 
 Commands come on standard input, reports go to standard output, both as frames (`loadbench.engine.worker_link`).
-Recording, judging and writing are up to the main process; a worker opens connections, sends, stamps, and reports
-samples in batches. It ends when its input ends, so that no worker outlives the run. COUNTER is a file of whoever has
+Judging and writing are up to the main process, and on one machine recording too; a worker opens connections, sends,
+stamps, and reports samples in batches. On a cluster it records its part itself (`loadbench.engine.part_recorder`). It
+ends when its input ends, so that no worker outlives the run. COUNTER is a file of whoever has
 started it, in which each request is counted as it is sent: if this process is killed, what it had not reported is known
 by number. Where the main process is on another machine, this one's clock is ahead of the run's by what each order says;
 every time that comes in or goes out is one of the run's clock, and no duration changes.
@@ -21,12 +22,14 @@ import signal
 import sys
 import threading
 import time
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
 from itertools import count
 from pathlib import Path
 from queue import SimpleQueue
-from typing import TYPE_CHECKING, BinaryIO, NamedTuple
+from tempfile import mkdtemp
+from typing import TYPE_CHECKING, BinaryIO, NamedTuple, overload
 
 import anyio
 import anyio.lowlevel
@@ -41,10 +44,26 @@ from loadbench.core.errors import BadInput
 from loadbench.core.signals import ending_signals
 from loadbench.engine.health import LoopHealth
 from loadbench.engine.level import Level, level_plan
+from loadbench.engine.part_recorder import PartRecorder
 from loadbench.engine.worker_link import HEAD_BYTES, LEFT, SENT, body_bytes, pack, unpack
-from loadbench.engine.workers import Batch, Begin, Done, Finish, MoveWindow, Prepare, Ready, Stop
+from loadbench.engine.workers import (
+    Batch,
+    Begin,
+    Close,
+    Done,
+    Finish,
+    GiveLines,
+    Lines,
+    MoveWindow,
+    Prepare,
+    Ready,
+    Stop,
+)
 from loadbench.plan.load import Closed
 from loadbench.results.append_log import lock, unlock
+from loadbench.results.folder import RunFolder
+from loadbench.results.recorded_prompts import prompt_hash
+from loadbench.results.requests import RequestLog
 from loadbench.targets.clients import make_client, make_transport
 
 if TYPE_CHECKING:
@@ -53,6 +72,8 @@ if TYPE_CHECKING:
 
     from loadbench.client.client import Client
     from loadbench.engine.level import LevelPlan
+    from loadbench.engine.part_recorder import RecordOrder
+    from loadbench.plan.prompts import Prompt
     from loadbench.record.request import Request
     from loadbench.record.sample import Sample
     from loadbench.targets.clients import MeasuringTransport
@@ -60,6 +81,8 @@ if TYPE_CHECKING:
 # Often enough for a progress line, seldom enough to cost nothing; the loop's lag, which takes counting, is reported
 # with every tenth batch.
 _BATCH_S, _BATCHES_FOR_LAG = 0.1, 10
+# Of a log that is gathered.
+_MOST_LINES_BYTES = 4 << 20
 _PR_SET_PDEATHSIG = 1  # of <linux/prctl.h>
 
 
@@ -126,9 +149,32 @@ class SharedCount:
         return bool(left)
 
 
+class _Digests(Sequence[str]):
+    """Those of given prompts, each made when a request is recorded that has it."""
+
+    def __init__(self, prompts: Sequence[Prompt]) -> None:
+        self._prompts = prompts
+        self._known: dict[int, str] = {}
+
+    def __len__(self) -> int:
+        return len(self._prompts)
+
+    @overload
+    def __getitem__(self, at: int) -> str: ...
+    @overload
+    def __getitem__(self, at: slice) -> list[str]: ...
+    def __getitem__(self, at: int | slice) -> str | list[str]:
+        if isinstance(at, slice):
+            return [self[one] for one in range(len(self))[at]]
+        if at not in self._known:
+            self._known[at] = prompt_hash(self._prompts[at])
+        return self._known[at]
+
+
 class Prepared(NamedTuple):
     """A level, or a part of one, that can begin."""
 
+    order: Prepare
     plan: LevelPlan
     client: Client
     health: LoopHealth
@@ -148,6 +194,9 @@ class Worker:
         self._tls: ssl.SSLContext | None = None
         self._transport: MeasuringTransport | None = None
         self._ahead_ns = 0
+        self._closed: asyncio.Future[Close] | None = None  # of a level that is recorded here
+        self._log: RequestLog | None = None
+        self._log_read = 0  # bytes of it that the main process has
 
     async def run(self, commands: asyncio.Queue[object]) -> None:
         """Obey commands until they end."""
@@ -166,13 +215,21 @@ class Worker:
                         phases = self._level.phases
                         phases.opens_ns, phases.moves = opens_ns + self._ahead_ns, moves
                         phases.closes_ns = None if closes_ns is None else closes_ns + self._ahead_ns
-                    case Stop() if self._level is not None:
+                    case Stop(at_ns) if self._level is not None:
+                        self._level.phases.close(at_ns + self._ahead_ns)
                         self._level.stop()
-                    case Finish(cut) if self._level is not None:
+                    case Finish(cut, at_ns) if self._level is not None:
+                        self._level.phases.close(at_ns + self._ahead_ns)
                         self._level.finish(cut=cut)
+                    case Close() as window if self._closed is not None and not self._closed.done():
+                        self._closed.set_result(window)
+                    case GiveLines():
+                        self._report(pack(Lines(self._next_lines())))
             levels.cancel_scope.cancel()
         if self._transport is not None:
             await self._transport.aclose()
+        if self._log is not None:
+            self._log.close()
 
     def _prepare(self, order: Prepare) -> Prepared:
         scenario, self._ahead_ns = order.scenario, order.clock_ahead_ns
@@ -194,9 +251,86 @@ class Worker:
         users = order.shard.share(plan.load.users) if isinstance(plan.load, Closed) else plan.most_in_flight
         with suppress(BadInput):  # then requests say that they were not sent
             ensure_descriptors(users, required=False)
-        return Prepared(plan, client, LoopHealth(self._transport), keep_texts=scenario.keeps_answers)
+        record = order.record
+        log = None if record is None else record.log
+        if self._log is not None and (log is None or log.origin_ns != self._log.origin_ns):
+            self._log.close()
+            self._log, self._log_read = None, 0
+        if log is not None and self._log is None:
+            # One that stays is the user's, and outlives this process; one that is gathered does not.
+            kept = (
+                Path(mkdtemp(prefix="requests-", dir=self._folder))
+                if log.gathered
+                else Path(mkdtemp(prefix="loadbench-requests-"))
+            )
+            digests = () if given is None else _Digests(given)
+            self._log = RequestLog(RunFolder(kept), origin_ns=log.origin_ns, prompts=digests, keep_texts=log.keep_texts)
+        return Prepared(order, plan, client, LoopHealth(self._transport), keep_texts=scenario.keeps_answers)
+
+    def _next_lines(self) -> bytes:
+        """Whole lines of the request log that the main process does not have yet."""
+        if self._log is None:
+            return b""
+        self._log.flush()
+        with self._log.path.open("rb") as file:
+            file.seek(self._log_read)
+            text = file.read(_MOST_LINES_BYTES)
+            text += file.readline() if text and not text.endswith(b"\n") else b""
+        self._log_read += len(text)
+        return text
+
+    async def _record_level(self, prepared: Prepared, record: RecordOrder, begin_ns: int) -> None:
+        """Run a level that is recorded here."""
+        order, health, ahead_ns, drained, began_ns = prepared.order, prepared.health, self._ahead_ns, False, begin_ns
+        sink = PartRecorder(
+            order=record,
+            scenario=order.scenario,
+            spec=order.spec,
+            counter=self._counter,
+            begin_ns=begin_ns - ahead_ns,
+            ahead_ns=ahead_ns,
+            keep_texts=prepared.keep_texts,
+            log=self._log,
+        )
+        closed = self._closed = asyncio.get_running_loop().create_future()
+        level = self._level = Level(
+            prepared.plan, client=prepared.client, clock=self._clock, health=health, begin_ns=begin_ns, sink=sink
+        )
+        sink.follow(level)
+        if isinstance(level.load, Closed) and level.phases.requests is not None:
+            level.phases.take = self._left.take
+
+        def report(lag_ns: int | None = None) -> None:
+            told = sink.progress(until_ns=self._clock.now_ns(), drained=drained, lag_ns=lag_ns)
+            self._report(pack(told))
+
+        async def run() -> None:
+            nonlocal drained
+            await level.run_load()
+            drained = True
+            report(level.lag_ns)
+            await closed
+
+        async def keep_reporting() -> None:
+            while True:
+                await anyio.sleep(record.every_s)
+                report(level.lag_ns)
+
+        async def note_beginning() -> None:
+            nonlocal began_ns
+            await self._clock.sleep_until(begin_ns, anyio.Event())
+            began_ns = self._clock.now_ns()
+
+        await run_alongside(run, keep_reporting, note_beginning)
+        self._level = self._closed = None
+        window = closed.result()
+        recorded = sink.close(window.opens_ns, window.closes_ns, began_ns=began_ns, health=health.close())
+        self._report(pack(recorded))
 
     async def _run_level(self, prepared: Prepared, begin_ns: int) -> None:
+        if prepared.order.record is not None:
+            await self._record_level(prepared, prepared.order.record, begin_ns)
+            return
         ahead_ns, health, began_ns = self._ahead_ns, prepared.health, begin_ns
         outbox = Outbox(self._counter, keep_texts=prepared.keep_texts, ahead_ns=ahead_ns)
         level = self._level = Level(

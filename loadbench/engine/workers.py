@@ -23,23 +23,18 @@ from __future__ import annotations
 import math
 import time
 from collections import Counter
-from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 import anyio
 
 from loadbench.core.alongside import run_alongside
-from loadbench.core.errors import BadInput, LoadbenchError
+from loadbench.core.errors import BadInput
 from loadbench.core.units import NS_PER_S
 from loadbench.engine.level_length import LOOK_NS, LevelLength
-from loadbench.engine.stored_prompts import StoredPrompts
-from loadbench.engine.worker_link import SAME_CLOCK, local_links, pack, unpack
+from loadbench.engine.worker_link import SAME_CLOCK, pack, unpack
 from loadbench.plan.load import Closed, LevelDuration, Phase, Phases, Shard
 from loadbench.plan.load_generator import workers_needed
-from loadbench.plan.prompt_source import given_prompts
 from loadbench.plan.traces import Replayed
 from loadbench.record.histogram import Histogram
 from loadbench.record.outcome import Outcome
@@ -47,24 +42,20 @@ from loadbench.record.recorder import Health, LevelRecording, Recorder, WorkerPa
 from loadbench.record.sample import Sample
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from loadbench.core.clock import Clock
     from loadbench.engine.level import LevelSpec
+    from loadbench.engine.part_recorder import Progress, Recorded, RecordOrder
+    from loadbench.engine.stored_prompts import StoredPrompts
     from loadbench.engine.worker_link import ClockOffset, WorkerLink
     from loadbench.plan.scenario import Scenario
     from loadbench.record.recorder import SoFar
     from loadbench.record.request import Request
     from loadbench.targets.target import Target
 
-# From the order to the level's beginning: time for every worker to read it and to prepare its first requests.
-_LEAD_NS = 150_000_000
-# An order to another machine takes longer where the network is slow: by round trips, of which an error is a half.
-_LEAD_ROUND_TRIPS = 5
-# A large data set, or a trace of a million rows, takes a worker some seconds.
-_PREPARES_WITHIN_S = 30.0
-# Many times what a start takes on a busy machine.
-_STARTS_WITHIN_S = 60.0
+# More processes than any machine has cores are a slip; a cluster has any number.
+_MOST_LOCAL = 256
 # The worst first.
 _SOURCES = ("user", "kernel", "virtual")
 # A worker reports ten times a second. One that is silent for so long has been stopped, or hangs; a busy machine delays
@@ -102,6 +93,10 @@ def workers_for(scenario: Scenario, cores: int, *, taken: float = 0.0) -> int:
             raise BadInput("--workers: one process holds the model of --adapter", hint="leave --workers out")
         return 1
     if load.workers is not None:
+        if load.workers > _MOST_LOCAL and load.cluster is None:
+            raise BadInput(
+                f"--workers {load.workers}: one machine has {_MOST_LOCAL} at most", hint="give fewer, or --cluster"
+            )
         return load.workers
     needed = workers_needed(scenario)
     least = min(cores, math.ceil(needed / _MOST_TIMES))
@@ -127,6 +122,7 @@ class Prepare:
     clock_ahead_ns: int
     given: StoredPrompts | None
     addresses: Mapping[str, Sequence[str]]
+    record: RecordOrder | None = None  # where the worker records its part itself
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,14 +134,37 @@ class Begin:
 
 @dataclass(frozen=True, slots=True)
 class Stop:
-    """To a worker: stop the level (`RunningLevel.stop`)."""
+    """To a worker: stop the level (`RunningLevel.stop`), whose window closed then."""
+
+    at_ns: int
 
 
 @dataclass(frozen=True, slots=True)
 class Finish:
-    """To a worker: finish the level (`RunningLevel.finish`)."""
+    """To a worker: finish the level (`RunningLevel.finish`), whose window closed then."""
 
     cut: bool
+    at_ns: int
+
+
+@dataclass(frozen=True, slots=True)
+class Close:
+    """To a worker that records its part itself, once all have drained: this was the window."""
+
+    opens_ns: int
+    closes_ns: int
+
+
+@dataclass(frozen=True, slots=True)
+class GiveLines:
+    """To such a worker: report the next lines of its request log."""
+
+
+@dataclass(frozen=True, slots=True)
+class Lines:
+    """From such a worker: some lines of its request log; none after the last."""
+
+    text: bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,7 +211,7 @@ class Done:
 
 
 @dataclass(slots=True)
-class _WorkerHandle:
+class WorkerHandle:
     """One worker, as far as the main process knows."""
 
     link: WorkerLink
@@ -207,6 +226,8 @@ class _WorkerHandle:
     part: WorkerPart = field(default_factory=lambda: WorkerPart(name=""))
     clock: ClockOffset = SAME_CLOCK
     done: Done | None = None
+    progress: Progress | None = None  # its last, where it records its part itself, and what it has recorded
+    recorded: Recorded | None = None
     lost: bool = False
 
     def send(self, record: object) -> None:
@@ -232,122 +253,6 @@ class _WorkerHandle:
         return not self.lost
 
 
-class WorkerPool:
-    """Workers for the levels of one target, or of several that share the load, which each level asks for: the first
-    requests may change them."""
-
-    def __init__(
-        self,
-        links: Sequence[WorkerLink],
-        targets: Callable[[], Sequence[Target]],
-        folder: Path,
-        addresses: Mapping[str, Sequence[str]],
-    ) -> None:
-        self._workers = [_WorkerHandle(link) for link in links]
-        self._addresses = addresses
-        self._targets = targets
-        self._folder = folder
-        self._given: StoredPrompts | None = None
-
-    @property
-    def links(self) -> Sequence[WorkerLink]:
-        """Of all workers, also of those that are lost."""
-        return [worker.link for worker in self._workers]
-
-    @staticmethod
-    @asynccontextmanager
-    async def of(
-        workers: int, targets: Callable[[], Sequence[Target]], addresses: Mapping[str, Sequence[str]] | None = None
-    ) -> AsyncIterator[WorkerPool]:
-        """This many worker processes of this machine while the context lasts; as `over`."""
-        with TemporaryDirectory(prefix="loadbench-", ignore_cleanup_errors=True) as name:
-            async with local_links(workers, Path(name)) as links:
-                yield await WorkerPool.over(links, targets, Path(name), addresses)
-
-    @staticmethod
-    async def over(
-        links: Sequence[WorkerLink],
-        targets: Callable[[], Sequence[Target]],
-        folder: Path,
-        addresses: Mapping[str, Sequence[str]] | None = None,
-    ) -> WorkerPool:
-        """The workers at the end of these links, which take these `addresses` of hosts and no others, once all have
-        started. What they are given is kept in the folder.
-
-        Raises `LoadbenchError` where one does not start.
-        """
-        pool = WorkerPool(links, targets, folder, addresses or {})
-        # A worker that is still being imported would make the first requests late.
-        for worker in pool._workers:
-            if not await worker.is_ready(_STARTS_WITHIN_S):
-                raise LoadbenchError(f"{worker.link.name} did not start", hint="try --workers 1")
-        return pool
-
-    async def level(
-        self,
-        scenario: Scenario,
-        spec: LevelSpec,
-        *,
-        model: str,
-        clock: Clock,
-        mix: tuple[str, ...] = (),
-        on_sample: Callable[[Sample], None] = lambda _: None,
-        on_start: Callable[[Request], None] = lambda _: None,
-    ) -> DistributedLevel:
-        """One level on as many of the workers as there is work for, all of which have prepared their parts of it."""
-        load, duration = spec.load, spec.duration or scenario.extent
-        targets = tuple(replace(target, tls=None, listing=()) for target in self._targets())
-        if scenario.work.prompts is not None and self._given is None:
-            self._given = StoredPrompts.written(given_prompts(scenario.work), self._folder / "prompts")
-            async with anyio.create_task_group() as copies:
-                for worker in self._workers:
-                    copies.start_soon(worker.link.give, self._folder / "prompts")
-        orders: list[tuple[_WorkerHandle, Prepare]] = []
-
-        async def prepare(worker: _WorkerHandle, shard: Shard) -> None:
-            worker.clock = await worker.link.clock_offset()
-            order = Prepare(
-                scenario=scenario,
-                targets=targets,
-                model=model,
-                mix=mix,
-                spec=spec,
-                shard=shard,
-                clock_ahead_ns=worker.clock.ahead_ns,
-                given=self._given,
-                addresses=self._addresses,
-            )
-            left = duration.requests or 0
-            if isinstance(load, Closed) and not worker.link.shares_count:
-                left = sum(shard.holds(number % load.users) for number in range(left))
-            worker.link.begin(left)
-            worker.send(order)
-            if await worker.is_ready(_PREPARES_WITHIN_S):
-                orders.append((worker, order))
-
-        while True:
-            workers = [worker for worker in self._workers if not worker.lost]
-            if not workers:
-                raise LoadbenchError("every worker has ended", hint="see what ended them (memory?)")
-            workers = workers[: load.users if isinstance(load, Closed) else None][: duration.requests]
-            orders.clear()
-            async with anyio.create_task_group() as group:
-                for index, worker in enumerate(workers):
-                    group.start_soon(prepare, worker, Shard(index, len(workers)))
-            if len(orders) == len(workers):  # else the others share the load
-                break
-        return DistributedLevel(
-            sorted(orders, key=lambda part: part[1].shard.index),
-            begin_ns=clock.now_ns()
-            + _LEAD_NS
-            + _LEAD_ROUND_TRIPS * 2 * max(worker.clock.error_ns for worker in workers),
-            duration=duration,
-            clock=clock,
-            on_sample=on_sample,
-            on_start=on_start,
-        )
-
-
 # The level.
 
 
@@ -356,7 +261,7 @@ class DistributedLevel:
 
     def __init__(
         self,
-        parts: Sequence[tuple[_WorkerHandle, Prepare]],
+        parts: Sequence[tuple[WorkerHandle, Prepare]],
         *,
         begin_ns: int,
         duration: LevelDuration,
@@ -379,9 +284,8 @@ class DistributedLevel:
         self.done = self.failed = self.gave_up = self.tokens = 0
         self.failures: Counter[Outcome] = Counter()
         self._measured = 0
-        self._recorder = Recorder(
-            self.phases, order.scenario.objectives_at(self._load), template_tokens=order.spec.template_tokens
-        )
+        self._objectives, self._template_tokens = order.scenario.objectives_at(self._load), order.spec.template_tokens
+        self._recorder = Recorder(self.phases, self._objectives, template_tokens=self._template_tokens)
         self._interrupted = False
         self._node_lost = anyio.Event()
 
@@ -393,7 +297,7 @@ class DistributedLevel:
                 for worker in self._workers:
                     worker.done, worker.in_flight, worker.until_ns, worker.measured = None, {}, self.begin_ns, 0
                     worker.reports, worker.reported, worker.listening = 0, 0, anyio.CancelScope()
-                    worker.lag_ns = None
+                    worker.lag_ns, worker.progress, worker.recorded = None, None, None
                     worker.part = WorkerPart(name=worker.link.name, clock_error_ns=worker.clock.error_ns)
                     worker.send(Begin(self.begin_ns))
                     listeners.start_soon(self._listen, worker)
@@ -401,6 +305,7 @@ class DistributedLevel:
         async def decide_length() -> None:
             while self.phases.moves:
                 await anyio.sleep(LOOK_NS / NS_PER_S)
+                self._hear()
                 if self._length.look(self._clock.now_ns()):
                     moved = MoveWindow(self.phases.opens_ns, self.phases.closes_ns, self.phases.moves)
                     for worker in self._workers:
@@ -411,18 +316,22 @@ class DistributedLevel:
         async def end_with_node() -> None:
             """The level is invalid: keep what there is. Long responses would hold that up for half a minute."""
             await self._node_lost.wait()
-            self._end(Finish(cut=False))
+            self.finish(cut=False)
             await anyio.sleep(_DRAINS_WITHIN_S)
-            self._end(Finish(cut=True))
+            self.finish(cut=True)
 
         await run_alongside(listen, decide_length, self._end_silent_workers, end_with_node)
         cpu_ns = time.process_time_ns() - cpu_ns
         if self.phases.closes_ns is None:
             # Every worker was lost before the requests of a level by number were measured.
             self.phases.close(self._clock.now_ns())
+        return await self._recording(cpu_ns)
+
+    async def _recording(self, own_cpu_ns: int) -> LevelRecording:
+        """What was recorded of the level, which has ended."""
         closes_ns = self.phases.closes_ns or self.phases.opens_ns
         reports = [worker.done for worker in self._workers if worker.done is not None]
-        health = _merged([report.health for report in reports], own_cpu_ns=cpu_ns)
+        health = _merged([report.health for report in reports], own_cpu_ns=own_cpu_ns)
         lost = [self._lost_arrivals(worker, order.shard, closes_ns) for worker, order in self._parts if not worker.done]
         return self._recorder.close(
             window=(self.phases.opens_ns, closes_ns),
@@ -435,18 +344,14 @@ class DistributedLevel:
             unreported=await self._unreported(),
         )
 
-    async def _listen(self, worker: _WorkerHandle) -> None:
+    def _hear(self) -> None:
+        """Know what is known of the level's length."""
+
+    async def _listen(self, worker: WorkerHandle) -> None:
         with worker.listening:
             while worker.done is None:
-                match await worker.receive():
-                    case Batch() as batch:
-                        self._take(worker, batch)
-                    case Done() as done:
-                        worker.done = done
-                        worker.part.began_ns, worker.part.health = done.began_ns - self.begin_ns, done.health
-                        worker.tokens_in_flight = 0
-                    case _:
-                        break
+                if not self._obey(worker, await worker.receive()):
+                    break
         if worker.done is None:
             self._lose(worker)
 
@@ -470,7 +375,20 @@ class DistributedLevel:
                 if looks >= most + _DIES_WITHIN_LOOKS:
                     worker.listening.cancel()
 
-    def _take(self, worker: _WorkerHandle, batch: Batch) -> None:
+    def _obey(self, worker: WorkerHandle, report: object) -> bool:
+        """Take a report; false for what is none."""
+        match report:
+            case Batch() as batch:
+                self._take(worker, batch)
+            case Done() as done:
+                worker.done = done
+                worker.part.began_ns, worker.part.health = done.began_ns - self.begin_ns, done.health
+                worker.tokens_in_flight = 0
+            case _:
+                return False
+        return True
+
+    def _take(self, worker: WorkerHandle, batch: Batch) -> None:
         worker.reports += 1
         worker.reported += len(batch.started)
         # One that lacks a core for long reports what the others did long after.
@@ -495,7 +413,9 @@ class DistributedLevel:
             self.phases.close(batch.closes_ns)
             if was_open and isinstance(self._load, Closed):
                 for other in self._workers:
-                    other.send(Finish(cut=False))  # its users need not wait for their next turn to see that
+                    other.send(
+                        Finish(cut=False, at_ns=batch.closes_ns)
+                    )  # its users need not wait for their next turn to see that
 
     def _record(self, sample: Sample) -> None:
         self._recorder.add(sample)
@@ -508,7 +428,7 @@ class DistributedLevel:
         self.tokens += sample.output_tokens or 0
         self._on_sample(sample)
 
-    def _lose(self, worker: _WorkerHandle) -> None:
+    def _lose(self, worker: WorkerHandle) -> None:
         """The worker is gone, or cannot be understood any more: its requests in flight end now."""
         worker.lost = True
         worker.link.kill()
@@ -527,7 +447,7 @@ class DistributedLevel:
         counts = [(await one.link.sent(), one.reported) for one in self._workers if one.lost]
         return sum(sent - reported for sent, reported in counts if sent is not None)
 
-    def _lost_arrivals(self, worker: _WorkerHandle, shard: Shard, closes_ns: int) -> tuple[int, int]:
+    def _lost_arrivals(self, worker: WorkerHandle, shard: Shard, closes_ns: int) -> tuple[int, int]:
         """(due, missed) arrivals of a worker that was lost: missed is what was due after its last batch."""
         load = self._load
         if isinstance(load, Closed):
@@ -547,14 +467,14 @@ class DistributedLevel:
     def stop(self) -> None:
         """End the load now and close the window; what is in flight is drained. The second time, cut that too."""
         self._interrupted = True
-        self._end(Stop())
+        self._end(Stop(self._clock.now_ns()))
 
     def finish(self, *, cut: bool) -> None:
         """End the load and close the window, since enough has been measured. What is in flight is drained, or cut."""
-        self._end(Finish(cut))
+        self._end(Finish(cut, self._clock.now_ns()))
 
     def _end(self, command: Stop | Finish) -> None:
-        self.phases.close(self._clock.now_ns())
+        self.phases.close(command.at_ns)
         for worker in self._workers:
             worker.send(command)
 

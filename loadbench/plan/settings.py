@@ -708,7 +708,7 @@ class LoadSettings:
             **_LOAD_REFUSED, "capacity": "a search leaves no model idle",
             "compare": "it would load the side that rests; every level begins with a warm-up",
         })
-    workers: int | None = setting(types.whole(1, 256), None,
+    workers: int | None = setting(types.whole(1, 10_000), None,
         "The number of client processes that share the load. Default: by the load and the CPU cores.",
         commands=_MANY_USERS, refused={**_LOAD_REFUSED, "workshop": "one user needs one process"},
         needs=(
@@ -743,6 +743,12 @@ class LoadSettings:
         commands=_MANY_USERS, refused={**_LOAD_REFUSED, "workshop": "one user needs one process"},
         needs=(_with("load.cluster", reason="there is no cluster", remedy="leave it out, or give --cluster"),),
         comparable=Comparable.FREE, guarded=True)
+    gather_requests: bool = setting(types.FLAG, False,
+        "Copy the request logs of a cluster's workers into the run folder after each level; else they stay on their "
+        "nodes. Needed by what reads single requests, as a report by prompt.",
+        commands=_MANY_USERS, refused={**_LOAD_REFUSED, "workshop": "one user needs one process"},
+        needs=(_with("load.cluster", reason="there is no cluster", remedy="leave it out, or give --cluster"),),
+        comparable=Comparable.FREE)
     max_in_flight: int = setting(types.whole(1, 100_000), MAX_IN_FLIGHT,
         "Open loop: send no request while this many are in flight; requests held back are counted as missed.",
         commands=_MANY_USERS,

@@ -7,7 +7,8 @@ ratio of two sums over clusters). A figure of which a request has one value has 
 
 The requests that ended first are also kept one by one (`RequestHits`): correlated ones say less than their number
 (`loadbench.analyze.stats.hits`). Where there are more than `_MOST_KEPT`, the sums of batches of all of them are kept
-too: failures that come together late in a long level are no other than those that do so early.
+too: failures that come together late in a long level are no other than those that do so early. Of a load that several
+workers share, the batches are stretches of time, which are the same for all of them.
 
 A request is *good* if it succeeded and meets every objective. An objective on a quantile requires of a single request
 what it requires of most: `ttft_p95<1s` requires that its TTFT is below 1 s. For a figure with many values per request
@@ -30,8 +31,9 @@ import numpy as np
 
 from loadbench.plan.objective import FAILURES
 from loadbench.record.figures import MANY_A_REQUEST, weighted
-from loadbench.record.first_numbers import FirstNumbers
+from loadbench.record.first_numbers import FirstRows
 from loadbench.record.outcome import Outcome
+from loadbench.record.slices import Slices
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -73,8 +75,8 @@ class AllOver(NamedTuple):
 class KeptHits(NamedTuple):
     """The requests of one objective: those that ended first one by one, in the order in which they were due.
 
-    Where these are not all, `batches` are the sums of hits and of values of every `size` requests, in the order of
-    their ends, and `over` is of all. `over` is `None` also where a request failed.
+    Where these are not all, `batches` are the sums of hits and of values of every `size` requests, or of as many on
+    average, in the order of their ends, and `over` is of all. `over` is `None` also where a request failed.
     """
 
     rows: HitRows
@@ -150,16 +152,16 @@ class Attained:
 
 
 class Attainment:
-    """Takes the measured samples of one level."""
+    """Takes the measured samples of one level that begins then, or of one of its `parts`."""
 
-    def __init__(self, objectives: Sequence[Objective]) -> None:
+    def __init__(self, objectives: Sequence[Objective], *, begin_ns: int = 0, parts: int = 1) -> None:
         self._tallies = {objective: Tally() for objective in objectives}
         self._others = {objective: Tally() for objective in objectives}
         self._by_request = [
             objective for objective in objectives if objective.is_latency or objective.metric == FAILURES
         ]
-        self._kept = {objective: _KeptHits() for objective in self._by_request}
-        self._kept_good = _KeptHits("f")  # which holds its values exactly
+        self._kept = {objective: _KeptHits(begin_ns, parts) for objective in self._by_request}
+        self._kept_good = _KeptHits(begin_ns, parts, "f")  # which holds its values exactly
         self._requests = self._good = self._tokens = 0
 
     def add(self, sample: Sample) -> None:
@@ -170,10 +172,22 @@ class Attainment:
         # All of them, also after a miss: each tally must be complete.
         met = [self._meets(objective, sample) for objective in self._by_request]
         good = sample.outcome is Outcome.OK and all(met)
-        self._kept_good.add(sample.due_ns, RequestHits(good, 1, 0.0 if good else math.inf))
+        self._kept_good.add(sample, RequestHits(good, 1, 0.0 if good else math.inf))
         if good:
             self._good += 1
             self._tokens += sample.output_tokens or 0
+
+    def absorb(self, other: Attainment) -> None:
+        """Add what a part of the load attained, under the same objectives."""
+        for mine, theirs in ((self._tallies, other._tallies), (self._others, other._others)):
+            for objective in mine:
+                mine[objective] = mine[objective].plus(theirs[objective])
+        for objective in self._kept:
+            self._kept[objective].absorb(other._kept[objective])
+        self._kept_good.absorb(other._kept_good)
+        self._requests += other._requests
+        self._good += other._good
+        self._tokens += other._tokens
 
     def attained(self) -> Attained:
         """The sums so far."""
@@ -190,7 +204,7 @@ class Attainment:
         lacks_it = gave_up and (hits is None or hits.over == math.inf)
         informing = objective.metric == FAILURES or informs(objective, sample)
         if hits is not None and (informing or not (failed or lacks_it)):
-            self._kept[objective].add(sample.due_ns, hits)
+            self._kept[objective].add(sample, hits)
         if objective.metric == FAILURES:
             return not failed
         if failed:
@@ -209,16 +223,21 @@ class Attainment:
 class _KeptHits:
     """What is kept of the requests, as they end."""
 
-    def __init__(self, code: Literal["d", "f"] = "d") -> None:
-        self._due = FirstNumbers(_MOST_KEPT, "q")
-        self._rows = [FirstNumbers(_MOST_KEPT, code) for _ in RequestHits._fields]
+    def __init__(self, begin_ns: int, parts: int, code: Literal["d", "f"] = "d") -> None:
+        # When it was due, and a row.
+        self._kept = FirstRows(_MOST_KEPT, "q" + code * len(RequestHits._fields), parts=parts)
+        self._by_time = (Slices(begin_ns), Slices(begin_ns)) if parts > 1 else ()  # of hits and values
         self._hits, self._values, self._size = array("d", [0.0]), array("d", [0.0]), 1  # by batches, the last not whole
         self._last = 0  # requests in that one
         self._powers = [0.0] * 5  # sums of powers of `over`, less the first
         self._first = self._largest = 0.0
 
-    def add(self, due_ns: int, hits: RequestHits) -> None:
-        if self._last == self._size:
+    def add(self, sample: Sample, hits: RequestHits) -> None:
+        for by_time, number in zip(self._by_time, hits, strict=False):
+            by_time.add(sample.end_ns, number)
+        if self._by_time:
+            self._last = 0  # batches are by time
+        elif self._last == self._size:
             if len(self._hits) == _MOST_BATCHES:
                 self._hits, self._values = (
                     array("d", np.asarray(sums).reshape(-1, 2).sum(axis=1).tobytes())
@@ -238,26 +257,39 @@ class _KeptHits:
         for exponent in range(5):
             self._powers[exponent] += power
             power *= away
-        if self._due.is_full:
-            return
-        self._due.add(due_ns)
-        for row, value in zip(self._rows, hits, strict=True):
-            row.add(value)
+        self._kept.add(sample.end_ns, sample.due_ns, *hits)
+
+    def absorb(self, other: _KeptHits) -> None:
+        self._kept.absorb(other._kept)
+        for mine, theirs in zip(self._by_time, other._by_time, strict=True):
+            mine.absorb(theirs)
+        if not self._powers[0]:
+            self._first = other._first
+        self._largest = max(self._largest, other._largest)
+        away = other._first - self._first
+        for exponent in range(5):
+            terms = (math.comb(exponent, k) * away ** (exponent - k) * other._powers[k] for k in range(exponent + 1))
+            self._powers[exponent] += sum(terms)
 
     def hits(self) -> KeptHits:
-        rows = np.stack([row.numbers for row in self._rows], axis=1).astype(np.float64)
-        rows = rows[np.argsort(self._due.numbers, kind="stable")]
+        due_ns, *columns = self._kept.columns()
+        rows = np.stack(columns, axis=1).astype(np.float64)[np.argsort(due_ns, kind="stable")]
         n = self._powers[0]
         if n <= len(rows):
             return KeptHits(rows)
-        whole = len(self._hits) - (self._last < self._size)
-        batches, over = np.array([self._hits[:whole], self._values[:whole]]), None
+        whole, over = len(self._hits) - (self._last < self._size), None
+        batches, size = np.array([self._hits[:whole], self._values[:whole]]), self._size
+        if self._by_time:
+            batches = np.concatenate([by_time.all_rows() for by_time in self._by_time])
+            used = np.flatnonzero(batches[1])
+            batches = batches[:, used[0] : used[-1] + 1]
+            size = max(1, round(n / batches.shape[1]))
         if math.isfinite(self._largest):
             mean, square, cube, fourth = (power / n for power in self._powers[1:])
             fourth += 6 * mean**2 * square - 4 * mean * cube - 3 * mean**4
             deviation = math.sqrt(max(0.0, square - mean**2))
             over = AllOver(round(n), self._first + mean, deviation, max(0.0, fourth), self._largest)
-        return KeptHits(rows, batches, self._size, over)
+        return KeptHits(rows, batches, size, over)
 
 
 def hits_of(objective: Objective, sample: Sample) -> RequestHits | None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from loadbench.record.joining import plus
 from loadbench.record.outcome import Outcome
 
 if TYPE_CHECKING:
@@ -84,6 +85,13 @@ class AuditTotalsBuilder:
             return
         self._totals.paced_ns += (sample.last_token_ns or 0) - (sample.first_token_ns or 0)
         self._totals.paced_tokens += sample.output_tokens - sample.event_tokens[0]
+
+    def absorb(self, other: AuditTotalsBuilder) -> None:
+        """Add the sums of a part of the load."""
+        self._totals = plus(self._totals, other._totals)
+        self._before += other._before
+        self._standing += other._standing
+        self._moments_ns += other._moments_ns
 
     def close(self, closes_ns: int, *, sliced_tokens: float) -> AuditTotals:
         """The totals of a level whose window closed then."""

@@ -25,6 +25,12 @@ def count_word(counts: Counter[str], word: str) -> None:
     counts[word if word in counts or len(counts) < _MOST_KINDS else _OTHERS] += 1
 
 
+def count_words(counts: Counter[str], others: Counter[str]) -> None:
+    """Count words of the server that were counted elsewhere."""
+    for word, times in others.items():
+        counts[word if word in counts or len(counts) < _MOST_KINDS else _OTHERS] += times
+
+
 @dataclass(slots=True)
 class FailureCounts:
     """Failures by outcome and words."""
@@ -32,8 +38,8 @@ class FailureCounts:
     _kinds: dict[tuple[Outcome, str], tuple[str, bool]] = field(default_factory=dict)  # the first words, whether alone
     _counts: dict[tuple[Outcome, str], int] = field(default_factory=dict)
 
-    def add(self, outcome: Outcome, detail: str) -> None:
-        """Count one."""
+    def add(self, outcome: Outcome, detail: str, times: int = 1) -> None:
+        """Count one, or so many."""
         kind = outcome, _VARYING.sub("0", detail)
         if kind not in self._kinds:
             if len(self._kinds) >= _MOST_KINDS:
@@ -41,7 +47,25 @@ class FailureCounts:
             self._kinds.setdefault(kind, (detail if kind[1] != _OTHERS else _OTHERS, True))
         elif self._kinds[kind][0] != detail:
             self._kinds[kind] = self._kinds[kind][0], False
-        self._counts[kind] = self._counts.get(kind, 0) + 1
+        self._counts[kind] = self._counts.get(kind, 0) + times
+
+    def remove(self, outcome: Outcome, detail: str) -> None:
+        """Count one less that was counted."""
+        kind = outcome, _VARYING.sub("0", detail)
+        kind = kind if kind in self._counts else (outcome, _OTHERS)
+        self._counts[kind] -= 1
+        if not self._counts[kind]:
+            del self._counts[kind], self._kinds[kind]
+
+    def absorb(self, other: FailureCounts) -> None:
+        """Count what was counted elsewhere."""
+        for (outcome, _), (words, is_alone), times in zip(
+            other._counts, (other._kinds[kind] for kind in other._counts), other._counts.values(), strict=True
+        ):
+            self.add(outcome, words, times)
+            kind = outcome, _VARYING.sub("0", words)
+            if not is_alone and kind in self._kinds:
+                self._kinds[kind] = self._kinds[kind][0], False
 
     def clear(self) -> None:
         """Begin again."""

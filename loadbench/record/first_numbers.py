@@ -1,8 +1,8 @@
-"""Numbers of the first requests of a level."""
+"""Numbers of the first requests of a level, and of those of its parts."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -19,7 +19,7 @@ class FirstNumbers:
 
     __slots__ = ("_numbers", "count", "most")
 
-    def __init__(self, most: int, code: Literal["q", "d", "f"], *, expected: int | None = None) -> None:
+    def __init__(self, most: int, code: str, *, expected: int | None = None) -> None:
         self.most, self.count = most, 0
         self._numbers: Numbers = np.empty(most, code)
         self._numbers[:expected] = 0
@@ -38,3 +38,60 @@ class FirstNumbers:
     def numbers(self) -> Numbers:
         """Those added so far."""
         return self._numbers[: self.count]
+
+
+# Of very many parts each has room for a few requests.
+_FEWEST = 64
+
+
+def room_of(most: int, parts: int) -> int:
+    """How many of `most` one of so many parts has room for: twice its share, as parts may differ."""
+    return most if parts == 1 else min(most, max(_FEWEST, 2 * most // parts))
+
+
+class FirstRows:
+    """Some numbers of each of the requests that ended first; of a level in `parts`, as many as these have room for.
+
+    What several parts have is the first of all: those that ended before one of the parts had no more room.
+    """
+
+    def __init__(self, most: int, codes: str, *, parts: int = 1) -> None:
+        self._most = most
+        self._columns = [FirstNumbers(room_of(most, parts), code) for code in ("q", *codes)]
+        self._has_all = True
+        self._others: list[tuple[list[Numbers], bool]] = []
+
+    @property
+    def is_full(self) -> bool:
+        """Whether there is room for no more."""
+        return self._columns[0].is_full
+
+    def add(self, end_ns: int, *row: float) -> None:
+        """Add a request that ended then, if there is room."""
+        if self.is_full:
+            self._has_all = False
+            return
+        for column, number in zip(self._columns, (end_ns, *row), strict=True):
+            column.add(number)
+
+    def absorb(self, other: FirstRows) -> None:
+        """Add those of a part."""
+        self._others += other._others or [([column.numbers for column in other._columns], other._has_all)]
+
+    def __getstate__(self) -> tuple[object, ...]:
+        return self._most, [column.numbers.copy() for column in self._columns], self._has_all
+
+    def __setstate__(self, state: tuple[int, list[Numbers], bool]) -> None:
+        self._most, columns, has_all = state
+        self._columns, self._has_all, self._others = [], True, [(columns, has_all)]
+
+    def columns(self) -> list[Numbers]:
+        """The numbers of these requests, one array for each of a row."""
+        if not self._others:
+            return [column.numbers for column in self._columns[1:]]
+        ends, *columns = (np.concatenate(parts) for parts in zip(*(one for one, _ in self._others), strict=True))
+        order = np.argsort(ends, kind="stable")[: self._most]
+        complete = min((int(one[0].max(initial=0)) for one, has_all in self._others if not has_all), default=None)
+        if complete is not None:
+            order = order[ends[order] <= complete]
+        return [column[order] for column in columns]

@@ -7,9 +7,10 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
-from loadbench.record.failure_counts import count_word
+from loadbench.record.failure_counts import count_word, count_words
 from loadbench.record.figures import FIGURES
 from loadbench.record.histogram import Histogram
+from loadbench.record.joining import plus
 from loadbench.record.outcome import Outcome
 from loadbench.record.window_tally import Production
 
@@ -54,6 +55,14 @@ class GroupStats:
             value_ns = FIGURES[name](sample)
             if value_ns is not None:
                 histogram.record(round(value_ns))
+
+    def absorb(self, other: GroupStats) -> None:
+        """Add the requests of another part of the load."""
+        self.outcomes.update(other.outcomes)
+        self.input_tokens += other.input_tokens
+        self.output_tokens += other.output_tokens
+        count_words(self.models, other.models)
+        plus(self.histograms, other.histograms)
 
 
 @dataclass(slots=True)

@@ -187,18 +187,29 @@ class Histogram:
         self._sum += int((exact * weights).sum())
 
     def _writable(self) -> Counts:
-        self._found = None
-        if self._counts is None:
-            self._counts = np.zeros(_LENGTH, np.int64)
-        return self._counts
+        counts, self._found = self._dense(), None
+        self._counts = counts
+        return counts
+
+    def _dense(self) -> Counts:
+        """The count of every bucket; a histogram that came from another process has those that are not empty."""
+        if self._counts is not None:
+            return self._counts
+        counts = np.zeros(_LENGTH, np.int64)
+        if self._found is not None:
+            counts[self._found[0]] = self._found[1]
+        return counts
 
     def merge(self, other: Histogram) -> None:
         """Add all that `other` has counted, as if it had been recorded here."""
         other._settle()
-        if other._counts is None:
+        if not other._total:
             return
         counts = self._writable()
-        counts += other._counts
+        if other._counts is None and other._found is not None:
+            counts[other._found[0]] += other._found[1]
+        else:
+            counts += other._dense()
         self._total += other._total
         self._sum += other._sum
         self._clipped += other._clipped
@@ -253,7 +264,7 @@ class Histogram:
     def counts(self) -> Counts:
         """The count of every bucket, read-only."""
         self._settle()
-        view = np.zeros(_LENGTH, np.int64) if self._counts is None else self._counts.view()
+        view = self._dense().view()
         view.flags.writeable = False
         return view
 
@@ -264,8 +275,9 @@ class Histogram:
 
     def _filled(self) -> tuple[Counts, Counts]:
         """The buckets that are not empty, and their counts: looked for once for all percentiles of a report."""
-        counts = self.counts
+        self._settle()
         if self._found is None:
+            counts = self._dense()
             index = np.flatnonzero(counts)
             self._found = index, counts[index]
         return self._found
@@ -310,6 +322,21 @@ class Histogram:
 
     def __repr__(self) -> str:
         return f"Histogram(count={self.count}, min={self.min}, max={self.max})"
+
+    # Between processes.
+
+    def __getstate__(self) -> tuple[object, ...]:
+        """Only the buckets that are not empty, as small as they can be."""
+        index, counts = self._filled()
+        kind = np.min_scalar_type(int(counts.max(initial=0)))
+        facts = (self._total, self._sum, self._clipped, self._min, self._max)
+        return index.astype(np.uint16).tobytes(), counts.astype(kind).tobytes(), kind.char, facts
+
+    def __setstate__(self, state: tuple[Any, ...]) -> None:
+        index, counts, kind, facts = state
+        self._counts, self._values, self._weights = None, array("q"), array("q")
+        self._found = np.frombuffer(index, np.uint16).astype(np.int64), np.frombuffer(counts, kind).astype(np.int64)
+        self._total, self._sum, self._clipped, self._min, self._max = facts
 
     # The interchange format.
 

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 # A server that fails now and then ends so by chance in one of this many levels.
 _CHANCE = 1e-4
 _FEWEST = 3
+# Of an outage that one of several parts of a load saw, so many failures are kept by their time.
+_MOST_FIRST = 1_000
 # A silence of this many times the longest response counts as a request that failed.
 _LONG = 4
 # These end when the client, or the connection, has waited long enough: the server was silent before.
@@ -43,6 +45,7 @@ class Outage:
     _silent_ns: int = 0  # for how long requests waited that did not succeed
     _silent_to_ns: int | None = None  # up to when that is counted
     _failures: FailureCounts = field(default_factory=FailureCounts)
+    _first: list[tuple[int, Outcome, str]] = field(default_factory=list)  # of these, and since when they count
 
     def add(self, sample: Sample) -> None:
         """Add one request."""
@@ -56,6 +59,7 @@ class Outage:
             if began_ns is not None and sent_ns >= began_ns:
                 self._failed += self._failures.total
                 self._failures.clear()
+                self._first.clear()
                 self._began_ns, self._silent_ns, self._silent_to_ns = None, 0, None
         elif outcome.failed:
             at_ns = sample.end_ns
@@ -70,6 +74,35 @@ class Outage:
             self._silent_ns += max(0, sample.end_ns - counted_ns)
             self._silent_to_ns = max(sample.end_ns, counted_ns)
             self._failures.add(outcome, sample.detail)
+            if len(self._first) < _MOST_FIRST:
+                self._first.append((at_ns, outcome, sample.detail))
+
+    def absorb(self, other: Outage) -> None:
+        """Add what another part of the load saw: a success of either ends the outage that the other saw until then."""
+        sent = [last_ns for last_ns in (self._last_ok_ns, other._last_ok_ns) if last_ns is not None]
+        if sent:
+            self._last_ok_ns = max(sent_ns for sent_ns, _ in sent), max(ended_ns for _, ended_ns in sent)
+            self._end_until(self._last_ok_ns[0])
+            other._end_until(self._last_ok_ns[0])
+        self._ok += other._ok
+        self._failed += other._failed
+        self._longest_ok_ns = max(self._longest_ok_ns, other._longest_ok_ns)
+        began = [began_ns for began_ns in (self._began_ns, other._began_ns) if began_ns is not None]
+        self._began_ns = min(began, default=None)
+        self._silent_ns = max(self._silent_ns, other._silent_ns)  # they waited at the same time
+        self._failures.absorb(other._failures)
+        self._first = (self._first + other._first)[:_MOST_FIRST]
+
+    def _end_until(self, sent_ns: int) -> None:
+        """A request that was sent then has succeeded: earlier failures are no part of the outage."""
+        for at_ns, outcome, detail in self._first:
+            if at_ns <= sent_ns:
+                self._failed += 1
+                self._failures.remove(outcome, detail)
+        self._first = [one for one in self._first if one[0] > sent_ns]
+        if self._began_ns is not None and self._began_ns <= sent_ns:
+            self._began_ns = min((at_ns for at_ns, _, _ in self._first), default=None)
+            self._silent_ns = 0 if self._began_ns is None else self._silent_ns
 
     @property
     def began_ns(self) -> int | None:

@@ -20,11 +20,12 @@ from loadbench.plan.load import Phase
 from loadbench.plan.objective import LATENCIES
 from loadbench.record.attainment import Attained, Attainment
 from loadbench.record.audit_totals import AuditTotals
-from loadbench.record.failure_counts import FailureCounts, count_word
+from loadbench.record.failure_counts import FailureCounts, count_word, count_words
 from loadbench.record.figures import FIGURES
 from loadbench.record.gave_up import GaveUpStats
 from loadbench.record.group_stats import GroupStats, PrefixCacheStats
 from loadbench.record.histogram import Histogram
+from loadbench.record.joining import plus
 from loadbench.record.kept_connections import KeptConnections
 from loadbench.record.outage import Outage
 from loadbench.record.outcome import Outcome, TokenSource
@@ -58,6 +59,16 @@ _BUSY_OUTCOMES = frozenset(
 )
 
 
+# What is shown of a level while it runs.
+SO_FAR = ("ttft", "tpot", "e2e_response")
+# What a recorder has that is added to that of another part of the load.
+_ADDED = (
+    *("in_flight", "_attainment", "_histograms", "_outcomes", "_details", "_undefined", "_sources", "_unread"),
+    *("_phases", "_count", "_groups", "_turns", "_prefix_cache", "_gave_up", "_usage", "_prompt_lengths"),
+    *("_connections", "_outages", "_window"),
+)
+
+
 @dataclass(slots=True)
 class PromptLengths:
     """The lengths of prompts by the server's count, of good requests that had a target length."""
@@ -79,6 +90,18 @@ class PromptLengths:
         self.target += target
         self._ratios += tokens / target
         self._squares += (tokens / target) ** 2
+
+    def absorb(self, other: PromptLengths) -> None:
+        """Add the prompts of another part of the load."""
+        if not other.requests:
+            return
+        self.least = min(self.least, other.least) if self.requests else other.least
+        self.most = max(self.most, other.most)
+        self.requests += other.requests
+        self.tokens += other.tokens
+        self.target += other.target
+        self._ratios += other._ratios
+        self._squares += other._squares
 
     @property
     def error(self) -> float:
@@ -113,6 +136,7 @@ class WorkerPart:
     was lost had seen of itself is not known."""
 
     name: str
+    log: str = ""  # the file on its machine that has its requests, where it has one
     clock_error_ns: int = 0
     began_ns: int | None = None
     health: Health | None = None
@@ -155,6 +179,20 @@ class SoFar(NamedTuple):
     e2e_mean: float | None = None
     e2e_p95: int | None = None
     late: float = 0.0  # the share of events that were read so late that a later one had come
+
+    @staticmethod
+    def of(histograms: Mapping[str, Histogram], *, censored: int, events: int) -> SoFar:
+        """What these histograms have, by name in `SO_FAR`."""
+        ttft, tpot, e2e = (histograms[name] for name in SO_FAR)
+        return SoFar(
+            requests=ttft.count,
+            ttft_p50=ttft.percentile(50),
+            ttft_p95=ttft.percentile(95),
+            tpot_p50=tpot.percentile(50),
+            e2e_mean=e2e.mean,
+            e2e_p95=e2e.percentile(95),
+            late=censored / max(1, events),
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -240,12 +278,20 @@ class LevelRecording:
 
 
 class Recorder:
-    """Takes the samples of one level as they end; `phases` says where the window lies."""
+    """Takes the samples of one level as they end; `phases` says where the window lies.
 
-    def __init__(self, phases: Phases, objectives: Sequence[Objective] = (), *, template_tokens: int = 0) -> None:
+    Where a load has `parts`, each may have a recorder of its own, in the clock of all; another one takes what these
+    have (`absorb`). Its recording is that of one recorder for all, count for count, as long as these keep every request and
+    moment (of 16,384 requests); beyond, it keeps others than one recorder would: the first requests that ended before a
+    part had no room for more, the stretches that all parts keep, and batches of the same time.
+    """
+
+    def __init__(
+        self, phases: Phases, objectives: Sequence[Objective] = (), *, template_tokens: int = 0, parts: int = 1
+    ) -> None:
         self.in_flight = 0  # requests started and not yet added
         self._least_cached = max(_BLOCK_TOKENS, template_tokens + _ALIKE_TOKENS)
-        self._attainment = Attainment(objectives)
+        self._attainment = Attainment(objectives, begin_ns=phases.begin_ns, parts=parts)
         self._histograms = {name: Histogram() for name in METRICS}
         self._outcomes: Counter[Outcome] = Counter()
         self._details = FailureCounts()
@@ -265,7 +311,18 @@ class Recorder:
         self._prompt_lengths = PromptLengths()
         self._connections = KeptConnections()
         self._outages: dict[Destination, Outage] = {}
-        self._window = WindowTally(phases)
+        self._window = WindowTally(phases, parts=parts)
+
+    def finish(self) -> None:
+        """All requests of this part of a load have ended."""
+        self._window.finish()
+
+    def absorb(self, other: Recorder) -> None:
+        """Add what a part of the load recorded, which has finished."""
+        for name in _ADDED:
+            setattr(self, name, plus(getattr(self, name), getattr(other, name)))
+        for name in ("_finish", "_models", "_content_types"):
+            count_words(getattr(self, name), getattr(other, name))
 
     def started(self, at_ns: int, _request: object = None) -> None:
         """A request has been sent: it is in flight until it is added."""
@@ -274,16 +331,7 @@ class Recorder:
 
     def so_far(self) -> SoFar:
         """What has been measured until now. It takes as long for a million requests as for a hundred."""
-        ttft, tpot, e2e = (self._histograms[name] for name in ("ttft", "tpot", "e2e_response"))
-        return SoFar(
-            requests=ttft.count,
-            ttft_p50=ttft.percentile(50),
-            ttft_p95=ttft.percentile(95),
-            tpot_p50=tpot.percentile(50),
-            e2e_mean=e2e.mean,
-            e2e_p95=e2e.percentile(95),
-            late=self._count["censored"] / max(1, self._count["events"]),
-        )
+        return SoFar.of(self._histograms, censored=self._count["censored"], events=self._count["events"])
 
     def reported_until(self, at_ns: int) -> None:
         """Each of several processes has reported what it did until this moment, at least."""

@@ -77,6 +77,18 @@ class Slices:
             self._rows = np.concatenate((merged, np.zeros_like(merged)), axis=1)
             self.slice_ns *= 2
 
+    def absorb(self, other: Slices) -> None:
+        """Add what a part of the load counted, whose window opened then too."""
+        slice_ns = max(self.count(), other.count())
+        self.merge(slice_ns)
+        other.merge(slice_ns)
+        self._rows[:, : other._rows.shape[1]] += other._rows
+
+    def __getstate__(self) -> dict[str, object]:
+        self.count()
+        used = int(np.flatnonzero(self._rows.any(axis=0)).max(initial=-1)) + 1
+        return {**self.__dict__, "_rows": self._rows[:, : used + used % 2].copy()}
+
     def rows(self, closes_ns: int) -> Row:
         """What is known of each whole slice before that moment."""
         self.count()
@@ -94,6 +106,11 @@ class Slices:
         """Where the values are changes: the mean of what they come to in each whole slice before that moment."""
         changes, _, left = self.rows(closes_ns)
         return tuple((np.cumsum(changes) - changes + left).tolist())
+
+    def all_rows(self) -> Row:
+        """What is known of every slice."""
+        self.count()
+        return self._rows
 
     def total(self) -> float:
         """The sum of all slices, including one that the window's end cuts."""

@@ -3,6 +3,9 @@
 What a request met is known only where every start and every end around it is, so single requests cannot be picked. Once
 there is no room for more, the time is divided into stretches, of which every second is kept, later every fourth, and so
 on. Of the other stretches only the number of moments is kept, so the rank of a kept moment stays exact.
+
+The parts of a load divide the time each by itself. Their stretches are a power of two long, so that those which all of
+them keep can be found: they are kept of the whole, and every rank among all stays exact.
 """
 
 from __future__ import annotations
@@ -13,6 +16,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     Integers = np.ndarray[Any, np.dtype[np.int64]]
 
 # When they are first divided. Half of these are left: two for each of the batches that are judged, each long beside a
@@ -26,10 +31,12 @@ _GATHERED = 2048
 class Stretches:
     """How the window is divided: a *group* is a stretch that is kept and those after it that are not.
 
-    `opens_ns` is when the window opens. Of moments before it only the number is kept.
+    `opens_ns` is when the window opens. Of moments before it only the number is kept. With `is_part` others divide the
+    same time.
     """
 
-    def __init__(self, opens_ns: int) -> None:
+    def __init__(self, opens_ns: int, *, is_part: bool = False) -> None:
+        self._is_part = is_part
         self.opens_ns = opens_ns
         self.width_ns = 0  # of a stretch; 0 as long as all is kept
         self.every = 1  # how many stretches a group has
@@ -51,16 +58,57 @@ class Stretches:
         latest_ns = max(latest_ns, *(int(member.rows[0].max(initial=0)) for member in self.members))
         if not self.width_ns:
             self.width_ns = max(1, -(-(latest_ns - self.opens_ns) // _STRETCHES))
+            if self._is_part:
+                self.width_ns = 1 << (self.width_ns.bit_length() - 1)
         self.every *= 2
         for member in self.members:
             member.divide()
+
+    def absorb(self, parts: Sequence[Stretches]) -> None:
+        """Have what all these parts have, whose window opened at one time; there is nothing here yet."""
+        parts = [part for part in parts if any(member.before or member.count for member in part.members)]
+        widths = [part.width_ns for part in parts if part.width_ns]
+        if widths:
+            width_ns, latest_ns = min(widths), max(part.latest_ns for part in parts)
+            every = max(part.width_ns * part.every // width_ns for part in parts)
+            while latest_ns - self.opens_ns >= _MOST_GROUPS * width_ns * every:
+                every *= 2
+            for part in parts:
+                part.keep(width_ns, every)
+            self.width_ns, self.every = width_ns, every
+        for place, member in enumerate(self.members):
+            member.absorb([part.members[place] for part in parts])
+        while any(member.count > member.most for member in self.members):
+            if self.every > _STRETCHES * _MOST_GROUPS:
+                for member in self.members:
+                    member.is_full = True
+                break
+            self.divide(self.latest_ns)
+
+    def keep(self, width_ns: int, every: int) -> None:
+        """Keep no more than this of every so many stretches, whose groups are as long as those so far, or longer."""
+        if not self.width_ns:
+            self.width_ns, self.every = width_ns, every
+        else:
+            self.every, self.width_ns = self.every * (self.width_ns // width_ns), width_ns
+        for member in self.members:
+            member.leave_out()
+        while self.every < every:
+            self.every *= 2
+            for member in self.members:
+                member.divide()
+
+    @property
+    def latest_ns(self) -> int:
+        """The last moment that is kept."""
+        return max(int(member.rows[0].max(initial=self.opens_ns)) for member in self.members)
 
 
 class SpreadMoments:
     """Moments in ns, in any order, each with as many other integers as there are `columns` beside it."""
 
     def __init__(self, stretches: Stretches, most: int, *, columns: int = 0, expected: int | None = None) -> None:
-        self._stretches, self._most = stretches, most
+        self._stretches, self.most = stretches, most
         self._rows: Integers = np.empty((1 + columns, most), np.int64)
         self._rows[:, :expected] = 0  # these are set aside at once, as by `FirstNumbers`
         self._gathered = array("q")
@@ -85,7 +133,7 @@ class SpreadMoments:
         while added.size:
             groups, kept = stretches.places(added[0])
             until = self.count + int(np.count_nonzero(kept))
-            if until <= self._most and groups.max() < _MOST_GROUPS:
+            if until <= self.most and groups.max() < _MOST_GROUPS:
                 self._left_out += np.bincount(groups[~kept], minlength=_MOST_GROUPS)
                 self._rows[:, self.count : until] = added[:, kept]
                 self.count = until
@@ -106,10 +154,42 @@ class SpreadMoments:
         groups, kept = self._stretches.places(self._rows[0, : self.count])
         left_out = self._left_out.reshape(-1, 2).sum(axis=1)
         self._left_out = np.concatenate((left_out, np.zeros_like(left_out)))
+        self._leave_out(groups, kept)
+
+    def leave_out(self) -> None:
+        """Leave out what is not kept any longer, of the same groups."""
+        self._leave_out(*self._stretches.places(self._rows[0, : self.count]))
+
+    def _leave_out(self, groups: Integers, kept: np.ndarray[Any, np.dtype[np.bool_]]) -> None:
         self._left_out += np.bincount(groups[~kept], minlength=_MOST_GROUPS)
         staying = self._rows[:, : self.count][:, kept]
         self.count = staying.shape[1]
         self._rows[:, : self.count] = staying
+
+    def absorb(self, parts: Sequence[SpreadMoments]) -> None:
+        """Have what all these parts have, which keep the same stretches."""
+        self._rows = np.concatenate([part.rows for part in parts], axis=1) if parts else self.rows
+        self.count = self._rows.shape[1]
+        self.before = sum(part.before for part in parts)
+        self.is_full = any(part.is_full for part in parts)
+        if self._stretches.width_ns:
+            for part in parts:
+                self._left_out += part.left_out
+
+    def __getstate__(self) -> dict[str, object]:
+        self.settle()
+        known = np.flatnonzero(self._left_out)
+        return {**self.__dict__, "_rows": self.rows.copy(), "_left_out": (known, self._left_out[known])}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        known, counts = state["_left_out"]
+        self.__dict__.update(state, _left_out=np.zeros(_MOST_GROUPS, np.int64))
+        self._left_out[known] = counts
+
+    @property
+    def left_out(self) -> Integers:
+        """How many moments are not kept, by group."""
+        return self._left_out
 
     @property
     def rows(self) -> Integers:

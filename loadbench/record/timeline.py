@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import numpy as np
 
-from loadbench.record.first_numbers import FirstNumbers
+from loadbench.record.first_numbers import FirstRows, room_of
 from loadbench.record.slices import Slices
 from loadbench.record.stretches import SpreadMoments, Stretches
 
@@ -63,20 +63,21 @@ class Timeline:
 class TimelineBuilder:
     """Makes a timeline of what happens, in any order; `opens_ns` is when the window opens, as far as it is known."""
 
-    def __init__(self, opens_ns: int) -> None:
+    def __init__(self, opens_ns: int, *, parts: int = 1) -> None:
+        self._parts: list[Stretches] = []
         self._in_flight, self._ttft, self._decoding, self._context = self.series = tuple(
             Slices(opens_ns, changes=True) for _ in range(4)
         )
-        self._stretches = Stretches(opens_ns)
+        self._stretches = Stretches(opens_ns, is_part=parts > 1)
+        most, changes = room_of(_MOST_KEPT, parts), room_of(_MOST_CHANGES, parts)
         # Moments at which requests started and ended, and those of the first and the last token of all responses.
         self._changes, self._tokens = (
-            [SpreadMoments(self._stretches, _MOST_CHANGES, expected=_MOST_KEPT) for _ in range(2)] for _ in range(2)
+            [SpreadMoments(self._stretches, changes, expected=most) for _ in range(2)] for _ in range(2)
         )
         # When a request was sent and due, its TTFT, and its lengths in tokens.
-        self._sent = SpreadMoments(self._stretches, _MOST_KEPT, columns=4)
+        self._sent = SpreadMoments(self._stretches, most, columns=4)
         self._succeeded = 0
-        self._due = FirstNumbers(_MOST_KEPT, "q")
-        self._values = {name: FirstNumbers(_MOST_KEPT, "d") for name in KEPT}
+        self._first = FirstRows(_MOST_KEPT, "q" + "d" * len(KEPT), parts=parts)  # when it was due, its figures
 
     def opens(self, at_ns: int) -> None:
         """The window opens then; all that was added came before."""
@@ -113,18 +114,52 @@ class TimelineBuilder:
             self._succeeded += 1
             tokens = (_UNKNOWN if each is None else each for each in (sample.input_tokens, sample.output_tokens))
             self._sent.add(sent_ns, sample.due_ns, ttft_ns, *tokens)
-        if self._due.is_full:
+        if self._first.is_full:
+            self._first.add(sample.end_ns)  # it is not all any more
             return
-        self._due.add(sample.due_ns)
         figures = (ttft_ns, sample.since_due(sample.last_token_ns), sample.tpot())
-        for name, value_ns in zip(KEPT, figures, strict=True):
-            self._values[name].add(math.nan if value_ns is None else value_ns)
+        values = (math.nan if value_ns is None else value_ns for value_ns in figures)
+        self._first.add(sample.end_ns, sample.due_ns, *values)
+
+    def absorb(self, other: TimelineBuilder) -> None:
+        """Add what a part of the load had, whose window opened then too; `combine` once all have been added."""
+        for own, theirs in zip(self.series, other.series, strict=True):
+            own.absorb(theirs)
+        self._parts.append(other._stretches)
+        self._first.absorb(other._first)
+        self._succeeded += other._succeeded
+
+    def combine(self, closes_ns: int) -> int:
+        """Put the moments of all parts together; the most requests that were in flight in the window.
+
+        Where not every moment was kept, it is the most in the stretches that were, and in the mean of any slice.
+        """
+        self._stretches.absorb(self._parts)
+        started, ended = self._changes
+        moments = np.concatenate((ended.rows[0], started.rows[0]))
+        order = np.argsort(moments, kind="stable")  # ends come before starts of the same moment
+        moments = moments[order]
+        inside = (moments > self._stretches.opens_ns) & (moments < closes_ns)
+        ranks = [one.ranked() for one in (started, ended)]
+        if len(moments):
+            changes = np.where(order < len(ended.rows[0]), -1, 1)
+            met = started.before - ended.before + np.cumsum(changes)
+            if self._stretches.width_ns:
+                met = ranks[0].rank(moments, "right") - ranks[1].rank(moments, "right")
+            first = started.before - ended.before + int(changes[moments <= self._stretches.opens_ns].sum())
+            most = max(first, int(met[inside].max(initial=0)))
+        else:
+            most = started.before - ended.before
+        if self._stretches.width_ns:
+            most = max(most, math.ceil(round(max(self._in_flight.levels(closes_ns), default=0.0), 6)))
+        return most
 
     def close(self, closes_ns: int) -> Timeline:
         """The timeline up to that moment."""
         sums, counts, _ = self._ttft.rows(closes_ns)
-        order = np.argsort(self._due.numbers, kind="stable")
-        values = {name: values.numbers[order] for name, values in self._values.items()}
+        due_ns, *figures = self._first.columns()
+        order = np.argsort(due_ns, kind="stable")
+        values = {name: row[order] for name, row in zip(KEPT, figures, strict=True)}
         kept = {name: tuple(row[~np.isnan(row)].tolist()) for name, row in values.items()}
         # Ends come before starts of the same moment.
         for moments in self._stretches.members:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from loadbench.plan.load import Phase
 from loadbench.record.audit_totals import AuditTotalsBuilder
+from loadbench.record.joining import plus
 from loadbench.record.outcome import Outcome
 from loadbench.record.slices import SLICE_NS, Slices
 from loadbench.record.timeline import TimelineBuilder
@@ -42,11 +43,12 @@ class WindowTally:
     before it: so everything can be counted at once.
     """
 
-    def __init__(self, phases: Phases) -> None:
+    def __init__(self, phases: Phases, *, parts: int = 1) -> None:
         self.phases = phases
+        self._is_joined = False
         self.tokens = Slices(phases.opens_ns)
         self.answers = Slices(phases.opens_ns)
-        self.timeline = TimelineBuilder(phases.opens_ns)
+        self.timeline = TimelineBuilder(phases.opens_ns, parts=parts)
         self.audit = AuditTotalsBuilder(phases)
         self.slice_ns = SLICE_NS  # of all of them, at the end
         self.arrivals = 0  # requests sent inside
@@ -78,10 +80,24 @@ class WindowTally:
     def finish(self) -> None:
         """Nothing more will be reported: count what waits."""
         self._count_until(self._latest_ns)
+        if self._is_joined:
+            self.peak = self.timeline.combine(self.phases.closes_ns or self._latest_ns)
         series = (self.tokens, self.answers, *self.timeline.series)
         self.slice_ns = max(one.count() for one in series)
         for one in series:
             one.merge(self.slice_ns)
+
+    def absorb(self, other: WindowTally) -> None:
+        """Add what a part of the load counted, all of whose requests have ended: `finish` was called there."""
+        self._is_joined = True
+        self.tokens.absorb(other.tokens)
+        self.answers.absorb(other.answers)
+        self.timeline.absorb(other.timeline)
+        self.audit.absorb(other.audit)
+        self.arrivals += other.arrivals
+        self.in_flight_ns += other.in_flight_ns
+        self.production = plus(self.production, other.production)
+        self.by_group = plus(self.by_group, other.by_group)
 
     def _count_until(self, until_ns: int) -> None:
         if self.tokens.opens_ns != self.phases.opens_ns:

@@ -167,6 +167,11 @@ class RequestLog(AppendLog):
         """Move the lines from this byte on to another file: their levels will be measured again."""
         self.move_from(start, self.path.with_name(SET_ASIDE))
 
+    def add_lines(self, lines: bytes) -> None:
+        """Append whole lines that a worker wrote, and wait until they are in the file."""
+        self.add(lines)
+        self.flush()
+
     def add_sample(self, sample: Sample, *, level: int, model: str | None = None, url: str | None = None) -> None:
         """Append one request."""
         text = line(

@@ -215,10 +215,12 @@ class TokenCounts(msgspec.Struct, frozen=True, kw_only=True):
 
 class WorkerHealth(msgspec.Struct, frozen=True, kw_only=True):
     """How one of several workers fared. `began_s` is how long after the agreed moment it could send its first request,
-    `clock_error_s` how well its clock is known; both are 0 at best. What a worker that was `lost` saw is not known."""
+    `clock_error_s` how well its clock is known; both are 0 at best. `log` is the file on
+    its machine that has its requests, unless these were gathered. What a worker that was `lost` saw is not known."""
 
     name: str
     lost: bool = False
+    log: str = ""
     requests: int
     began_s: float | None = None
     clock_error_s: float = 0.0

@@ -17,6 +17,7 @@ from loadbench.analyze.level.overload import judge_overload
 from loadbench.analyze.level.summary import load_result, summarize
 from loadbench.core.errors import BadInput, ExitCode
 from loadbench.core.units import NS_PER_S
+from loadbench.engine.worker_pool import WorkerLog
 from loadbench.plan.conditions import content_hash
 from loadbench.plan.models import read_models
 from loadbench.plan.prompt_source import data_set, given_prompts
@@ -100,6 +101,12 @@ class RunWriter:
             latest_ns = max([latest_ns, *(level.window_ns[1] for level in before.levels if level.window_ns)])
             passed_ns = (datetime.now(UTC) - self._started_at) // timedelta(microseconds=1) * 1000
             origin_ns = self._log.origin_ns = origin_ns - max(passed_ns, latest_ns)
+        # The workers of a cluster write the lines of their requests themselves.
+        self._records = None if session.workers is None else session.workers.records
+        if self._records is not None:
+            gathers = scenario.load.gather_requests or scenario.keeps_answers
+            take = self._log.add_lines if gathers else None
+            self._records.log = WorkerLog(origin_ns, scenario.report.keep_texts, take)
         session.telemetry.keep_in(folder, origin_ns=origin_ns)
         if session.server is not None:
             session.server.keep_in(folder)
@@ -176,7 +183,8 @@ class RunWriter:
     def sample_ended(self, sample: Sample, number: int) -> None:
         """Write the request's line, and pass it on to those who want metrics."""
         url = self._session.target.base_url
-        self._log.add_sample(sample, level=number, model=self._model, url=url)
+        if self._records is None:
+            self._log.add_sample(sample, level=number, model=self._model, url=url)
         if (feed := self._session.feed) is not None:
             feed.sample_ended(sample, self._model, url, self._scenario.target.api)
 

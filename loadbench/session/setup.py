@@ -30,13 +30,15 @@ from loadbench.core.errors import BadInput
 from loadbench.core.signals import ending_signals
 from loadbench.core.units import format_duration
 from loadbench.engine.health import LoopHealth
-from loadbench.engine.workers import WorkerPool, workers_for
+from loadbench.engine.worker_pool import Records, WorkerPool
+from loadbench.engine.workers import workers_for
 from loadbench.plan.cluster import is_loopback
 from loadbench.plan.load import Open, Phase
 from loadbench.plan.prompt_source import data_set, prompt_source
 from loadbench.plan.server_url import UNVERIFIED, origin_of, shown_url
 from loadbench.plan.settings import settings
 from loadbench.plan.sim_profile import profile_named
+from loadbench.record.figures import MANY_A_REQUEST
 from loadbench.record.request import ONLY_DESTINATION
 from loadbench.report.values import byte_size, counted
 from loadbench.results.environment import environment as describe_environment
@@ -470,7 +472,18 @@ async def cluster_pool(
                 hint="add the certificate to those that every node trusts, and leave it out",
             )
         with TemporaryDirectory(prefix="loadbench-", ignore_cleanup_errors=True) as folder:
-            yield await WorkerPool.over(found.links, lambda: prepared.targets, Path(folder), addresses), found.about
+            pool = await WorkerPool.over(
+                found.links, lambda: prepared.targets, Path(folder), addresses, _records(scenario)
+            )
+            yield pool, found.about
+
+
+def _records(scenario: Scenario) -> Records:
+    """What the workers of a cluster report besides what they record: the requests of a capacity search decide what is
+    done next, and metrics are made of each."""
+    has_metrics = scenario.report.otlp is not None or scenario.report.prometheus is not None
+    by_event = any(objective.metric in MANY_A_REQUEST for objective in scenario.objectives)
+    return Records(samples=scenario.command == "capacity" or has_metrics, whole=has_metrics or by_event)
 
 
 async def run_observed(work: Callable[[], Awaitable[None]], *sessions: Session) -> None:

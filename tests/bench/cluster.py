@@ -19,7 +19,8 @@ from loadbench.core import event_loop
 from loadbench.core.clock import MonotonicClock
 from loadbench.engine.level import LevelSpec
 from loadbench.engine.worker_link import SAME_CLOCK, pack, unpack
-from loadbench.engine.workers import Batch, Begin, Done, Prepare, Ready, WorkerPool
+from loadbench.engine.worker_pool import WorkerPool
+from loadbench.engine.workers import Batch, Begin, Done, Prepare, Ready
 from loadbench.plan.cluster import Cluster
 from loadbench.plan.load import Closed, LevelDuration, Phase
 from loadbench.record.outcome import Outcome, TokenSource

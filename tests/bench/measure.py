@@ -27,7 +27,7 @@ from loadbench.core.event_loop import EventLoop
 from loadbench.engine.level import LevelSpec
 from loadbench.engine.selfcheck import measure as measure_ours
 from loadbench.engine.stamp_errors import AnsweredStream, CheckLoad, LoadCheck, Recording, check
-from loadbench.engine.workers import WorkerPool
+from loadbench.engine.worker_pool import WorkerPool
 from loadbench.plan.load import Closed
 from loadbench.plan.scenario import Scenario
 from loadbench.plan.settings import LoadSettings

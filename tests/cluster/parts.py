@@ -68,7 +68,8 @@ def facts(recording: LevelRecording) -> dict[str, object]:
         "tokens": (recording.input_tokens, recording.output_tokens, recording.tokens_by_slice),
         "answers": recording.answers_by_slice,
         "ttft": (timeline.ttft_ns, timeline.ttft_count),
-        "decoding": (timeline.decoding, timeline.context),
+        # Sums of fractions of a slice, which are rounded in the order in which they come.
+        "decoding": [tuple(round(value, 9) for value in row) for row in (timeline.decoding, timeline.context)],
         "requests": timeline.kept,
         "histograms": {name: recording.histograms[name] for name in names},
     }

@@ -11,7 +11,8 @@ import pytest
 
 from loadbench.cluster.relay import Relay
 from loadbench.engine.worker_link import ClockOffset, local_links, unpack
-from loadbench.engine.workers import Ready, WorkerPool
+from loadbench.engine.worker_pool import Records, WorkerPool
+from loadbench.engine.workers import Ready
 from loadbench.plan.cluster import Cluster, is_loopback, parse_cluster
 from loadbench.plan.load import Phase
 from loadbench.record.figures import FIGURES
@@ -27,8 +28,9 @@ def numbered(monkeypatch):
     monkeypatch.setenv("PYTHONPATH", str(NUMBERED))
 
 
-async def on_local(spec, workers: int, ahead_ns=()):
-    """The level on processes of this machine, some of which are said to have a clock that is ahead."""
+async def on_local(spec, workers: int, ahead_ns=(), records: Records | None = None):
+    """The level on processes of this machine, some of which are said to have a clock that is ahead; with `records` each
+    records its part itself, as on a cluster."""
     with TemporaryDirectory() as name:
         async with local_links(workers, Path(name)) as links:
             for link, ns in zip(links, ahead_ns, strict=False):
@@ -37,22 +39,24 @@ async def on_local(spec, workers: int, ahead_ns=()):
                     return ClockOffset(ns, 0)
 
                 link.clock_offset = offset
-            pool = await WorkerPool.over(links, lambda: (TARGET,), Path(name))
+            pool = await WorkerPool.over(links, lambda: (TARGET,), Path(name), records=records)
             return await on_workers(pool, spec)
 
 
+@pytest.mark.parametrize("records", [None, Records()], ids=["the main process records", "the workers record"])
 @pytest.mark.parametrize("load", LOADS)
-def test_workers_record_what_one_process_records(load, numbered):
+def test_workers_record_what_one_process_records(load, records, numbered):
     """Counts, histograms and timelines are equal, count for count."""
     spec = spec_of(load)
-    assert facts(anyio.run(on_local, spec, 2)) == facts(anyio.run(in_one_process, spec))
+    assert facts(anyio.run(on_local, spec, 2, (), records)) == facts(anyio.run(in_one_process, spec))
 
 
+@pytest.mark.parametrize("records", [None, Records()], ids=["the main process records", "the workers record"])
 @pytest.mark.parametrize("load", ["users", "a rate"])
-def test_a_clock_that_is_ahead_changes_no_figure(load, numbered):
+def test_a_clock_that_is_ahead_changes_no_figure(load, records, numbered):
     """All marks of a worker move by as much: its part begins with the others', and no duration changes."""
     spec = spec_of(load)
-    assert facts(anyio.run(on_local, spec, 2, (0, 150_000_000))) == facts(anyio.run(in_one_process, spec))
+    assert facts(anyio.run(on_local, spec, 2, (0, 150_000_000), records)) == facts(anyio.run(in_one_process, spec))
 
 
 def test_a_sample_in_another_clock_has_the_same_figures():

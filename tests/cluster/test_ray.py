@@ -19,7 +19,7 @@ import pytest
 from loadbench.cluster.connection import cluster_workers
 from loadbench.core import event_loop
 from loadbench.core.clock import MonotonicClock
-from loadbench.engine.workers import WorkerPool
+from loadbench.engine.worker_pool import WorkerPool
 from loadbench.plan.cluster import Cluster
 from loadbench.plan.load import LevelDuration
 from loadbench.record.outcome import Outcome

@@ -27,7 +27,8 @@ from loadbench.engine import workers as workers_module
 from loadbench.engine.capacity import CapacitySearch, grid_of
 from loadbench.engine.level import LevelSpec
 from loadbench.engine.worker_link import pack
-from loadbench.engine.workers import WorkerPool, _merged, workers_for
+from loadbench.engine.worker_pool import WorkerPool
+from loadbench.engine.workers import _merged, workers_for
 from loadbench.plan.arrivals import parse_arrivals
 from loadbench.plan.load import WHOLE, Closed, LevelDuration, Open, Phase, Shard
 from loadbench.plan.scenario import Scenario

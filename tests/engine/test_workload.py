@@ -16,7 +16,8 @@ from loadbench.core.clock import MonotonicClock
 from loadbench.core.errors import BadInput
 from loadbench.core.virtual import VirtualClock, run_virtual
 from loadbench.engine.level import Level, LevelSpec, level_plan
-from loadbench.engine.workers import WorkerPool, workers_for
+from loadbench.engine.worker_pool import WorkerPool
+from loadbench.engine.workers import workers_for
 from loadbench.plan.load import Phase, Shard
 from loadbench.plan.prompts import Calibration
 from loadbench.plan.sim_profile import PROFILES

@@ -242,6 +242,7 @@ def _client(recording: LevelRecording) -> ClientHealth:
         workers=[
             WorkerHealth(
                 name=worker.name,
+                log=worker.log,
                 lost=worker.health is None,
                 requests=worker.lateness.count,
                 began_s=None if worker.began_ns is None else worker.began_ns / 1e9,

@@ -1,0 +1,170 @@
+"""A level on the workers of a cluster, each of which records its part: what they recorded is put together at the end.
+
+While it runs, a worker says how far it is (`loadbench.engine.part_recorder`): counts, and what the progress line, the
+abort rules and the length of the level need. All workers together say so some two hundred times a second at most,
+however many they are and whatever they send. Once every worker has drained, all are told which window it was, and send
+their recorders. Counts, histograms and timelines are added up: no percentile is made of percentiles.
+
+What a lost worker recorded is lost with it. Its requests are known by their number, from its last report.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING
+
+import anyio
+import anyio.to_thread
+
+from loadbench.engine.part_recorder import Progress, Recorded
+from loadbench.engine.workers import Close, DistributedLevel, Done, Finish, GiveLines, Lines
+from loadbench.plan.load import Closed
+from loadbench.record.histogram import Histogram
+from loadbench.record.recorder import SO_FAR, Recorder, SoFar
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from loadbench.engine.level_length import LengthPart
+    from loadbench.engine.workers import WorkerHandle
+    from loadbench.record.recorder import LevelRecording
+
+# From the moment when every worker has drained to its recorder, and from one part of its log to the next.
+_SENDS_WITHIN_S = 30.0
+# So many reports a second are read in a few hundredths of it; a worker alone reports as often as anybody looks.
+_MOST_REPORTS_PER_S, LEAST_EVERY_S = 200, 0.25
+
+
+def report_every_s(workers: int) -> float:
+    """How often each of so many workers says how far it is."""
+    return max(LEAST_EVERY_S, workers / _MOST_REPORTS_PER_S)
+
+
+class MergedLevel(DistributedLevel):
+    """One level, run once; as `DistributedLevel`."""
+
+    def __init__(
+        self,
+        *args: object,
+        on_progress: Callable[[Progress], None] = lambda _: None,
+        take_lines: Callable[[bytes], None] | None = None,
+        **kwargs: object,
+    ) -> None:
+        super().__init__(*args, **kwargs)  # type: ignore[arg-type]
+        self._on_progress = on_progress
+        self._take_lines = take_lines
+        self._so_far = {name: Histogram() for name in SO_FAR}
+        self._told_window = False
+
+    def _obey(self, worker: WorkerHandle, report: object) -> bool:
+        match report:
+            case Progress():
+                self._follow(worker, report)
+            case Recorded():
+                worker.recorded = report
+                worker.done = Done(
+                    began_ns=(report.part.began_ns or 0) + self.begin_ns,
+                    due=report.due,
+                    missed=report.missed,
+                    health=report.health,
+                )
+                report.part.clock_error_ns, report.part.health = worker.part.clock_error_ns, report.health
+                worker.part, worker.tokens_in_flight = report.part, 0
+            case _:
+                return False
+        return True
+
+    def _follow(self, worker: WorkerHandle, now: Progress) -> None:
+        """A worker says how far it is."""
+        before, worker.progress = worker.progress, now
+        worker.reports += 1
+        worker.until_ns, worker.measured = now.until_ns, now.due
+        worker.tokens_in_flight, worker.lag_ns = now.tokens_in_flight, now.lag_ns or worker.lag_ns
+        for name in ("done", "failed", "gave_up", "tokens"):
+            since = 0 if before is None else getattr(before, name)
+            setattr(self, name, getattr(self, name) + getattr(now, name) - since)
+        self.failures += now.failures - (Counter() if before is None else before.failures)
+        self._measured += now.due - (0 if before is None else before.due)
+        for histogram, fresh in zip(self._so_far.values(), now.fresh, strict=True):
+            histogram.merge(fresh)
+        for at_ns, request in now.started:
+            self._on_start(request)
+            del at_ns
+        for sample in now.ended:
+            self._on_sample(sample)
+        self._on_progress(now)
+        if now.closes_ns is not None and self.duration.requests is not None:
+            # The earliest counts: the first user without work, whichever worker has it, or the arrival after the last.
+            was_open = self.phases.closes_ns is None
+            self.phases.close(now.closes_ns)
+            if was_open and isinstance(self.load, Closed):
+                for other in self._workers:
+                    other.send(Finish(cut=False, at_ns=now.closes_ns))
+        self._close_if_drained()
+
+    def _close_if_drained(self) -> None:
+        """Once nothing is in flight anywhere, say which window it was."""
+        working = [one for one in self._workers if not one.lost]
+        if self._told_window or not all(one.progress is not None and one.progress.drained for one in working):
+            return
+        self._told_window = True
+        if self.phases.closes_ns is None:
+            self.phases.close(self._clock.now_ns())
+        closes_ns = self.phases.closes_ns or self.phases.opens_ns
+        for worker in working:
+            worker.send(Close(self.phases.opens_ns, closes_ns))
+
+    def _lose(self, worker: WorkerHandle) -> None:
+        worker.in_flight = {}  # single requests are not known
+        super()._lose(worker)
+        self._close_if_drained()
+
+    async def _unreported(self) -> int:
+        """Requests that lost workers had sent, as far as that is known: none of them is in a figure."""
+        lost = [worker for worker in self._workers if worker.lost]
+        told = [0 if one.progress is None else one.progress.sent for one in lost]
+        sent = [await one.link.sent() or 0 for one in lost]
+        return sum(map(max, told, sent))
+
+    async def _recording(self, own_cpu_ns: int) -> LevelRecording:
+        recorder = self._recorder = Recorder(
+            self.phases, self._objectives, template_tokens=self._template_tokens, parts=len(self._workers)
+        )
+        for worker in self._workers:
+            if worker.recorded is not None:
+                recorder.absorb(worker.recorded.recorder)
+                worker.recorded = None
+        recording = await super()._recording(own_cpu_ns)
+        for worker in self._workers if self._take_lines is not None else ():
+            await self._gather(worker)
+        return recording
+
+    async def _gather(self, worker: WorkerHandle) -> None:
+        """Get the lines of a worker's requests, one part after another."""
+        while not worker.lost:
+            report = None
+            worker.send(GiveLines())
+            with anyio.move_on_after(_SENDS_WITHIN_S):
+                report = await worker.receive()
+            if not isinstance(report, Lines):
+                worker.lost = True
+                worker.link.kill()
+            elif not report.text:
+                return
+            elif self._take_lines is not None:
+                await anyio.to_thread.run_sync(self._take_lines, report.text)
+
+    def _hear(self) -> None:
+        parts: list[LengthPart] = [one.progress.length for one in self._workers if one.progress is not None]
+        self._length.take(parts)
+
+    @property
+    def in_flight(self) -> int:
+        """Requests sent that have not ended."""
+        return sum(one.progress.in_flight for one in self._workers if one.progress is not None and not one.lost)
+
+    def so_far(self) -> SoFar:
+        """What has been measured until now, as far as the workers have reported it."""
+        known = [one.progress for one in self._workers if one.progress is not None]
+        censored, events = sum(one.censored for one in known), sum(one.events for one in known)
+        return SoFar.of(self._so_far, censored=censored, events=events)
