@@ -66,6 +66,8 @@ class Stretches:
 
     def absorb(self, parts: Sequence[Stretches]) -> None:
         """Have what all these parts have, whose window opened at one time; there is nothing here yet."""
+        for part in parts:
+            part.settle()
         parts = [part for part in parts if any(member.before or member.count for member in part.members)]
         widths = [part.width_ns for part in parts if part.width_ns]
         if widths:
@@ -84,6 +86,11 @@ class Stretches:
                     member.is_full = True
                 break
             self.divide(self.latest_ns)
+
+    def settle(self) -> None:
+        """Find a place for all that has been gathered; for one kind, another may have to leave some out."""
+        for member in self.members:
+            member.settle()
 
     def keep(self, width_ns: int, every: int) -> None:
         """Keep no more than this of every so many stretches, whose groups are as long as those so far, or longer."""
@@ -177,7 +184,7 @@ class SpreadMoments:
                 self._left_out += part.left_out
 
     def __getstate__(self) -> dict[str, object]:
-        self.settle()
+        self._stretches.settle()
         known = np.flatnonzero(self._left_out)
         return {**self.__dict__, "_rows": self.rows.copy(), "_left_out": (known, self._left_out[known])}
 

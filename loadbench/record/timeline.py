@@ -162,8 +162,7 @@ class TimelineBuilder:
         values = {name: row[order] for name, row in zip(KEPT, figures, strict=True)}
         kept = {name: tuple(row[~np.isnan(row)].tolist()) for name, row in values.items()}
         # Ends come before starts of the same moment.
-        for moments in self._stretches.members:
-            moments.settle()
+        self._stretches.settle()
         started, ended, firsts, lasts = (moments.ranked() for moments in (*self._changes, *self._tokens))
         sent, due, ttft, *lengths = self._sent.rows[:, np.lexsort(self._sent.rows[[2, 0, 1]])]
         met = started.rank(sent, "left") - ended.rank(sent, "right")
