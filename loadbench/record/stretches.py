@@ -92,6 +92,10 @@ class Stretches:
         for member in self.members:
             member.settle()
 
+    def __getstate__(self) -> dict[str, object]:
+        self.settle()  # which may divide the time
+        return self.__dict__
+
     def keep(self, width_ns: int, every: int) -> None:
         """Keep no more than this of every so many stretches, whose groups are as long as those so far, or longer."""
         if not self.width_ns:
