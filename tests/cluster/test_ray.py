@@ -19,7 +19,7 @@ import pytest
 from loadbench.cluster.connection import cluster_workers
 from loadbench.core import event_loop
 from loadbench.core.clock import MonotonicClock
-from loadbench.engine.worker_pool import WorkerPool
+from loadbench.engine.worker_pool import Records, WorkerPool
 from loadbench.plan.cluster import Cluster
 from loadbench.plan.load import LevelDuration
 from loadbench.record.outcome import Outcome
@@ -40,7 +40,7 @@ async def pool_on(nodes: int):
     """Workers on so many local nodes, one on each."""
     with TemporaryDirectory() as name:
         async with cluster_workers(Cluster(local_nodes=nodes), None, most=9, sides=1, insecure=False) as found:
-            yield await WorkerPool.over(found.links, lambda: (TARGET,), Path(name)), found
+            yield await WorkerPool.over(found.links, lambda: (TARGET,), Path(name), records=Records()), found
 
 
 def processes() -> list[psutil.Process]:
