@@ -41,8 +41,9 @@ _ADDRESS_FILE = "ray_current_cluster"
 
 
 @asynccontextmanager
-async def local_nodes(count: int) -> AsyncIterator[str]:
-    """The address of a cluster of this many nodes, each of one core, while the context lasts.
+async def local_nodes(count: int, *, store_bytes: int = _STORE_BYTES) -> AsyncIterator[str]:
+    """The address of a cluster of this many nodes, each of one core, while the context lasts; each has so much shared
+    memory for what is sent between processes.
 
     Raises `LoadbenchError` where it does not start.
     """
@@ -72,7 +73,7 @@ async def local_nodes(count: int) -> AsyncIterator[str]:
             guards.append(guard)
             command = [
                 *python_command("ray.scripts.scripts", "start", "--block", "--num-cpus=1", "--num-gpus=0"),
-                *(f"--object-store-memory={_STORE_BYTES}", "--node-ip-address=127.0.0.1", "--disable-usage-stats"),
+                *(f"--object-store-memory={store_bytes}", "--node-ip-address=127.0.0.1", "--disable-usage-stats"),
                 *options,
             ]
             order = Order(command=command, environment=environment, log=str(log), grace_s=_GRACE_S, hidden=[token])

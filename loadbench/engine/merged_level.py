@@ -100,7 +100,8 @@ class MergedLevel(DistributedLevel):
             if was_open and isinstance(self.load, Closed):
                 for other in self._workers:
                     other.send(Finish(cut=False, at_ns=now.closes_ns))
-        self._close_if_drained()
+        if now.drained:
+            self._close_if_drained()
 
     def _close_if_drained(self) -> None:
         """Once nothing is in flight anywhere, say which window it was."""
@@ -127,13 +128,17 @@ class MergedLevel(DistributedLevel):
         return sum(map(max, told, sent))
 
     async def _recording(self, own_cpu_ns: int) -> LevelRecording:
-        recorder = self._recorder = Recorder(
-            self.phases, self._objectives, template_tokens=self._template_tokens, parts=len(self._workers)
-        )
+        parts = [worker.recorded.recorder for worker in self._workers if worker.recorded is not None]
+        if len(self._workers) == len(parts) == 1:
+            (self._recorder,) = parts
+        else:
+            self._recorder = Recorder(
+                self.phases, self._objectives, template_tokens=self._template_tokens, parts=max(2, len(self._workers))
+            )
+            for part in parts:
+                self._recorder.absorb(part)
         for worker in self._workers:
-            if worker.recorded is not None:
-                recorder.absorb(worker.recorded.recorder)
-                worker.recorded = None
+            worker.recorded = None
         recording = await super()._recording(own_cpu_ns)
         for worker in self._workers if self._take_lines is not None else ():
             await self._gather(worker)

@@ -281,9 +281,9 @@ class Recorder:
     """Takes the samples of one level as they end; `phases` says where the window lies.
 
     Where a load has `parts`, each may have a recorder of its own, in the clock of all; another one takes what these
-    have (`absorb`). Its recording is that of one recorder for all, count for count, as long as these keep every request and
-    moment (of 16,384 requests); beyond, it keeps others than one recorder would: the first requests that ended before a
-    part had no room for more, the stretches that all parts keep, and batches of the same time.
+    have (`absorb`). Its recording is that of one recorder for all, count for count, where every request and moment is
+    kept, as of 16,384 requests. Beyond, it keeps others than one recorder would: the first requests that ended before
+    any part had no room for more, the stretches that all parts keep, and batches of the same time.
     """
 
     def __init__(

@@ -1,29 +1,43 @@
-"""How a cluster fares on this machine: `python -m tests.bench.cluster`, with loadbench[ray].
+"""How a cluster fares here, with loadbench[ray]: `python -m tests.bench.cluster [reports] [starts] [results]`.
 
-It starts local nodes of Ray, and prints how far apart the workers begin a level, how far off round trips find a clock
-that is the same, and how many requests a second the main process records that workers only report.
+What the main process has to do for workers that only say how far they are; how far apart the workers on local nodes of
+Ray begin a level, and how far off round trips find a clock that is the same; how long the results of a thousand workers
+take, from Ray's object store to one recording.
 """
 
 from __future__ import annotations
 
 import os
-import pickle
 import statistics
+import sys
 import time
 from array import array
+from collections import Counter
+from operator import itemgetter
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import anyio
+import anyio.to_thread
+import numpy as np
+
 from loadbench.cluster.connection import cluster_workers
+from loadbench.cluster.local_nodes import local_nodes
 from loadbench.core import event_loop
 from loadbench.core.clock import MonotonicClock
 from loadbench.engine.level import LevelSpec
+from loadbench.engine.level_length import LengthPart
+from loadbench.engine.merged_level import report_every_s
+from loadbench.engine.part_recorder import Progress, Recorded
 from loadbench.engine.worker_link import SAME_CLOCK, pack, unpack
-from loadbench.engine.worker_pool import WorkerPool
-from loadbench.engine.workers import Batch, Begin, Done, Prepare, Ready
+from loadbench.engine.worker_pool import Records, WorkerPool
+from loadbench.engine.workers import Begin, Close, Prepare, Ready
 from loadbench.plan.cluster import Cluster
-from loadbench.plan.load import Closed, LevelDuration, Phase
+from loadbench.plan.load import Closed, LevelDuration, Phase, Phases
+from loadbench.plan.objective import parse_objective
+from loadbench.record.histogram import Histogram
 from loadbench.record.outcome import Outcome, TokenSource
+from loadbench.record.recorder import SO_FAR, Recorder, WorkerPart
 from loadbench.record.request import Request
 from loadbench.record.sample import Sample
 from tests.bench.running import say
@@ -32,8 +46,10 @@ from tests.engine.no_health import NoHealth
 
 S, MS = 1_000_000_000, 1_000_000
 STARTS, NODES = 20, 2
-# Of everyday responses: so many tokens, and so many requests in each of a worker's reports.
-TOKENS, OF_A_REPORT = 128, 10
+# Everyday responses; so many requests of each worker in a minute.
+TOKENS, OF_A_WORKER = 128, 600
+RESULTS, ACTORS, AT_ONCE, TURNS = 1_000, 4, 100, 3
+OBJECTIVES = [parse_objective(rule) for rule in ("ttft_p95<1s", "tpot_p95<80ms", "failures<1%")]
 
 
 async def starts() -> None:
@@ -41,7 +57,7 @@ async def starts() -> None:
     began_s = time.monotonic()
     with TemporaryDirectory() as name:
         async with cluster_workers(Cluster(local_nodes=NODES), None, most=9, sides=1, insecure=False) as found:
-            pool = await WorkerPool.over(found.links, lambda: (TARGET,), Path(name))
+            pool = await WorkerPool.over(found.links, lambda: (TARGET,), Path(name), records=Records())
             say(f"{NODES} local nodes with a worker on each: ready in {time.monotonic() - began_s:.1f} s")
             skews_ms, errors_ms, offsets_ms = [], [], []
             for number in range(STARTS):
@@ -60,13 +76,98 @@ async def starts() -> None:
           f"to {statistics.median(errors_ms):.2f} ms (median), {max(errors_ms):.2f} ms (largest)")  # fmt: skip
 
 
-class Reporting:
-    """A worker that sends nothing, and reports as fast as it is read."""
+def recorder_of(seed: int) -> Recorder:
+    """What one of very many workers records in a minute: a few everyday requests a second, and all that is kept."""
+    rng = np.random.default_rng(seed)
+    recorder = Recorder(minute(), OBJECTIVES, parts=RESULTS)
+    moves: list[tuple[int, int, Sample | None]] = []
+    for number, due_ns in enumerate(rng.integers(0, 62 * S, OF_A_WORKER).tolist()):
+        first_ns = due_ns + int(rng.lognormal(0, 0.5) * 200 * MS)
+        gaps = (rng.lognormal(0, 0.3, TOKENS - 1) * 20 * MS).astype(np.int64)
+        events = array("q", [first_ns, *(first_ns + np.cumsum(gaps)).tolist()])
+        phase = Phase.WARM_UP if due_ns < 2 * S else Phase.MEASURED
+        sample = Sample(
+            request=Request(number=number, phase=phase, due_ns=due_ns, max_tokens=TOKENS),
+            outcome=Outcome.OK,
+            sent_ns=due_ns + 50_000,
+            first_byte_ns=first_ns,
+            first_token_ns=first_ns,
+            first_visible_ns=first_ns,
+            last_token_ns=events[-1],
+            end_ns=events[-1] + 1_000,
+            event_ns=events,
+            event_tokens=array("q", [1] * TOKENS),
+            output_tokens=TOKENS,
+            token_source=TokenSource.USAGE,
+            input_tokens=100,
+        )
+        moves += [(due_ns, number, None), (sample.end_ns, -1 - number, sample)]
+    for at_ns, _, ended in sorted(moves, key=itemgetter(0, 1)):
+        if ended is None:
+            recorder.started(at_ns)
+        else:
+            recorder.add(ended)
+    recorder.finish()
+    return recorder
 
-    name, shares_count = "reporting", True
+
+def minute() -> Phases:
+    """A level of a minute."""
+    return Phases(LevelDuration(duration_ns=60 * S, warm_up_ns=2 * S), 0)
+
+
+class Putting:
+    """An actor that puts results of workers into the object store of its node."""
+
+    def put(self, count: int, seed: int) -> list[object]:
+        """So many, of which some are alike."""
+        import ray  # noqa: PLC0415 - in an actor it is there
+
+        frames = [pack(recorder_of(seed + number)) for number in range(4)]
+        return [ray.put(frames[number % 4]) for number in range(count)]
+
+
+async def results() -> None:
+    """Have a few actors put the results of very many workers into the object store, fetch them all, and join them."""
+    async with local_nodes(NODES, store_bytes=400_000_000) as address:
+        import ray  # noqa: PLC0415 - it reads its environment now
+
+        os.environ["RAY_ENABLE_UV_RUN_RUNTIME_ENV"] = "0"
+        await anyio.to_thread.run_sync(lambda: ray.init(address=address, log_to_driver=False, logging_level="error"))
+        try:
+            actors = [ray.remote(num_cpus=0.5)(Putting).remote() for _ in range(ACTORS)]
+            puts = [actor.put.remote(RESULTS // ACTORS, 10 * place) for place, actor in enumerate(actors)]
+            references = [one for put in puts for one in await anyio.to_thread.run_sync(ray.get, put)]
+            for turn in range(TURNS):
+                began_s, cpu_s, size = time.perf_counter(), time.process_time(), 0
+                whole = Recorder(minute(), OBJECTIVES, parts=RESULTS)
+                for start in range(0, len(references), AT_ONCE):
+                    for frame in ray.get(references[start : start + AT_ONCE]):
+                        size += len(frame)
+                        whole.absorb(unpack(frame[4:]))  # type: ignore[arg-type]
+                recording = whole.close(
+                    window=(2 * S, 62 * S), arrivals_due=0, missed=0, interrupted=False, health=NoHealth().close()
+                )
+                took_s, cpu_s = time.perf_counter() - began_s, time.process_time() - cpu_s
+                say(f"{turn + 1}. {len(references):,} results of {size / len(references) / 1000:,.0f} kB, put into the "
+                    f"object store by {ACTORS} actors, fetched and joined in {took_s:.2f} s ({cpu_s:.2f} s of CPU): "
+                    f"{sum(recording.outcomes.values()):,} requests")  # fmt: skip
+        finally:
+            await anyio.to_thread.run_sync(ray.shutdown)
+
+
+class Telling:
+    """A worker that sends nothing, and says how far it is as fast as it is read."""
+
+    name, shares_count = "telling", True
 
     def __init__(self, reports: int) -> None:
-        self._left, self._number, self._frames = reports, 0, [pack(Ready())]
+        self._left, self._frames, self._closed = reports, [pack(Ready())], False
+        rng = np.random.default_rng(1)
+        fresh = tuple(Histogram() for _ in SO_FAR)
+        for histogram in fresh:
+            histogram.record_many((rng.lognormal(0, 0.5, 25) * 100 * MS).astype(np.int64))
+        self._fresh = fresh
 
     def begin(self, left: int) -> None:
         """Nothing to do."""
@@ -74,35 +175,35 @@ class Reporting:
     def send(self, frame: bytes) -> None:
         """Obey."""
         match unpack(frame[4:]):
-            case Prepare(shard=shard):
-                self._number, self._step = shard.index, shard.of
+            case Prepare(record=record):
+                self._parts = record.parts
                 self._frames.append(pack(Ready()))
             case Begin(at_ns):
                 self._begin_ns = at_ns
+            case Close():
+                part = WorkerPart(name=self.name, began_ns=0)
+                recorder = Recorder(minute(), parts=self._parts)
+                health = NoHealth().close()
+                self._frames.append(pack(Recorded(recorder=recorder, part=part, due=0, missed=0, health=health)))
 
     async def receive(self) -> bytes | None:
-        """The next report: its bytes are made as a worker makes them, in advance of what is timed by little."""
+        """The next report."""
+        while not self._frames and self._left <= 0:
+            await anyio.sleep(0.01)
         if self._frames:
             return self._frames.pop(0)[4:]
-        if not self._left:
-            done = Done(began_ns=self._begin_ns, due=0, missed=0, health=NoHealth().close())
-            return pickle.dumps(done, protocol=pickle.HIGHEST_PROTOCOL)
         self._left -= 1
-        requests = []
-        for _ in range(OF_A_REPORT):
-            due_ns = self._begin_ns + self._number * 1_000
-            requests.append(Request(number=self._number, phase=Phase.MEASURED, due_ns=due_ns, max_tokens=TOKENS))
-            self._number += self._step
-        return pickle.dumps(
-            Batch(
-                started=[(one.due_ns, one) for one in requests],
-                ended=[sample_of(one) for one in requests],
-                closes_ns=None,
-                until_ns=requests[-1].due_ns + S,
-                tokens_in_flight=0,
-            ),
-            protocol=pickle.HIGHEST_PROTOCOL,
-        )
+        return self.report()
+
+    def report(self) -> bytes:
+        """How far it says it is."""
+        told = Progress(
+            until_ns=self._begin_ns, sent=25, in_flight=0, done=25, failed=0, gave_up=0, tokens=3200,
+            tokens_in_flight=0, failures=Counter(), due=25, events=3200, censored=0, latest_end_ns=self._begin_ns,
+            closes_ns=None, lag_ns=100_000, length=LengthPart(0, 0, 0, None, 0, 0, self._begin_ns), fresh=self._fresh,
+            abort=None, started=[], ended=[], drained=not self._left,
+        )  # fmt: skip
+        return pack(told)[4:]
 
     async def sent(self) -> int | None:
         """Nobody knows."""
@@ -119,49 +220,33 @@ class Reporting:
         """Nothing to do."""
 
 
-def sample_of(request: Request) -> Sample:
-    """An everyday response."""
-    events = array("q", range(request.due_ns + 100 * MS, request.due_ns + 100 * MS + TOKENS * 20 * MS, 20 * MS))
-    return Sample(
-        request=request,
-        outcome=Outcome.OK,
-        sent_ns=request.due_ns,
-        first_byte_ns=events[0],
-        first_token_ns=events[0],
-        first_visible_ns=events[0],
-        last_token_ns=events[-1],
-        end_ns=events[-1],
-        event_ns=events,
-        event_tokens=array("q", [1] * TOKENS),
-        output_tokens=TOKENS,
-        token_source=TokenSource.USAGE,
-        input_tokens=100,
-    )
-
-
 async def coordinator(workers: int, reports: int) -> None:
-    """Have the main process record what so many workers report, and nothing else."""
-    links = [Reporting(reports) for _ in range(workers)]
+    """Have the main process follow so many workers, which only say how far they are."""
+    links = [Telling(reports) for _ in range(workers)]
     with TemporaryDirectory() as name:
-        pool = await WorkerPool.over(links, lambda: (TARGET,), Path(name))
+        pool = await WorkerPool.over(links, lambda: (TARGET,), Path(name), records=Records())
         spec = LevelSpec(load=Closed(workers), key="k", duration=LevelDuration(duration_ns=100 * S))
         level = await pool.level(PLAN, spec, model="m", clock=MonotonicClock())
         cpu_s = time.process_time()
         await level.run()
         cpu_s = time.process_time() - cpu_s
     made_s = time.process_time()
-    for link in links[: max(1, workers // 10)]:
-        link._left, link._begin_ns = reports, 0
-        for _ in range(reports):
-            await link.receive()
-    made_s = (time.process_time() - made_s) * workers / max(1, workers // 10)
-    count = workers * reports * OF_A_REPORT
-    say(f"{workers:5,} workers: {count / (cpu_s - made_s):8,.0f} requests/s of {TOKENS} tokens on one core "
-          f"({(cpu_s - made_s) / count * 1e6:.0f} µs each), {level.done:,} of {count:,} recorded")  # fmt: skip
+    for _ in range(200):
+        links[0].report()
+    made_s = (time.process_time() - made_s) / 200
+    own_s = cpu_s / (workers * reports) - made_s
+    rate, size = workers / report_every_s(workers), len(links[0].report()) / 1000
+    say(f"{workers:5,} workers: {rate:.0f} reports/s of {size:.1f} kB take {100 * own_s * rate:.1f} % of a core "
+        f"({own_s * 1e6:.0f} µs each)")  # fmt: skip
 
 
 if __name__ == "__main__":
     os.environ["PYTHONPATH"] = str(NUMBERED)
-    for workers, reports in ((1, 1000), (10, 100), (100, 10), (1000, 1)):
-        event_loop.run(coordinator, workers, reports)
-    event_loop.run(starts)
+    wanted = sys.argv[1:] or ["reports", "starts", "results"]
+    if "reports" in wanted:
+        for workers, reports in ((1, 400), (10, 100), (100, 40), (1000, 20)):
+            event_loop.run(coordinator, workers, reports)
+    if "starts" in wanted:
+        event_loop.run(starts)
+    if "results" in wanted:
+        event_loop.run(results)

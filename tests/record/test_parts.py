@@ -16,8 +16,8 @@ from loadbench.plan.load import LevelDuration, Phase, Phases
 from loadbench.plan.objective import parse_objective
 from loadbench.record import attainment, stretches, timeline
 from loadbench.record.histogram import Histogram
-from loadbench.record.outcome import Outcome
 from loadbench.record.outage import Outage
+from loadbench.record.outcome import Outcome
 from loadbench.record.recorder import Health, LevelRecording, Recorder
 from loadbench.record.request import Destination
 from loadbench.record.timings import Timings
@@ -114,7 +114,7 @@ def assert_same(one: object, other: object, where: str = "") -> None:
     if isinstance(one, Histogram | Outage):
         assert one == other or isinstance(one, Outage), where
     elif isinstance(one, float):
-        assert math.isclose(one, other, rel_tol=1e-9, abs_tol=1e-9) or (one != one and other != other), where
+        assert math.isclose(one, other, rel_tol=1e-9, abs_tol=1e-9) or (math.isnan(one) and math.isnan(other)), where
     elif isinstance(one, np.ndarray):
         np.testing.assert_allclose(one, other, rtol=1e-9, err_msg=where)
     elif where == ".details":  # the first words stand for all of a kind, and which are the first parts do not know
