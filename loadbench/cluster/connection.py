@@ -32,8 +32,8 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Mapping, Sequence
     from pathlib import Path
 
-# What an actor waits for a report before it says that there is none; the worker makes ten a second.
-_ASKS_FOR_S = 0.5
+# What an actor waits for a report before it says that there is none: all of many workers are asked so often together.
+_ASKS_FOR_S, _MOST_ASKED_PER_S = 0.5, 200
 # A reply that takes so much longer will not come: the node is gone, is stopped, or cannot be reached any more.
 _LATE_S = 3.0
 # Ray knows of a node's end by its connections, which may be sooner.
@@ -51,13 +51,16 @@ class RayLink:
 
     shares_count = False
 
-    def __init__(self, name: str, actor: Any, node: Node, end: Callable[[Any], None], here: str) -> None:
+    def __init__(
+        self, name: str, actor: Any, node: Node, end: Callable[[Any], None], here: str, *, asks_for_s: float
+    ) -> None:
         self.name = name
         self.node = node
         self.offset = SAME_CLOCK  # as it was measured last
         self._actor = actor
         self._end = end
         self.is_here = bool(node.machine) and node.machine == here  # on this machine, whose clock it has
+        self._asks_for_s = asks_for_s
         self._bodies: list[bytes] = []
         self._gone = anyio.Event()
 
@@ -85,8 +88,8 @@ class RayLink:
                 return None
             found: list[bytes] | None = None
             try:
-                with anyio.fail_after(_ASKS_FOR_S + _LATE_S):
-                    found = await self._call("reports", _ASKS_FOR_S)
+                with anyio.fail_after(self._asks_for_s + _LATE_S):
+                    found = await self._call("reports", self._asks_for_s)
             except Exception:  # noqa: BLE001 - whatever Ray raises, no report will come
                 found = None
             if found is None:
@@ -329,9 +332,9 @@ async def _start(
         )
     if not insecure and not all(node.has_token for node in nodes):
         raise _no_token(cluster, "its nodes request none")
-    here = machine()
+    here, asks_for_s = machine(), max(_ASKS_FOR_S, count / _MOST_ASKED_PER_S)
     return [
-        RayLink(f"worker {index + 1} on {node.host}", actor, node, end, here)
+        RayLink(f"worker {index + 1} on {node.host}", actor, node, end, here, asks_for_s=asks_for_s)
         for index, (actor, node) in enumerate(zip(actors, nodes, strict=True))
     ]
 

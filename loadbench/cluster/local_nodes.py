@@ -55,6 +55,7 @@ async def local_nodes(count: int, *, store_bytes: int = _STORE_BYTES) -> AsyncIt
         "RAY_AUTH_MODE": "token",
         "RAY_AUTH_TOKEN": token,
         "RAY_USAGE_STATS_ENABLED": "0",
+        "RAY_worker_niceness": "0",  # Ray's own is 15, by which other programs would make requests late
     }
     environment.pop("RAY_ADDRESS", None)
     guards: list[asyncio.subprocess.Process] = []

@@ -52,6 +52,9 @@ class Relay:
             start_new_session=True,
             creationflags=OWN_GROUP,
         )
+        if sys.platform != "win32":
+            with suppress(OSError):  # who may not leaves it to how Ray was started (RAY_worker_niceness)
+                os.setpriority(os.PRIO_PROCESS, self._process.pid, 0)
         self._reports: list[bytes] = []
         self._has_ended = False
         self._news = threading.Condition()
