@@ -197,6 +197,11 @@ def _of_run(result: Run, folder: Path, form: str, kind: str, **appearance: Unpac
     from loadbench.results.requests import read_requests
 
     requests, shown = folder / "requests.jsonl", renderers(**appearance)
+    if kind and result.requests_elsewhere:
+        raise BadInput(
+            f"{requests}: the requests of this run stayed on the nodes of its cluster",
+            hint="measure with --gather-requests; run.json says where each worker's log is",
+        )
     if kind == "prompt":
         from loadbench.analyze.level.by_prompt import by_prompt
         from loadbench.report.by_prompt import by_prompt_document

@@ -492,6 +492,8 @@ def _in_time(run: Run, folder: Path | None) -> list[Block]:
     file = None if folder is None else folder / "requests.jsonl"
     if file is None or not file.is_file() or not run.levels:
         return []
+    if run.requests_elsewhere:
+        return [Text(["left out: the requests stayed on the nodes of the cluster; measure with --gather-requests"])]
     if file.stat().st_size > _MOST_BYTES:
         size = byte_size(file.stat().st_size)
         return [Text([f"left out: requests.jsonl has {size}, and reading it would take minutes"])]

@@ -128,6 +128,10 @@ def _log(shown: Sequence[Shown], place: str) -> str:
                 f"{place}: its run has no time of start: {run.started_at!r}", hint="restore it from a copy"
             ) from None
         requests = None if folder is None else folder / "requests.jsonl"
-        parts = by_second(run.levels, read_requests(requests)) if requests is not None and requests.is_file() else {}
+        parts = (
+            by_second(run.levels, read_requests(requests))
+            if requests is not None and requests.is_file() and requests.stat().st_size
+            else {}
+        )
         logged.append(LoggedRun(run, started_at, parts, "".join(f"{value}:" for value in facts.values())))
     return hlog_of(logged)

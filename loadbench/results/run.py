@@ -576,6 +576,11 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
     server_start: ServerStart | None = None
     one_up: bool = False
 
+    @property
+    def requests_elsewhere(self) -> bool:
+        """Whether the logs of its requests stayed on the nodes of a cluster."""
+        return any(worker.log for level in self.levels for worker in level.client.workers)
+
 
 def counts_as_throughput(
     status: str, codes: Collection[str], *, ok: int, output_tokens_per_s: float, interrupted: bool
