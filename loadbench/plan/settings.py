@@ -745,7 +745,7 @@ class LoadSettings:
         comparable=Comparable.FREE, guarded=True)
     gather_requests: bool = setting(types.FLAG, False,
         "Copy the request logs of a cluster's workers into the run folder after each level; else they stay on their "
-        "nodes, but for those of this machine (local:N). What reads single requests, as a report by prompt, needs them.",
+        "nodes, but for those of this machine (local:N). Reports by prompt need them.",
         commands=_MANY_USERS, refused={**_LOAD_REFUSED, "workshop": "one user needs one process"},
         needs=(_with("load.cluster", reason="there is no cluster", remedy="leave it out, or give --cluster"),),
         comparable=Comparable.FREE)
