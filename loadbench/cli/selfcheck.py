@@ -29,12 +29,16 @@ def command(*, users: int, gap: str, ttft: str, budget: str, as_json: bool) -> N
 
     loadbench measures a test server that reports when it sent each streamed chunk. Exits with 4 if more than 1 % of the
     timestamps are wrong by over 1 ms at the given load, with 5 if the test server itself was late.
+
+    The highest load is kept in your state folder: `--dry-run` with `--cluster` says by it how many workers and machines
+    a load needs.
     """
     import msgspec  # noqa: PLC0415 - not for the help
     import orjson  # noqa: PLC0415
 
     from loadbench.core.errors import ExitCode  # noqa: PLC0415
     from loadbench.engine.selfcheck import selfcheck  # noqa: PLC0415
+    from loadbench.results.ceiling import remember_ceiling  # noqa: PLC0415
 
     result = selfcheck(
         users=users,
@@ -43,6 +47,9 @@ def command(*, users: int, gap: str, ttft: str, budget: str, as_json: bool) -> N
         budget_ns=_duration("budget", budget, least="1s"),
         say=say,
     )
+    if result.events_per_s_ceiling is not None and result.requests_per_s_ceiling is not None:
+        is_lower_bound = result.ceiling_limit != "client"
+        remember_ceiling(result.events_per_s_ceiling, result.requests_per_s_ceiling, is_lower_bound=is_lower_bound)
     if as_json:
         click.echo(orjson.dumps(msgspec.to_builtins(result), option=orjson.OPT_INDENT_2))
     else:

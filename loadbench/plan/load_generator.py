@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING
 
 from loadbench.plan.load import Open
@@ -15,8 +14,8 @@ if TYPE_CHECKING:
 STREAMS_PER_WORKER, ARRIVALS_PER_WORKER = 128, 100
 # What the main process records of responses of 128 tokens on one core (docs/cluster.md): it has all of a cluster's.
 MOST_RECORDED_PER_S = 7_000
-# Those that Linux gives to connections from one address to one server, unless that was changed.
-PORTS_OF_A_MACHINE = 28_232
+# What Linux gives to connections from one address to one server, unless that was changed, and the most there can be.
+PORTS_OF_A_MACHINE, MOST_PORTS = 28_232, 64_511
 
 
 def workers_needed(scenario: Scenario) -> float:
@@ -32,12 +31,3 @@ def workers_needed(scenario: Scenario) -> float:
 def busiest_per_s(scenario: Scenario) -> float:
     """The highest planned rate; 0 for users, who send as fast as they are answered."""
     return max((one.peak_per_s for one in scenario.loads if isinstance(one, Open)), default=0.0)
-
-
-def machines_for_ports(scenario: Scenario) -> int:
-    """As many machines as have source ports for the connections of the largest load, each with one address."""
-    connections = float(scenario.most_in_flight)
-    if scenario.load.users is None and not scenario.is_set("load.max_in_flight"):
-        # Nobody expects as many at one time as are allowed; one that is closed keeps its port for a minute.
-        connections = min(connections, busiest_per_s(scenario) * 60)
-    return max(1, math.ceil(connections / (PORTS_OF_A_MACHINE * len(scenario.target.url or ("",)))))

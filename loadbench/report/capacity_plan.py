@@ -10,12 +10,13 @@ from loadbench.core.units import NS_PER_S, format_duration
 from loadbench.plan.curve import MAX_STEPS
 from loadbench.plan.scenario import LEAST_WARM_UP_NS
 from loadbench.plan.search import Budget, narrow_text
+from loadbench.report.cluster_plan import cluster_facts, cluster_warnings
 from loadbench.report.data_set import data_set_lines
 from loadbench.report.document import Block, Document, Notes, Table, Text
-from loadbench.report.plan import closing_blocks, target_text, usual_cycle_s, work_text
+from loadbench.report.plan import closing_blocks, target_text, work_text
 from loadbench.report.values import counted
 from loadbench.results.folder import RESULTS
-from loadbench.results.space import speed_text
+from loadbench.results.space import speed_text, usual_cycle_s
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -53,6 +54,7 @@ def capacity_plan_document(
         ],
         ["precision", f"the search ends when {narrow}"],
         ["time", time_line(scenario, models=len(models))],
+        *map(list, cluster_facts(scenario)),
         [
             "saved in",
             f"{(scenario.report.out or RESULTS) / f'<time>-{scenario.report.name}'}: capacity.json, and a run",
@@ -79,6 +81,7 @@ def capacity_plan_document(
     warm_up = "three responses" + " and half a think time" * bool(scenario.think)
     if scenario.load.warm_up is not None:
         warm_up = format_duration(scenario.load.warm_up)
+    warnings = [*_short_budget(scenario, budget), *cluster_warnings(scenario)]
     return Document(
         "capacity search, planned: nothing was sent",
         [
@@ -87,7 +90,7 @@ def capacity_plan_document(
             Table(("step", "probes", "time"), steps, "lll"),
             Notes([f"a probe is one measurement at one load after a warm-up ({warm_up}); most can end early"]),
             Text(data_set_lines(scenario)),
-            *closing_blocks(scenario, request, verbose=verbose, warnings=_short_budget(scenario, budget)),
+            *closing_blocks(scenario, request, verbose=verbose, warnings=warnings),
         ],
     )
 

@@ -14,6 +14,7 @@ from loadbench.core.units import format_duration
 from loadbench.plan.objective import FAILURES
 from loadbench.plan.pairs import one_up, order_text, planned_ns
 from loadbench.plan.settings import FEWEST_DECIDING, USUAL_REPEATS
+from loadbench.report.cluster_plan import cluster_facts, cluster_warnings
 from loadbench.report.data_set import data_set_lines
 from loadbench.report.document import Document, Notes, Table, Text
 from loadbench.report.plan import (
@@ -67,6 +68,7 @@ def compare_plan_document(
         ("work", f"{work_text(a)}, the same on both sides"),
         ("repeats", repeats_text(a, pairing)),
         *(traffic_facts(a, times=2 * left) if left else []),
+        *cluster_facts(a),
         (
             "saved in",
             f"{(a.report.out or RESULTS) / f'<time>-{a.report.name}'}: compare.json, and a run for each repeat",
@@ -108,13 +110,13 @@ def compare_plan_document(
         for name, lines in zip("AB", requests, strict=False)
         for number, line in enumerate(lines)
     ]
-    warnings = []
+    warnings = cluster_warnings(a)
     if pairing.budget_ns is not None and repeat_ns is not None and pairing.budget_ns // repeat_ns < FEWEST_DECIDING:
         given, whole = format_duration(pairing.budget_ns), format_duration(FEWEST_DECIDING * repeat_ns)
         short = (
             f"{a.place('compare.budget')} {given} is too short: {FEWEST_DECIDING} repeats, which decide, take {whole}"
         )
-        warnings = [f"{short}; give more time, or measure fewer levels"]
+        warnings.append(f"{short}; give more time, or measure fewer levels")
     return Document(
         "comparison, planned: nothing was sent",
         [

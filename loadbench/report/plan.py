@@ -5,33 +5,25 @@ No request was sent to make a plan: what only the server knows is not in it.
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING
 
 from loadbench.core.secrets import MASK
 from loadbench.core.text import beginning, some
 from loadbench.core.units import NS_PER_S, format_duration
 from loadbench.plan.load import FEWEST_ANSWERS, ROUNDS, Closed, answers_wanted, users_of
-from loadbench.plan.load_generator import (
-    ARRIVALS_PER_WORKER,
-    MOST_RECORDED_PER_S,
-    STREAMS_PER_WORKER,
-    busiest_per_s,
-    machines_for_ports,
-    workers_needed,
-)
 from loadbench.plan.pattern import Patterned
 from loadbench.plan.request_lengths import request_lengths
 from loadbench.plan.server_command import MOST_SHOWN, shown_command
 from loadbench.plan.server_url import shown_url
 from loadbench.plan.settings import DEFAULT_INPUT_TOKENS
 from loadbench.plan.traces import Replayed
+from loadbench.report.cluster_plan import cluster_facts, cluster_warnings
 from loadbench.report.data_set import data_set_lines
 from loadbench.report.document import Block, Document, Notes, Table, Text
 from loadbench.report.run import level_place
 from loadbench.report.values import byte_size, clipped, counted, percent
 from loadbench.results.folder import RESULTS, free_bytes
-from loadbench.results.space import expected_bytes, largest_file, speed_text, usual_tokens_per_s
+from loadbench.results.space import expected_bytes, largest_file, speed_text, usual_cycle_s
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -156,14 +148,6 @@ def _short_total(scenario: Scenario, levels: int) -> list[str]:
     return []
 
 
-def usual_cycle_s(scenario: Scenario, users: int = 1) -> float:
-    """How long a response to one of so many users and the think time take at the usual speed."""
-    lengths = request_lengths(scenario)
-    output = sum(most for _, most in lengths) / len(lengths) if lengths else float(scenario.work.max_tokens)
-    think_s = 0.0 if scenario.think is None else scenario.think.mean / NS_PER_S
-    return output / usual_tokens_per_s(scenario, users) + think_s
-
-
 def traffic_facts(scenario: Scenario, *, times: int = 1, left: Sequence[Load] | None = None) -> list[tuple[str, str]]:
     """About how many requests and tokens will be sent and received, the plan carried out so many times; or those of
     the levels that are `left`, of all models.
@@ -200,37 +184,6 @@ def traffic_facts(scenario: Scenario, *, times: int = 1, left: Sequence[Load] | 
         sent, most = (sum(side) / len(lengths) * count for side in zip(*lengths, strict=True))
         received = f"about {sent:,.0f} to send, at most {most:,.0f} to receive"
     return [*facts, ("tokens", f"{received}{' for these requests' if least else ''}")]
-
-
-def cluster_facts(scenario: Scenario) -> list[tuple[str, str]]:
-    """What of a cluster the largest load needs; nothing without one."""
-    cluster = scenario.load.cluster
-    if cluster is None:
-        return []
-    needed, machines = max(1, math.ceil(workers_needed(scenario))), machines_for_ports(scenario)
-    what = f"about {STREAMS_PER_WORKER} streams" if scenario.load.users else f"about {ARRIVALS_PER_WORKER} requests/s"
-    return [
-        ("cluster", str(cluster)),
-        ("workers needed", f"{needed:,}, each of which keeps up with {what} on a core of its own"),
-        ("machines needed", f"{machines:,}, for their source ports; more where one has fewer cores than workers"),
-    ]
-
-
-def cluster_warnings(scenario: Scenario) -> list[str]:
-    """Where a cluster, as far as it is known, is too small for the largest load, or its main process is."""
-    cluster, warnings = scenario.load.cluster, []
-    if cluster is None:
-        return []
-    needed, rate = math.ceil(workers_needed(scenario)), busiest_per_s(scenario)
-    given = scenario.load.workers or cluster.local_nodes or needed
-    if given < needed:
-        warnings.append(f"{counted(given, 'worker')} may be too few: the largest load needs about {needed:,}")
-    if rate > MOST_RECORDED_PER_S:
-        warnings.append(
-            f"the main process records about {MOST_RECORDED_PER_S:,} requests/s of 128 tokens, and {rate:,.0f}/s are "
-            "planned: the run ends that much later, and needs memory for what waits"
-        )
-    return warnings
 
 
 def saved_text(scenario: Scenario) -> str:

@@ -12,9 +12,8 @@ import json
 import os
 from typing import TYPE_CHECKING
 
-from platformdirs import user_state_path
-
 from loadbench.plan.sources import choices
+from loadbench.results.state import read_state, state_file
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -30,7 +29,7 @@ _MOST_SHOWN = 80
 
 def history_file() -> Path:
     """Where it is: `~/.local/state/loadbench/history` on Linux."""
-    return user_state_path("loadbench", appauthor=False) / "history"
+    return state_file("history")
 
 
 def is_own(record: Mapping[str, Mapping[str, object]]) -> bool:
@@ -70,16 +69,4 @@ def _line(record: Mapping[str, Mapping[str, object]]) -> bytes | None:
 
 
 def _lines() -> list[bytes]:
-    """Nothing is taken from a file that another user may have written, or that is in the current folder: without a
-    home, or with a relative path in XDG_STATE_HOME.
-    """
-    if not history_file().is_absolute():
-        return []
-    try:
-        with history_file().open("rb") as file:
-            about = os.fstat(file.fileno())
-            if hasattr(os, "getuid") and (about.st_uid != os.getuid() or about.st_mode & 0o022):
-                return []
-            return file.readlines(_MOST_LINES * 100)
-    except OSError:
-        return []
+    return read_state(history_file(), most=_MOST_LINES * 100).splitlines(keepends=True)

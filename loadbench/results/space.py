@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING
 
+from loadbench.core.units import NS_PER_S
 from loadbench.plan.load import Closed
 from loadbench.plan.request_lengths import request_lengths
 from loadbench.plan.settings import DEFAULT_INPUT_TOKENS
@@ -30,6 +31,18 @@ def usual_tokens_per_s(scenario: Scenario, users: int = 1) -> float:
     lengths = request_lengths(scenario) or [(DEFAULT_INPUT_TOKENS, scenario.work.max_tokens)]
     prompt, output = (sum(side) / len(lengths) for side in zip(*lengths, strict=True))
     return profile.tokens_per_s(users, prompt, output)
+
+
+def usual_output_tokens(scenario: Scenario) -> float:
+    """The mean length of a response, as far as it is known before: the most that one may have."""
+    lengths = request_lengths(scenario)
+    return sum(most for _, most in lengths) / len(lengths) if lengths else float(scenario.work.max_tokens)
+
+
+def usual_cycle_s(scenario: Scenario, users: int = 1) -> float:
+    """How long a response to one of so many users and the think time take at the usual speed."""
+    think_s = 0.0 if scenario.think is None else scenario.think.mean / NS_PER_S
+    return usual_output_tokens(scenario) / usual_tokens_per_s(scenario, users) + think_s
 
 
 def speed_text(scenario: Scenario) -> str:

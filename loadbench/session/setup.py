@@ -32,8 +32,9 @@ from loadbench.core.units import format_duration
 from loadbench.engine.health import LoopHealth
 from loadbench.engine.worker_pool import Records, WorkerPool
 from loadbench.engine.workers import workers_for
-from loadbench.plan.cluster import is_loopback
+from loadbench.plan.cluster import MOST_LOCAL_NODES, is_loopback
 from loadbench.plan.load import Open, Phase
+from loadbench.plan.load_generator import MOST_PORTS, PORTS_OF_A_MACHINE, busiest_per_s
 from loadbench.plan.prompt_source import data_set, prompt_source
 from loadbench.plan.server_url import UNVERIFIED, origin_of, shown_url
 from loadbench.plan.settings import settings
@@ -41,6 +42,7 @@ from loadbench.plan.sim_profile import profile_named
 from loadbench.record.figures import MANY_A_REQUEST
 from loadbench.record.request import ONLY_DESTINATION
 from loadbench.report.values import byte_size, counted
+from loadbench.results.ceiling import known_ceiling, most_connections
 from loadbench.results.environment import environment as describe_environment
 from loadbench.results.environment import usable_cores
 from loadbench.results.folder import RESULTS, check_folder, free_bytes
@@ -122,6 +124,7 @@ def check(scenario: Scenario, environment: Mapping[str, str]) -> None:
             from loadbench.cluster.connection import check_cluster  # noqa: PLC0415 - only a cluster needs it
 
             check_cluster(scenario.load.cluster, insecure=scenario.load.insecure_cluster)
+            check_cluster_size(scenario, scenario.load.cluster)
         check_total(scenario)
         check_folder(scenario.report.out or RESULTS, name=scenario.report.name)
         check_space(scenario)
@@ -153,6 +156,36 @@ def check_connections(scenario: Scenario, connections: int, *, required: bool) -
         shared = sources and scenario.target.transport == "httpx"
         origins = () if shared else tuple(origin_of(url)[1:] for url in urls)
         check_ports(connections, sources=sources, origins=origins, required=required)
+
+
+def check_cluster_size(scenario: Scenario, cluster: Cluster) -> None:
+    """Refuse a load that the workers of a cluster cannot make, whatever its machines are; raises `BadInput`."""
+    nodes, workers = cluster.local_nodes, scenario.load.workers
+    if nodes and workers is not None and workers > nodes:
+        raise BadInput(
+            f"--workers {workers}: each worker needs a core, and --cluster {cluster} has {nodes}",
+            hint=f"give --cluster local:{workers}" if workers <= MOST_LOCAL_NODES else "give fewer workers",
+        )
+    # Each worker may be on a machine of its own, and no machine has more ports than that.
+    connections, servers = most_connections(scenario), len(scenario.target.url or ("",))
+    is_sure = scenario.load.rate is None or scenario.is_set("load.max_in_flight")
+    if not nodes and workers is not None and is_sure and connections > MOST_PORTS * servers * workers:
+        needed = math.ceil(connections / (PORTS_OF_A_MACHINE * servers))
+        raise BadInput(
+            f"--workers {workers}: {connections:,} connections at one time need more source ports than as many "
+            f"machines have: {MOST_PORTS:,} at most on each, for each server",
+            hint=f"give --workers {needed} or more, on as many machines",
+        )
+    # Measured here, with a chunk in each response: nothing is quicker.
+    ceiling = known_ceiling()
+    busiest, most = busiest_per_s(scenario), ceiling.requests_per_s * min(nodes, usable_cores())
+    if nodes and ceiling.measured_at and not ceiling.is_lower_bound and busiest > most:
+        place = scenario.place("load.rate" if scenario.load.trace is None else "load.trace")
+        raise BadInput(
+            f"{place}: {busiest:,.0f} requests/s, and this machine sends {most:,.0f} short ones at most from {cluster}, as "
+            f"`loadbench selfcheck` measured on {ceiling.measured_at[:10]}",
+            hint="use a cluster of more machines, lower the rate, or measure again with `loadbench selfcheck`",
+        )
 
 
 def check_space(scenario: Scenario) -> None:

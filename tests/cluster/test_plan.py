@@ -1,38 +1,108 @@
-"""What `--dry-run` says of a cluster: the workers and machines that the largest load needs, and what is too small."""
+"""What `--dry-run` says of a cluster: the workers and machines that a load needs, where source ports end, what
+is too small, and what cannot be. What a worker keeps up with is what `loadbench selfcheck` measured here."""
 
 from __future__ import annotations
 
 import pytest
 
-from loadbench.plan.load_generator import machines_for_ports
+from loadbench.cluster import connection
+from loadbench.core.errors import BadInput
 from loadbench.plan.sources import resolve
-from loadbench.report.plan import cluster_facts, cluster_warnings
+from loadbench.report import cluster_plan
+from loadbench.report.capacity_plan import capacity_plan_document
+from loadbench.report.cluster_plan import cluster_facts, cluster_warnings
+from loadbench.report.plan import plan_document
+from loadbench.report.render_text import render_text
+from loadbench.results.ceiling import EVERYDAY, ceiling_file, known_ceiling, remember_ceiling
+from loadbench.session.setup import check
 
 
-def planned(**flags):
-    """A scenario with these settings, on a cluster."""
-    return resolve(flags={"url": "http://10.0.0.1:8000", "cluster": "auto"} | flags, environment={})
+@pytest.fixture(autouse=True)
+def one_machine(tmp_path, monkeypatch):
+    """With a state folder of its own, four cores, and Ray."""
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    monkeypatch.setattr(cluster_plan, "usable_cores", lambda: 4)
+    monkeypatch.setattr(connection, "find_spec", lambda _: object())
+    monkeypatch.setenv("RAY_AUTH_MODE", "token")
+
+
+def planned(command="sweep", **flags):
+    """A scenario with these settings, on a cluster; a response has 64 tokens."""
+    return resolve(flags={"url": "http://10.0.0.1:8000", "cluster": "auto"} | flags, environment={}, command=command)
 
 
 @pytest.mark.parametrize(
-    ("flags", "workers", "machines"),
+    ("flags", "load", "workers", "machines"),
     [
-        ({"users": "1,8"}, "1, each of which keeps up with about 128 streams", "1, "),
-        ({"users": "1024,64"}, "8, each of which keeps up with about 128 streams", "1, "),
-        ({"users": "60000"}, "469, ", "3, "),
-        ({"rate": "950"}, "10, each of which keeps up with about 100 requests/s", "1, "),
+        ({"users": "1,8"}, "users=8: about 800 chunks/s in 8 streams, 12 requests/s", "1, ", "1 of 4"),
+        (
+            {"users": "1000,64"},
+            "users=1000: about 100,000 chunks/s in 1,000 streams, 1,562 requests/s",
+            "5, ",
+            "2 of 4",
+        ),
+        ({"rate": "300"}, "rate=300: about 19,200 chunks/s in 192 streams, 300 requests/s", "1, ", "1 of 4"),
+        ({"rate": "3000", "max_tokens": "1"}, "rate=3000: about 3,000 chunks/s in 30 streams", "2, ", "1 of 4"),
+        (
+            {"users": "1000", "think": "640ms"},
+            "users=1000: about 50,000 chunks/s in 1,000 streams",
+            "3, ",
+            "1 of 4 cores",
+        ),
     ],
 )
-def test_the_largest_load_says_what_it_needs(flags, workers, machines):
-    """By what one worker keeps up with, and by the source ports of one machine."""
+def test_the_measured_ceiling_says_what_a_load_needs(flags, load, workers, machines):
+    """Streams and requests both cost; the largest load counts."""
+    remember_ceiling(30_000, 2_000, is_lower_bound=False)
     facts = dict(cluster_facts(planned(**flags)))
     assert facts["cluster"] == "auto"
+    assert facts["largest load"].startswith(load)
     assert facts["workers needed"].startswith(workers)
+    assert facts["machines needed"].startswith(machines)
+    assert "30,000 chunks/s, or 2,000 short requests/s: measured on this machine" in facts["a worker"]
+
+
+def test_a_plan_without_a_measurement_says_so():
+    """It is cautious, and names the command that measures."""
+    facts = dict(cluster_facts(planned(users="512")))
+    assert "12,800 chunks/s" in facts["a worker"]
+    assert "`loadbench selfcheck`" in facts["a worker"]
+    assert facts["workers needed"].startswith("5, ")
+
+
+def test_what_was_measured_elsewhere_or_is_damaged_is_not_used(monkeypatch):
+    """A home folder may be that of several machines, and a file may hold anything."""
+    remember_ceiling(30_000, 2_000, is_lower_bound=True)
+    assert known_ceiling().is_lower_bound
+    monkeypatch.setattr("platform.node", lambda: "another")
+    assert known_ceiling() == EVERYDAY
+    for content in (b"", b"{", b'{"chunks_per_s":0,"requests_per_s":1,"measured_at":"2026-01-01","host":"another"}'):
+        ceiling_file().write_bytes(content)
+        assert known_ceiling() == EVERYDAY
+
+
+@pytest.mark.parametrize(
+    ("flags", "ports", "machines"),
+    [
+        ({"users": "60000"}, "for 60,000 connections; a machine has 28,232 for each server", "3, for their"),
+        ({"users": "60000", "url": ("http://a:1", "http://b:1")}, "for 60,000 connections", "2, for their"),
+        ({"rate": "100"}, "for 6,000 connections", "1 of 4"),
+    ],
+)
+def test_a_plan_says_where_source_ports_end(flags, ports, machines):
+    """Each server has those of a machine once more; of a rate a minute's arrivals may be open."""
+    remember_ceiling(1e6, 1e5, is_lower_bound=False)
+    facts = dict(cluster_facts(planned(**flags, **({"max_tokens": "8", "think": "1m"} if "users" in flags else {}))))
+    assert facts["source ports"].startswith(ports)
     assert facts["machines needed"].startswith(machines)
 
 
-def test_without_a_cluster_nothing_is_said():
-    """The plan of one machine is as it was."""
+def test_every_plan_says_it():
+    """That of a sweep, and that of a search for its largest load; without a cluster nothing is said."""
+    sweep = render_text(plan_document(planned(users="1000")))
+    search = planned("capacity", at_most="900", objectives=["ttft_p90<2s"])
+    assert "workers needed" in sweep
+    assert "users=900: about 90,000 chunks/s" in " ".join(render_text(capacity_plan_document(search)).split())
     alone = resolve(flags={"users": "1024"}, environment={})
     assert (cluster_facts(alone), cluster_warnings(alone)) == ([], [])
 
@@ -40,9 +110,10 @@ def test_without_a_cluster_nothing_is_said():
 @pytest.mark.parametrize(
     ("flags", "warned"),
     [
-        ({"users": "1024", "workers": "8"}, []),
-        ({"users": "1024", "workers": "4"}, ["4 workers may be too few: the largest load needs about 8"]),
-        ({"users": "1024", "cluster": "local:2"}, ["2 workers may be too few: the largest load needs about 8"]),
+        ({"users": "1000", "workers": "10"}, []),
+        ({"users": "1000", "workers": "4"}, ["4 workers may be too few: users=1000 needs about 10"]),
+        ({"users": "1000", "cluster": "local:2"}, ["2 workers may be too few"]),
+        ({"users": "8", "cluster": "local:6"}, ["6 local nodes share 4 cores: they make no more load than 4 do"]),
         ({"rate": "7000"}, []),
         ({"rate": "9000"}, ["the main process records about 7,000 requests/s of 128 tokens, and 9,000/s are planned"]),
     ],
@@ -54,8 +125,26 @@ def test_what_is_too_small_is_a_warning(flags, warned):
     assert all(warning.startswith(start) for warning, start in zip(warnings, warned, strict=True))
 
 
-def test_each_server_has_ports_of_its_own():
-    """So two servers need half the machines."""
-    one = planned(users="90000")
-    two = planned(users="90000", url=("http://10.0.0.1:8000", "http://10.0.0.2:8000"))
-    assert (machines_for_ports(one), machines_for_ports(two)) == (4, 2)
+@pytest.mark.parametrize(
+    ("flags", "refused", "hint"),
+    [
+        ({"cluster": "local:2", "workers": "3"}, "each worker needs a core, and --cluster local:2 has 2", "local:3"),
+        (
+            {"users": "100000", "workers": "1"},
+            "100,000 connections at one time need more source ports than as many machines have: 64,511 at most",
+            "--workers 4 or more",
+        ),
+        (
+            {"cluster": "local:2", "rate": "100000"},
+            "100,000 requests/s, and this machine sends 4,000 short ones at most from local:2",
+            "more machines",
+        ),
+    ],
+)
+def test_what_cannot_be_is_refused(flags, refused, hint, monkeypatch):
+    """Before anything starts, with what to do; a rate, by what was measured on this machine."""
+    monkeypatch.setattr("loadbench.session.setup.usable_cores", lambda: 4)
+    remember_ceiling(30_000, 2_000, is_lower_bound=False)
+    with pytest.raises(BadInput, match=refused) as error:
+        check(planned(**flags), {})
+    assert hint in error.value.hint

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from loadbench.plan.settings import setting_of, settings
-from loadbench.results import history
+from loadbench.results import history, state
 from loadbench.results.history import history_file, is_own, remember
 
 URL = {"target": {"url": "http://127.0.0.1:1"}}
@@ -105,7 +105,7 @@ def test_a_history_that_cannot_be_written_is_no_error(tmp_path):
 def test_no_history_is_in_the_current_folder(tmp_path, monkeypatch):
     """It may be that of somebody else's runs."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(history, "user_state_path", lambda *_, **__: Path("state"))
+    monkeypatch.setattr(state, "user_state_path", lambda *_, **__: Path("state"))
     remember(URL)
     assert list(tmp_path.iterdir()) == []
     (tmp_path / "state").mkdir()
@@ -119,8 +119,9 @@ def test_what_chooses_is_guarded():
     choosing |= {"CMD", "K=V"}
     wanted = {one.key for one in settings() if one.type.metavar in choosing or one.name.endswith("_env")}
     guarded = {one.key for one in settings() if one.guarded}
+    chosen = {"target.adapter", "target.insecure", "target.kind", "grid.vary", "load.cluster", "load.insecure_cluster"}
     assert wanted <= guarded
-    assert guarded - wanted == {"target.adapter", "target.insecure", "target.kind", "grid.vary"}
+    assert guarded - wanted == chosen
     keys = {one.key for one in settings() if one.name.startswith("header") or one.name.endswith("key_env")}
     assert {one.key for one in settings() if one.bound} == keys | {"target.cacert", "target.insecure"}
     assert setting_of("target.yes_load").confirms

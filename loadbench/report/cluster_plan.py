@@ -1,0 +1,83 @@
+"""What a plan says of a cluster: how many workers and machines the largest load needs, and where source ports end."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+from loadbench.plan.load import Closed
+from loadbench.plan.load_generator import MOST_RECORDED_PER_S, PORTS_OF_A_MACHINE
+from loadbench.report.values import counted
+from loadbench.results.ceiling import known_ceiling, largest_demand, most_connections, planned_loads, workers_of
+from loadbench.results.environment import usable_cores
+from loadbench.results.space import speed_text
+
+if TYPE_CHECKING:
+    from loadbench.plan.scenario import Scenario
+    from loadbench.results.ceiling import Ceiling
+
+
+def cluster_facts(scenario: Scenario) -> list[tuple[str, str]]:
+    """What of a cluster the largest load needs; nothing without one."""
+    cluster = scenario.load.cluster
+    if cluster is None:
+        return []
+    ceiling, connections = known_ceiling(), most_connections(scenario)
+    demand = largest_demand(scenario, ceiling)
+    workers, cores = workers_of(demand, ceiling), usable_cores()
+    load = f"{demand.load}: about {demand.chunks_per_s:,.0f} chunks/s in {demand.streams:,.0f} streams"
+    load += f", {demand.requests_per_s:,.0f} requests/s"
+    # At a rate too, the server's speed says how many streams there are at one time.
+    if any(isinstance(one, Closed) for one in planned_loads(scenario)) or scenario.simulated:
+        load += f", {speed_text(scenario)}"
+    servers = len(scenario.target.url or ("",))
+    ports = f"{connections:,} connections; a machine has {PORTS_OF_A_MACHINE:,} for each server"
+    by_ports, by_cores = math.ceil(connections / (PORTS_OF_A_MACHINE * servers)), math.ceil(workers / cores)
+    machines = f"{max(by_ports, by_cores):,}"
+    if cluster.local_nodes:
+        machines = "1, which this one is" if by_ports <= 1 else f"{by_ports:,}, and {cluster} is one"
+    elif by_cores >= by_ports:
+        machines += f" of {counted(cores, 'core')}, as this one has"
+        machines += f"; fewer with more cores, at least {by_ports}" if by_cores > 1 else ""
+    else:
+        machines += ", for their source ports"
+    return [
+        ("cluster", str(cluster)),
+        ("largest load", load),
+        ("a worker", f"keeps up with {ceiling_text(ceiling)}"),
+        ("workers needed", f"{workers:,}, each on a core of its own"),
+        ("source ports", f"for {ports}"),
+        ("machines needed", machines),
+    ]
+
+
+def ceiling_text(ceiling: Ceiling) -> str:
+    """What a worker keeps up with, and who says so."""
+    least = "at least " if ceiling.is_lower_bound else "" if ceiling.measured_at else "about "
+    both = f"{least}{ceiling.chunks_per_s:,.0f} chunks/s, or {ceiling.requests_per_s:,.0f} short requests/s"
+    if not ceiling.measured_at:
+        return f"{both}: nobody has measured it here (`loadbench selfcheck`)"
+    return f"{both}: measured on this machine by `loadbench selfcheck`, {ceiling.measured_at[:10]}"
+
+
+def cluster_warnings(scenario: Scenario) -> list[str]:
+    """Where a cluster, as far as it is known, is too small for the largest load, or its main process is."""
+    cluster, warnings = scenario.load.cluster, []
+    if cluster is None:
+        return []
+    ceiling = known_ceiling()
+    demand = largest_demand(scenario, ceiling)
+    needed = workers_of(demand, ceiling)
+    given = scenario.load.workers or cluster.local_nodes or needed
+    if given < needed:
+        warnings.append(f"{counted(given, 'worker')} may be too few: {demand.load} needs about {needed:,}")
+    cores = usable_cores()
+    if cluster.local_nodes > cores:
+        share = f"{cluster.local_nodes} local nodes share {counted(cores, 'core')}"
+        warnings.append(f"{share}: they make no more load than {cores} do, and disturb each other")
+    if demand.requests_per_s > MOST_RECORDED_PER_S:
+        warnings.append(
+            f"the main process records about {MOST_RECORDED_PER_S:,} requests/s of 128 tokens, and "
+            f"{demand.requests_per_s:,.0f}/s are planned: the run ends that much later, and needs memory for what waits"
+        )
+    return warnings
