@@ -1,4 +1,5 @@
-"""Gives worker processes the client of `tests.cluster.numbered.client`, where this folder is in PYTHONPATH."""
+"""Gives worker processes the client of `tests.cluster.numbered.client` for the server that is none (`parts.TARGET`),
+where this folder is in PYTHONPATH."""
 
 import sys
 from pathlib import Path
@@ -9,4 +10,12 @@ if "loadbench.engine.worker" in sys.orig_argv:
     from loadbench.targets import clients
     from tests.cluster.numbered.client import NumberedClient
 
-    clients.make_client = lambda *_, **__: NumberedClient(MonotonicClock())
+    real = clients.make_client
+
+    def make_client(scenario, target, *rest, **more):
+        """As the real one, for all servers that are."""
+        if target.base_url == "http://127.0.0.1:9/v1":
+            return NumberedClient(MonotonicClock())
+        return real(scenario, target, *rest, **more)
+
+    clients.make_client = make_client
