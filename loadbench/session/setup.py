@@ -182,8 +182,8 @@ def check_cluster_size(scenario: Scenario, cluster: Cluster) -> None:
     if nodes and ceiling.measured_at and not ceiling.is_lower_bound and busiest > most:
         place = scenario.place("load.rate" if scenario.load.trace is None else "load.trace")
         raise BadInput(
-            f"{place}: {busiest:,.0f} requests/s, and this machine sends {most:,.0f} short ones at most from {cluster}, as "
-            f"`loadbench selfcheck` measured on {ceiling.measured_at[:10]}",
+            f"{place}: {busiest:,.0f} requests/s, and this machine sends {most:,.0f} short ones at most from "
+            f"{cluster}, as `loadbench selfcheck` measured on {ceiling.measured_at[:10]}",
             hint="use a cluster of more machines, lower the rate, or measure again with `loadbench selfcheck`",
         )
 
