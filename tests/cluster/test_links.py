@@ -7,19 +7,26 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import anyio
+import orjson
 import pytest
 
+from loadbench.analyze.level.audit import audit
 from loadbench.cluster.relay import Relay
+from loadbench.core.clock import MonotonicClock
+from loadbench.engine.abort import AbortWatch
+from loadbench.engine.level import LevelSpec
 from loadbench.engine.worker_link import ClockOffset, local_links, unpack
-from loadbench.engine.worker_pool import Records, WorkerPool
+from loadbench.engine.worker_pool import Records, WorkerLog, WorkerPool
 from loadbench.engine.workers import Ready
 from loadbench.plan.cluster import Cluster, is_loopback, parse_cluster
-from loadbench.plan.load import Phase
+from loadbench.plan.load import Closed, LevelDuration, Phase
+from loadbench.plan.sources import resolve
 from loadbench.record.figures import FIGURES
+from loadbench.record.histogram import Histogram
 from loadbench.record.outcome import Outcome
 from loadbench.record.request import Request
 from loadbench.record.sample import Sample
-from tests.cluster.parts import LOADS, NUMBERED, TARGET, facts, in_one_process, on_workers, spec_of
+from tests.cluster.parts import LOADS, NUMBERED, PLAN, TARGET, S, facts, in_one_process, on_workers, spec_of
 
 
 @pytest.fixture
@@ -119,3 +126,118 @@ def test_loopback_is_what_no_other_machine_reaches():
     near, far = ("127.0.0.1", "127.9.9.9", "::1", "localhost"), ("10.0.0.7", "head", "")
     assert all(map(is_loopback, near))
     assert not any(map(is_loopback, far))
+
+
+def run_level(spec, records: Records | None, *, plan=PLAN, during=None, **more):
+    """(recording, level) of a level on two processes of this machine that record their parts; `during` it something
+    else is done, with the level and the links."""
+
+    async def main():
+        with TemporaryDirectory() as name:
+            async with local_links(2, Path(name)) as links, anyio.create_task_group() as group:
+                pool = await WorkerPool.over(links, lambda: (TARGET,), Path(name), records=records)
+                level = await pool.level(plan, spec, model="m", clock=MonotonicClock(), number=3, **more)
+                if during is not None:
+                    group.start_soon(during, level, links)
+                return await level.run(), level
+
+    return anyio.run(main)
+
+
+def test_requests_that_workers_logged_are_gathered(numbered):
+    """Each request has its line, once; without anybody who takes them, the worker says where its log is."""
+    texts: list[bytes] = []
+    log = WorkerLog(origin_ns=0, keep_texts=False, take=texts.append)
+    recording, _ = run_level(spec_of("a rate"), Records(log=log))
+    lines = [orjson.loads(line) for line in b"".join(texts).splitlines()]
+    assert len({line["number"] for line in lines}) == len(lines) == sum(recording.phases.values())
+    assert {line["level"] for line in lines} == {3}
+    assert {line["url"] for line in lines} == {TARGET.base_url}
+    assert not any(worker.log for worker in recording.workers)
+    recording, _ = run_level(spec_of("a rate"), Records(log=log._replace(take=None)))
+    logs = [Path(worker.log) for worker in recording.workers]
+    assert sum(len(path.read_bytes().splitlines()) for path in logs) == len(lines)
+    for path in logs:
+        path.unlink()
+        path.parent.rmdir()
+
+
+@pytest.mark.parametrize("whole", [False, True])
+def test_requests_that_decide_are_reported_too(whole, numbered):
+    """As a capacity search needs them: with all figures of a request, and with its events where these decide."""
+    seen, begun = [], []
+    records = Records(samples=True, whole=whole)
+    recording, level = run_level(spec_of("users"), records, on_sample=seen.append, on_start=begun.append)
+    assert len({sample.number for sample in seen}) == len(seen) == len(begun) == level.done
+    ok = [one for one in seen if one.outcome is Outcome.OK and one.phase is Phase.MEASURED]
+    for name, figure in FIGURES.items():
+        histogram = Histogram()
+        for sample in ok:
+            value = figure(sample)
+            if value is not None:
+                histogram.record(round(value))
+        assert histogram == recording.histograms[name], name
+    assert {len(sample.event_ns) > 0 for sample in seen} == {whole}
+
+
+def test_progress_is_what_the_level_comes_to(numbered):
+    """What is shown of a level that has ended is what it recorded; nothing is in flight."""
+    recording, level = run_level(spec_of("users"), Records())
+    assert level.done == sum(recording.phases.values())
+    assert level.failed == sum(level.failures.values()) > 0
+    assert level.in_flight == 0
+    shown, ttft = level.so_far(), recording.histograms["ttft"]
+    assert (shown.requests, shown.ttft_p50, shown.ttft_p95) == (ttft.count, ttft.percentile(50), ttft.percentile(95))
+
+
+def test_a_worker_that_is_lost_takes_its_part_with_it(numbered):
+    """The rest is kept; which worker is missing is said, and how many requests are in no figure."""
+
+    async def kill(level, links):
+        while level.done < 20:
+            await anyio.sleep(0.02)
+        links[1].kill()
+
+    recording, _ = run_level(spec_of("a rate"), Records(), during=kill)
+    lost = [worker.name for worker in recording.workers if worker.health is None]
+    assert (lost, recording.lost_workers) == (["worker 2"], 1)
+    assert recording.unreported >= 5
+    assert recording.missed > 0
+    assert 0 < sum(recording.outcomes.values()) < recording.arrivals_due
+
+
+def test_a_level_of_unknown_length_ends_for_all_workers_at_once(numbered):
+    """The window that the main process decides on is that of every part."""
+    duration = LevelDuration(duration_ns=S // 2, warm_up_ns=S // 10, most_warm_up_ns=2 * S, answers=100, most_ns=20 * S)
+    spec = LevelSpec(load=Closed(7), key="k", duration=duration)
+    recording, level = run_level(spec, Records())
+    assert sum(recording.outcomes.values()) >= 100
+    assert recording.window == (level.phases.opens_ns, level.phases.closes_ns)
+    assert recording.window[1] - recording.window[0] < 15 * S
+    assert audit(recording, spec.load)
+    assert all(check.ok for check in audit(recording, spec.load))
+
+
+def test_a_broken_rule_ends_a_level_on_workers(numbered):
+    """Each worker counts for the rules that abort a level, and the main process adds that up."""
+    plan = resolve(
+        flags={"users": "6", "max_tokens": "8", "url": "http://127.0.0.1:9", "abort_on": ("failures>3%",)},
+        environment={},
+    )
+    load = Closed(6)
+    watch = AbortWatch.of(plan, load)
+    assert watch.rules
+    duration = LevelDuration(duration_ns=60 * S, warm_up_ns=S // 10)
+
+    async def watching(level, _links):
+        await watch.watch(level, MonotonicClock())
+
+    recording, _ = run_level(
+        LevelSpec(load=load, key="k", duration=duration),
+        Records(),
+        plan=plan,
+        during=watching,
+        on_progress=lambda progress: watch.absorb(progress.abort),
+    )
+    assert "had ended failed" in watch.broken
+    assert recording.interrupted
