@@ -125,6 +125,7 @@ ROWS: dict[str, Row] = {
     "load.workers": Row("2", {"users": "2"}, shows="workers"),
     "load.cluster": Row("local:1", shows="cluster"),
     "load.insecure_cluster": Row(True, {"cluster": "local:1"}),
+    "load.gather_requests": Row(True, {"cluster": "local:1"}),
     "load.max_in_flight": Row("77", {**_RATE, "by": "rate"}, drop=_BY_RATE, shows="plan.most_in_flight"),
     "work.prompt": Row("Walk.", shows="prompts"),
     "work.prompts": Row("prompts.txt", shows="prompts", swap=("prompt",)),

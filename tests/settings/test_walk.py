@@ -27,7 +27,7 @@ ELSEWHERE = {
         ("target.server_cmd", "target.server_env", "target.ready_url", "target.ready_timeout", "target.yes_run"),
         "tests/session/test_server_command.py",
     ),
-    **dict.fromkeys(("load.cluster", "load.insecure_cluster"), "tests/cluster"),
+    **dict.fromkeys(("load.cluster", "load.insecure_cluster", "load.gather_requests"), "tests/cluster"),
     **dict.fromkeys(("compare.a_cmd", "compare.b_cmd"), "tests/session/test_server_command.py"),
     "target.yes_load": "no address here is asked about: tests/session/test_consent.py",
     "target.strict_request": "tests/cli/test_adapt.py",
