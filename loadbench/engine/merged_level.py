@@ -87,9 +87,8 @@ class MergedLevel(DistributedLevel):
         self._measured += now.due - (0 if before is None else before.due)
         for histogram, fresh in zip(self._so_far.values(), now.fresh, strict=True):
             histogram.merge(fresh)
-        for at_ns, request in now.started:
+        for _, request in now.started:
             self._on_start(request)
-            del at_ns
         for sample in now.ended:
             self._on_sample(sample)
         self._on_progress(now)
