@@ -12,8 +12,8 @@ if TYPE_CHECKING:
 # One process keeps up with about this many streams of an everyday pace, or requests a second, each with its stream of
 # tokens; beyond, more processes are worth their start, as far as cores are free.
 STREAMS_PER_WORKER, ARRIVALS_PER_WORKER = 128, 100
-# What the main process records of responses of 128 tokens on one core (docs/cluster.md): it has all of a cluster's.
-MOST_RECORDED_PER_S = 7_000
+# So many requests a second the main process reads one by one, of 128 tokens, on one core (docs/cluster.md).
+MOST_READ_PER_S = 7_000
 # What Linux gives to connections from one address to one server, unless that was changed, and the most there can be.
 PORTS_OF_A_MACHINE, MOST_PORTS = 28_232, 64_511
 
@@ -26,6 +26,17 @@ def workers_needed(scenario: Scenario) -> float:
     # Each worker has its part of the room for requests in flight; there must be some to spare.
     most = max(1, load.max_in_flight // STREAMS_PER_WORKER)
     return min(most, busiest_per_s(scenario) / ARRIVALS_PER_WORKER)
+
+
+def reads_requests(scenario: Scenario) -> bool:
+    """Whether the main process needs each request that a cluster sends: a search decides by them what is done next, and
+    metrics are made of each. Else it has what workers have recorded."""
+    return scenario.command == "capacity" or has_metrics(scenario)
+
+
+def has_metrics(scenario: Scenario) -> bool:
+    """Whether metrics go out while the run goes on."""
+    return scenario.report.otlp is not None or scenario.report.prometheus is not None
 
 
 def busiest_per_s(scenario: Scenario) -> float:

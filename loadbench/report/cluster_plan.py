@@ -6,7 +6,7 @@ import math
 from typing import TYPE_CHECKING
 
 from loadbench.plan.load import Closed
-from loadbench.plan.load_generator import MOST_RECORDED_PER_S, PORTS_OF_A_MACHINE
+from loadbench.plan.load_generator import MOST_READ_PER_S, PORTS_OF_A_MACHINE, reads_requests
 from loadbench.report.values import counted
 from loadbench.results.ceiling import known_ceiling, largest_demand, most_connections, planned_loads, workers_of
 from loadbench.results.environment import usable_cores
@@ -75,9 +75,10 @@ def cluster_warnings(scenario: Scenario) -> list[str]:
     if cluster.local_nodes > cores:
         share = f"{cluster.local_nodes} local nodes share {counted(cores, 'core')}"
         warnings.append(f"{share}: they make no more load than {cores} do, and disturb each other")
-    if demand.requests_per_s > MOST_RECORDED_PER_S:
+    if demand.requests_per_s > MOST_READ_PER_S and reads_requests(scenario):
+        reader = "a capacity search" if scenario.command == "capacity" else "the export of metrics"
         warnings.append(
-            f"the main process records about {MOST_RECORDED_PER_S:,} requests/s of 128 tokens, and "
-            f"{demand.requests_per_s:,.0f}/s are planned: the run ends that much later, and needs memory for what waits"
+            f"{reader} reads each request, about {MOST_READ_PER_S:,}/s of 128 tokens, and "
+            f"{demand.requests_per_s:,.0f}/s are planned: it falls behind, and needs memory for what waits"
         )
     return warnings

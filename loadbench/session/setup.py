@@ -34,7 +34,7 @@ from loadbench.engine.worker_pool import Records, WorkerPool
 from loadbench.engine.workers import workers_for
 from loadbench.plan.cluster import MOST_LOCAL_NODES, is_loopback
 from loadbench.plan.load import Open, Phase
-from loadbench.plan.load_generator import MOST_PORTS, PORTS_OF_A_MACHINE, busiest_per_s
+from loadbench.plan.load_generator import MOST_PORTS, PORTS_OF_A_MACHINE, busiest_per_s, has_metrics, reads_requests
 from loadbench.plan.prompt_source import data_set, prompt_source
 from loadbench.plan.server_url import UNVERIFIED, origin_of, shown_url
 from loadbench.plan.settings import settings
@@ -512,11 +512,9 @@ async def cluster_pool(
 
 
 def _records(scenario: Scenario) -> Records:
-    """What the workers of a cluster report besides what they record: the requests of a capacity search decide what is
-    done next, and metrics are made of each."""
-    has_metrics = scenario.report.otlp is not None or scenario.report.prometheus is not None
+    """What the workers of a cluster report besides what they record."""
     by_event = any(objective.metric in MANY_A_REQUEST for objective in scenario.objectives)
-    return Records(samples=scenario.command == "capacity" or has_metrics, whole=has_metrics or by_event)
+    return Records(samples=reads_requests(scenario), whole=has_metrics(scenario) or by_event)
 
 
 async def run_observed(work: Callable[[], Awaitable[None]], *sessions: Session) -> None:

@@ -115,7 +115,11 @@ def test_every_plan_says_it():
         ({"users": "1000", "cluster": "local:2"}, ["2 workers may be too few"]),
         ({"users": "8", "cluster": "local:6"}, ["6 local nodes share 4 cores: they make no more load than 4 do"]),
         ({"rate": "7000"}, []),
-        ({"rate": "9000"}, ["the main process records about 7,000 requests/s of 128 tokens, and 9,000/s are planned"]),
+        ({"rate": "9000"}, []),
+        (
+            {"rate": "9000", "otlp": "http://127.0.0.1:4318"},
+            ["the export of metrics reads each request, about 7,000/s of 128 tokens, and 9,000/s are planned"],
+        ),
     ],
 )
 def test_what_is_too_small_is_a_warning(flags, warned):
