@@ -8,7 +8,7 @@ how often requests fail has a rule of its own. A request whose user gave up is l
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import anyio
 
@@ -22,14 +22,23 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from loadbench.core.clock import Clock
-    from loadbench.engine.observers import RunningLevel
-    from loadbench.plan.load import Load
+    from loadbench.plan.load import Load, Phases
     from loadbench.plan.objective import Objective
     from loadbench.plan.scenario import Scenario
     from loadbench.record.sample import Sample
 
 _PERIOD_NS = NS_PER_S
 _FEWEST = 20
+
+
+class AbortedLevel(Protocol):
+    """What a rule needs of a level that runs."""
+
+    phases: Phases
+
+    def stop(self) -> None:
+        """End the load now."""
+        ...
 
 
 class AbortPart(NamedTuple):
@@ -80,7 +89,7 @@ class AbortWatch:
                 for value, weight in weighted(sample, rule.metric):
                     histogram.record(round(value), weight)
 
-    async def watch(self, level: RunningLevel, clock: Clock) -> None:
+    async def watch(self, level: AbortedLevel, clock: Clock) -> None:
         """Stop the level once a rule is broken; ends with its load, or when cancelled."""
         while True:
             await clock.sleep_until(clock.now_ns() + _PERIOD_NS, anyio.Event())
