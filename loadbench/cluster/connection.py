@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import os
 import time
 from contextlib import AsyncExitStack, asynccontextmanager, chdir, suppress
@@ -29,7 +30,7 @@ from loadbench.engine.worker_link import SAME_CLOCK, ClockOffset
 from loadbench.plan.cluster import Cluster, is_loopback
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+    from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
     from pathlib import Path
 
 # What an actor waits for a report before it says that there is none: all of many workers are asked so often together.
@@ -40,10 +41,47 @@ _LATE_S = 3.0
 _LOOKS_EVERY_S = 0.5
 # The tightest of so many round trips says how far a clock is ahead; on one host each takes about a millisecond.
 _ROUND_TRIPS = 15
+# Workers of one node have one clock, which is measured once for a level; of so many nodes at one time, as calls that
+# wait for each other take longer.
+_SAME_LEVEL_S, _NODES_AT_ONCE = 2.0, 8
 _REACHED_WITHIN_S = 5.0
 _CONNECTS_WITHIN_S = 60.0
 _STARTS_WITHIN_S = 60.0
 _TRUST = "whoever reaches a cluster of Ray can run programs on all of its nodes and read what they are sent"
+
+
+class NodeClock:
+    """What is known of a node's clock; `turns` are of all nodes."""
+
+    def __init__(self, turns: anyio.CapacityLimiter) -> None:
+        self.offset = SAME_CLOCK  # as it was measured last
+        self._turns = turns
+        self._one = anyio.Lock()
+        self._measured_s = -math.inf
+
+    async def measured(self, read: Callable[[], Awaitable[int]]) -> ClockOffset:
+        """Measure it, unless a worker of this node has just done so; `read` asks a worker there what it shows.
+
+        It was read between a call and its reply, in the middle as far as one knows; the tightest of the round trips
+        counts. A node that does not answer keeps what was known; its reports show that it is gone.
+        """
+        async with self._one:
+            if time.monotonic() - self._measured_s < _SAME_LEVEL_S:
+                return self.offset
+            found: list[tuple[int, int]] = []
+            async with self._turns:
+                with suppress(Exception):
+                    with anyio.fail_after(_LATE_S):
+                        for _ in range(_ROUND_TRIPS):
+                            asked_ns = time.perf_counter_ns()
+                            there_ns = await read()
+                            took_ns = time.perf_counter_ns() - asked_ns
+                            found.append((took_ns, there_ns - asked_ns - took_ns // 2))
+            if found:
+                took_ns, ahead_ns = min(found)
+                self.offset = ClockOffset(ahead_ns, took_ns // 2)
+            self._measured_s = time.monotonic()
+            return self.offset
 
 
 class RayLink:
@@ -52,11 +90,19 @@ class RayLink:
     shares_count = False
 
     def __init__(
-        self, name: str, actor: Any, node: Node, end: Callable[[Any], None], here: str, *, asks_for_s: float
+        self,
+        name: str,
+        actor: Any,
+        node: Node,
+        clock: NodeClock,
+        end: Callable[[Any], None],
+        here: str,
+        *,
+        asks_for_s: float,
     ) -> None:
         self.name = name
         self.node = node
-        self.offset = SAME_CLOCK  # as it was measured last
+        self._clock = clock
         self._actor = actor
         self._end = end
         self.is_here = bool(node.machine) and node.machine == here  # on this machine, whose clock it has
@@ -104,23 +150,19 @@ class RayLink:
                 return int(await self._call("sent"))
         return None
 
-    async def clock_offset(self) -> ClockOffset:
-        """By round trips: the node's clock was read between a call and its reply, in the middle as far as one knows.
+    @property
+    def offset(self) -> ClockOffset:
+        """How far its clock is ahead, as it was measured last."""
+        return self._clock.offset
 
-        A worker on this machine has the run's clock: then what was measured is recorded, and not used.
-        """
-        found: list[tuple[int, int]] = []
-        with suppress(Exception):  # a node that is gone is noticed by its reports
-            with anyio.fail_after(_LATE_S):
-                for _ in range(_ROUND_TRIPS):
-                    asked_ns = time.perf_counter_ns()
-                    there_ns = await self._call("now_ns")
-                    took_ns = time.perf_counter_ns() - asked_ns
-                    found.append((took_ns, there_ns - asked_ns - took_ns // 2))
-        if found:
-            took_ns, ahead_ns = min(found)
-            self.offset = ClockOffset(ahead_ns, took_ns // 2)
-        return SAME_CLOCK if self.is_here else self.offset
+    async def clock_offset(self) -> ClockOffset:
+        """By round trips. A worker on this machine has the run's clock: what was measured is recorded, and not used."""
+
+        async def read() -> int:
+            return int(await self._call("now_ns"))
+
+        measured = await self._clock.measured(read)
+        return SAME_CLOCK if self.is_here else measured
 
     async def give(self, path: Path) -> None:
         """Send a copy of the file to the node."""
@@ -333,8 +375,10 @@ async def _start(
     if not insecure and not all(node.has_token for node in nodes):
         raise _no_token(cluster, "its nodes request none")
     here, asks_for_s = machine(), max(_ASKS_FOR_S, count / _MOST_ASKED_PER_S)
+    turns = anyio.CapacityLimiter(_NODES_AT_ONCE)
+    clocks = {node.node: NodeClock(turns) for node in nodes}
     return [
-        RayLink(f"worker {index + 1} on {node.host}", actor, node, end, here, asks_for_s=asks_for_s)
+        RayLink(f"worker {index + 1} on {node.host}", actor, node, clocks[node.node], end, here, asks_for_s=asks_for_s)
         for index, (actor, node) in enumerate(zip(actors, nodes, strict=True))
     ]
 

@@ -10,6 +10,7 @@ What a lost worker recorded is lost with it. Its requests are known by their num
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from typing import TYPE_CHECKING
 
@@ -17,7 +18,7 @@ import anyio
 import anyio.to_thread
 
 from loadbench.engine.part_recorder import Progress, Recorded
-from loadbench.engine.workers import Close, DistributedLevel, Done, Finish, GiveLines, Lines
+from loadbench.engine.workers import LOOK_S, Close, DistributedLevel, Done, Finish, GiveLines, Lines
 from loadbench.plan.load import Closed
 from loadbench.record.histogram import Histogram
 from loadbench.record.recorder import SO_FAR, Recorder, SoFar
@@ -55,6 +56,7 @@ class MergedLevel(DistributedLevel):
         self._take_lines = take_lines
         self._so_far = {name: Histogram() for name in SO_FAR}
         self._told_window = False
+        self._more_looks = 2 * math.ceil(report_every_s(len(self._workers)) / LOOK_S)
 
     def _obey(self, worker: WorkerHandle, report: object) -> bool:
         match report:

@@ -60,7 +60,7 @@ _MOST_LOCAL = 256
 _SOURCES = ("user", "kernel", "virtual")
 # A worker reports ten times a second. One that is silent for so long has been stopped, or hangs; a busy machine delays
 # it by less. Once the user has stopped the run, nobody should wait.
-_LOOK_S = 0.5
+LOOK_S = 0.5
 _MOST_SILENT_LOOKS, _MOST_WHEN_STOPPED = 30, 3
 # From a kill to the end of the pipe.
 _DIES_WITHIN_LOOKS = 4
@@ -287,6 +287,7 @@ class DistributedLevel:
         self._objectives, self._template_tokens = order.scenario.objectives_at(self._load), order.spec.template_tokens
         self._recorder = Recorder(self.phases, self._objectives, template_tokens=self._template_tokens)
         self._interrupted = False
+        self._more_looks = 0  # between two reports of a worker
         self._node_lost = anyio.Event()
 
     async def run(self) -> LevelRecording:
@@ -362,8 +363,8 @@ class DistributedLevel:
         """
         silent: dict[int, tuple[int, int]] = {}  # (reports, looks since they came), by the worker's place
         while True:
-            await anyio.sleep(_LOOK_S)
-            most = _MOST_WHEN_STOPPED if self._interrupted else _MOST_SILENT_LOOKS
+            await anyio.sleep(LOOK_S)
+            most = self._more_looks + (_MOST_WHEN_STOPPED if self._interrupted else _MOST_SILENT_LOOKS)
             for place, worker in enumerate(self._workers):
                 reports, looks = silent.get(place, (0, 0))
                 if worker.done is not None or worker.reports > reports or self._clock.now_ns() < self.begin_ns:
