@@ -79,10 +79,14 @@ class FirstRows:
         self._others += other._others or [([column.numbers for column in other._columns], other._has_all)]
 
     def __getstate__(self) -> tuple[object, ...]:
-        return self._most, [column.numbers.copy() for column in self._columns], self._has_all
+        numbers = [column.numbers for column in self._columns]
+        codes = "".join("q" if each.dtype == np.int64 else "d" for each in numbers)
+        rows = [each if code == "q" else each.astype("d").view("q") for code, each in zip(codes, numbers, strict=True)]
+        return self._most, codes, np.stack(rows), self._has_all
 
-    def __setstate__(self, state: tuple[int, list[Numbers], bool]) -> None:
-        self._most, columns, has_all = state
+    def __setstate__(self, state: tuple[int, str, Numbers, bool]) -> None:
+        self._most, codes, rows, has_all = state
+        columns = [row.view(code) for code, row in zip(codes, rows, strict=True)]
         self._columns, self._has_all, self._others = [], True, [(columns, has_all)]
 
     def columns(self) -> list[Numbers]:

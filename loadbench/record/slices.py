@@ -84,10 +84,14 @@ class Slices:
         other.merge(slice_ns)
         self._rows[:, : other._rows.shape[1]] += other._rows
 
-    def __getstate__(self) -> dict[str, object]:
+    def __getstate__(self) -> tuple[int, int, Row]:
         self.count()
         used = int(np.flatnonzero(self._rows.any(axis=0)).max(initial=-1)) + 1
-        return {**self.__dict__, "_rows": self._rows[:, : used + used % 2].copy()}
+        return self.opens_ns, self.slice_ns, self._rows[:, : used + used % 2].copy()
+
+    def __setstate__(self, state: tuple[int, int, Row]) -> None:
+        self.opens_ns, self.slice_ns, self._rows = state
+        self._moments, self._values = array("q"), array("d")
 
     def rows(self, closes_ns: int) -> Row:
         """What is known of each whole slice before that moment."""

@@ -189,13 +189,13 @@ class SpreadMoments:
 
     def __getstate__(self) -> dict[str, object]:
         self._stretches.settle()
-        known = np.flatnonzero(self._left_out)
-        return {**self.__dict__, "_rows": self.rows.copy(), "_left_out": (known, self._left_out[known])}
+        left_out = self._left_out[: int(np.flatnonzero(self._left_out).max(initial=-1)) + 1]
+        return {**self.__dict__, "_rows": self.rows.copy(), "_gathered": b"", "_left_out": left_out.tobytes()}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        known, counts = state["_left_out"]
-        self.__dict__.update(state, _left_out=np.zeros(_MOST_GROUPS, np.int64))
-        self._left_out[known] = counts
+        left_out = np.frombuffer(state["_left_out"], np.int64)
+        self.__dict__.update(state, _gathered=array("q"), _left_out=np.zeros(_MOST_GROUPS, np.int64))
+        self._left_out[: len(left_out)] = left_out
 
     @property
     def left_out(self) -> Integers:
