@@ -62,7 +62,11 @@ def ceiling_file() -> Path:
 
 
 def remember_ceiling(chunks_per_s: float, requests_per_s: float, *, is_lower_bound: bool) -> None:
-    """Keep what was measured on this machine now; nothing is kept without a folder that can be written."""
+    """Keep what was measured on this machine now; nothing is kept without a folder that can be written. A lower bound
+    that is below what is assumed anyway says nothing: the server of the check was late, or its time was over.
+    """
+    if is_lower_bound and chunks_per_s < EVERYDAY.chunks_per_s:
+        return
     found = Ceiling(
         chunks_per_s=chunks_per_s,
         requests_per_s=requests_per_s,
