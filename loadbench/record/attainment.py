@@ -233,9 +233,9 @@ class _KeptHits:
         self._first = self._largest = 0.0
 
     def add(self, sample: Sample, hits: RequestHits) -> None:
-        for by_time, number in zip(self._by_time, hits, strict=False):
-            by_time.add(sample.end_ns, number)
         if self._by_time:
+            for by_time, number in zip(self._by_time, hits, strict=False):
+                by_time.add(sample.end_ns, number)
             self._last = 0  # batches are by time
         elif self._last == self._size:
             if len(self._hits) == _MOST_BATCHES:

@@ -121,7 +121,7 @@ class SpreadMoments:
     def __init__(self, stretches: Stretches, most: int, *, columns: int = 0, expected: int | None = None) -> None:
         self._stretches, self.most = stretches, most
         self._rows: Integers = np.empty((1 + columns, most), np.int64)
-        self._rows[:, :expected] = 0  # these are set aside at once, as by `FirstNumbers`
+        self._rows[:, :expected] = 0  # these are set aside at once, as by `FirstRows`
         self._gathered = array("q")
         self._left_out: Integers = np.zeros(_MOST_GROUPS, np.int64)  # by group
         self.before = self.count = 0
