@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import secrets
 import signal
@@ -25,6 +26,7 @@ from loadbench.plan.cluster import Cluster
 from loadbench.plan.load import LevelDuration
 from loadbench.record.outcome import Outcome
 from tests.building import verdict_of
+from tests.cli.running import loadbench
 from tests.cluster.parts import NUMBERED, PLAN, TARGET, S, facts, in_one_process, on_workers, spec_of
 
 pytestmark = [
@@ -122,3 +124,20 @@ def test_the_loss_of_a_node_ends_the_level_and_nothing_else(monkeypatch):
 
     event_loop.run(main)
     assert took_s[0] < 5
+
+
+def test_a_capacity_search_has_its_probes_made_by_a_cluster(tmp_path):
+    """Its objectives are decided by the requests of all workers, one of them by events; each request is in the log."""
+    options = ("--slo", "e2e_p90<30s", "--slo", "itl_p50<5s", "--at-most", "2", "--budget", "12s", "--max-tokens", "8")
+    run = loadbench("capacity", "--cluster", "local:2", *options, "--json", "--quiet", cwd=tmp_path)
+    found = json.loads(run.stdout)
+    assert found["probes"], run.stderr
+    assert all(probe["requests"] > 0 for probe in found["probes"])
+    assert all(share["share"] == 1 for probe in found["probes"] for share in probe["attainment"].values())
+    (folder,) = (tmp_path / "results").iterdir()
+    levels = json.loads((folder / "run.json").read_text())["levels"]
+    assert any(len(level["client"]["workers"]) == 2 for level in levels)
+    lines = [json.loads(line) for line in (folder / "requests.jsonl").read_text().splitlines()]
+    for number, level in enumerate(levels):
+        measured = [line for line in lines if line["level"] == number and line["phase"] == "measured"]
+        assert len(measured) == sum(level["outcomes"].values())
