@@ -1,8 +1,9 @@
 """What loadbench depends on.
 
 python .ci/supply_chain.py lowest              prints the lowest versions that pyproject.toml allows, for `pip -c`
-python .ci/supply_chain.py licenses SBOM       exits with 1 if a component of a CycloneDX file has another license
-                                               than those that may be passed on with loadbench
+python .ci/supply_chain.py licenses SBOM       exits with 1 if a component of a CycloneDX file, or a package of a
+                           or ENVIRONMENT      virtual environment, has another license than those that may be passed
+                                               on with loadbench
 python .ci/supply_chain.py size ENVIRONMENT    prints what the packages of a virtual environment take on disk; exits
                                                with 1 if that is more than 120 MB
 """
@@ -13,7 +14,12 @@ import json
 import re
 import sys
 import tomllib
+from email import message_from_bytes
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 # Permissive ones, and MPL-2.0 (certifi, orjson), which asks for the sources of its own files only.
 _ALLOWED = re.compile(
@@ -21,6 +27,8 @@ _ALLOWED = re.compile(
 )
 # What packages without an SPDX expression say.
 _CLASSIFIER = re.compile(r"License :: OSI Approved :: (MIT|BSD|Apache Software|ISC|Python Software|Mozilla Public) .*")
+# What packages say that have neither: ray, protobuf, and their like.
+_SPELLINGS = {"Apache 2.0": "Apache-2.0", "3-Clause BSD License": "BSD-3-Clause"}
 
 # What `pip install loadbench` may take, in MB of 1,000,000 bytes: a laptop, and an image that is pulled often.
 _MOST_MB, _MB = 120, 1_000_000
@@ -32,19 +40,33 @@ def lowest() -> list[str]:
     return [re.sub(r">=([^,;\s]+)[^;]*", r"==\1", dependency) for dependency in project["dependencies"]]
 
 
-def licenses(sbom: Path) -> tuple[list[str], list[str]]:
+def licenses(path: Path) -> tuple[list[str], list[str]]:
     """(a line for each component, the names of those whose license is none of the allowed ones)."""
     lines, wrong = [], []
+    for name, version, texts in _of_environment(path) if path.is_dir() else _of_sbom(path):
+        lines.append(f"{name:20} {version:16} {', '.join(texts) or 'unknown'}")
+        # A choice of licenses is as good as its best one; of those that hold together each must be allowed.
+        if not texts or not all(_is_allowed(text) for text in texts):
+            wrong.append(name)
+    return lines, wrong
+
+
+def _of_sbom(sbom: Path) -> Iterator[tuple[str, str, list[str]]]:
     for component in json.loads(sbom.read_text(encoding="utf-8"))["components"]:
         texts = []
         for entry in component.get("licenses", []):
             license_ = entry.get("license", {})
             texts.append(entry.get("expression") or license_.get("id") or license_.get("name") or "")
-        lines.append(f"{component['name']:20} {component['version']:16} {', '.join(texts) or 'unknown'}")
-        # A choice of licenses is as good as its best one; of those that hold together each must be allowed.
-        if not texts or not all(_is_allowed(text) for text in texts):
-            wrong.append(component["name"])
-    return lines, wrong
+        yield component["name"], component["version"], texts
+
+
+def _of_environment(environment: Path) -> Iterator[tuple[str, str, list[str]]]:
+    for file in sorted(environment.glob("lib/python3*/site-packages/*.dist-info/METADATA")):
+        about = message_from_bytes(file.read_bytes())
+        classifiers = [text for text in about.get_all("Classifier", []) if "OSI Approved" in text]
+        texts = [about["License-Expression"]] if about["License-Expression"] else classifiers
+        texts = texts or [_SPELLINGS.get(text, text) for text in about.get_all("License", [])]
+        yield about["Name"], about["Version"], texts
 
 
 def _is_allowed(text: str) -> bool:

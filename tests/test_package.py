@@ -116,14 +116,43 @@ def test_description_keeps_the_words_of_the_readme(description):
     assert description.strip() == relative.sub(r"\1", readme).strip()
 
 
-@pytest.mark.parametrize(("most_mb", "code"), [(4, 0), (2, 1)])
-def test_size_of_the_base_environment_is_bounded(tmp_path, capsys, monkeypatch, most_mb, code):
-    """More than is allowed fails the gate, which prints the largest packages; so does a folder without any."""
+def _supply_chain():
+    """The gate's module."""
     spec = importlib.util.spec_from_file_location("supply_chain", ROOT / ".ci" / "supply_chain.py")
     assert spec is not None
     assert spec.loader is not None
     gate = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(gate)
+    return gate
+
+
+@pytest.mark.parametrize(
+    ("about", "code"),
+    [
+        ("License-Expression: MIT OR GPL-3.0-only", 0),
+        ("License: Apache 2.0", 0),
+        (
+            "License: any\nClassifier: License :: DFSG approved\nClassifier: License :: OSI Approved :: BSD License",
+            0,
+        ),
+        ("License: GPL", 1),
+        ("Summary: says nothing", 1),
+    ],
+)
+def test_licenses_of_an_environment_are_those_that_its_packages_say(about, code, tmp_path, capsys, monkeypatch):
+    """An expression, else classifiers, else words; one that may not be passed on fails the gate, and is named."""
+    gate = _supply_chain()
+    (package := tmp_path / "lib" / "python3.11" / "site-packages" / "one-1.dist-info").mkdir(parents=True)
+    (package / "METADATA").write_text(f"Name: one\nVersion: 1\n{about}\n\nText.\n", encoding="utf-8")
+    monkeypatch.setattr(sys, "argv", ["supply_chain.py", "licenses", str(tmp_path)])
+    assert gate.main() == code
+    assert capsys.readouterr().err.startswith("not allowed, or unknown: one" if code else "")
+
+
+@pytest.mark.parametrize(("most_mb", "code"), [(4, 0), (2, 1)])
+def test_size_of_the_base_environment_is_bounded(tmp_path, capsys, monkeypatch, most_mb, code):
+    """More than is allowed fails the gate, which prints the largest packages; so does a folder without any."""
+    gate = _supply_chain()
     assert gate._MOST_MB == 120
     monkeypatch.setattr(gate, "_MOST_MB", most_mb)
     monkeypatch.setattr(sys, "argv", ["supply_chain.py", "size", str(tmp_path)])
