@@ -23,7 +23,9 @@ from tests.cluster.parts import LOADS, NUMBERED, TARGET, facts, in_one_process, 
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.timeout(300),
-    pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning"),
+    pytest.mark.filterwarnings(
+        "ignore::ResourceWarning", "ignore::FutureWarning", "ignore::pytest.PytestUnraisableExceptionWarning"
+    ),
 ]
 if find_spec("ray") is None and not os.environ.get("LOADBENCH_TEST_NEEDS_RAY"):
     pytest.skip("Ray is not installed: pip install 'loadbench[ray]'", allow_module_level=True)
