@@ -131,10 +131,7 @@ def _supply_chain():
     [
         ("License-Expression: MIT OR GPL-3.0-only", 0),
         ("License: Apache 2.0", 0),
-        (
-            "License: any\nClassifier: License :: DFSG approved\nClassifier: License :: OSI Approved :: BSD License",
-            0,
-        ),
+        ("License: any\nClassifier: License :: DFSG approved\nClassifier: License :: OSI Approved :: BSD License", 0),
         ("License: GPL", 1),
         ("Summary: says nothing", 1),
     ],

@@ -174,16 +174,16 @@ class WorkerPool:
             if len(orders) == len(workers):  # else the others share the load
                 break
         error_ns = max(worker.clock.error_ns for worker in workers)
-        begin_ns = clock.now_ns() + _LEAD_NS + _LEAD_ROUND_TRIPS * 2 * error_ns
+        lead_ns = _LEAD_NS + _LEAD_ROUND_TRIPS * 2 * error_ns
         parts = sorted(orders, key=lambda part: part[1].shard.index)
         if self.records is None:
             return DistributedLevel(
-                parts, begin_ns=begin_ns, duration=duration, clock=clock, on_sample=on_sample, on_start=on_start
+                parts, lead_ns=lead_ns, duration=duration, clock=clock, on_sample=on_sample, on_start=on_start
             )
         log = self.records.log
         return MergedLevel(
             parts,
-            begin_ns=begin_ns,
+            lead_ns=lead_ns,
             duration=duration,
             clock=clock,
             on_sample=on_sample,

@@ -263,7 +263,7 @@ class DistributedLevel:
         self,
         parts: Sequence[tuple[WorkerHandle, Prepare]],
         *,
-        begin_ns: int,
+        lead_ns: int,
         duration: LevelDuration,
         clock: Clock,
         on_sample: Callable[[Sample], None],
@@ -278,20 +278,27 @@ class DistributedLevel:
         self._seed = order.scenario.work.seed if order.spec.seed is None else order.spec.seed
         self.load = self._load = order.spec.load
         self.label, self.duration = self._load.label, duration
-        self.begin_ns = begin_ns
-        self.phases = Phases(duration, self.begin_ns)
-        self._length = LevelLength(self.phases, duration, self._load)
         self.done = self.failed = self.gave_up = self.tokens = 0
         self.failures: Counter[Outcome] = Counter()
         self._measured = 0
         self._objectives, self._template_tokens = order.scenario.objectives_at(self._load), order.spec.template_tokens
-        self._recorder = Recorder(self.phases, self._objectives, template_tokens=self._template_tokens)
+        self._lead_ns = lead_ns
+        self._agree()
         self._interrupted = False
         self._more_looks = 0  # between two reports of a worker
         self._node_lost = anyio.Event()
 
+    def _agree(self) -> None:
+        """The level begins as soon as every worker can know of it."""
+        self.begin_ns = self._clock.now_ns() + self._lead_ns
+        self.phases = Phases(self.duration, self.begin_ns)
+        self._length = LevelLength(self.phases, self.duration, self._load)
+        self._recorder = Recorder(self.phases, self._objectives, template_tokens=self._template_tokens)
+
     async def run(self) -> LevelRecording:
         """Have the level run, and return what was recorded."""
+        if self._clock.now_ns() > self.begin_ns - self._lead_ns // 2 and not self._interrupted:
+            self._agree()  # since that was said, this process had other things to do
 
         async def listen() -> None:
             async with anyio.create_task_group() as listeners:
