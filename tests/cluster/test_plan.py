@@ -7,6 +7,8 @@ import pytest
 
 from loadbench.cluster import connection
 from loadbench.core.errors import BadInput
+from loadbench.engine import selfcheck
+from loadbench.engine.selfcheck import SelfCheck
 from loadbench.plan.sources import resolve
 from loadbench.report import cluster_plan
 from loadbench.report.capacity_plan import capacity_plan_document
@@ -15,6 +17,8 @@ from loadbench.report.plan import plan_document
 from loadbench.report.render_text import render_text
 from loadbench.results.ceiling import EVERYDAY, ceiling_file, known_ceiling, remember_ceiling
 from loadbench.session.setup import check
+from tests.cli.typed import typed
+from tests.engine.test_selfcheck import load_check
 
 
 @pytest.fixture(autouse=True)
@@ -60,6 +64,28 @@ def test_the_measured_ceiling_says_what_a_load_needs(flags, load, workers, machi
     assert facts["workers needed"].startswith(workers)
     assert facts["machines needed"].startswith(machines)
     assert "30,000 chunks/s, or 2,000 short requests/s: measured on this machine" in facts["a worker"]
+
+
+@pytest.mark.parametrize(("limit", "least"), [("client", ""), ("server", "at least ")])
+def test_a_self_check_leaves_its_ceiling_for_plans(limit, least, tmp_path, monkeypatch):
+    """What limited it says whether the load generator's own end was seen."""
+    given = load_check()
+    result = SelfCheck(
+        stamp_source="kernel",
+        stamp_error_s=given.stamp_error_s,
+        ttft_error_s=given.ttft_error_s,
+        gap_error_s=given.gap_error_s,
+        events_per_s_ceiling=20_000.0,
+        requests_per_s_ceiling=1_500.0,
+        advice=[],
+        given=given,
+        ceiling_limit=limit,
+        steps=[],
+    )
+    monkeypatch.setattr(selfcheck, "selfcheck", lambda **_: result)
+    assert typed("selfcheck", cwd=tmp_path).returncode == 0
+    text = dict(cluster_facts(planned(users="512")))["a worker"]
+    assert text.startswith(f"keeps up with {least}20,000 chunks/s, or 1,500 short requests/s: measured on this machine")
 
 
 def test_a_plan_without_a_measurement_says_so():
