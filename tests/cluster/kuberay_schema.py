@@ -17,7 +17,7 @@ from typing import Any
 import yaml
 
 ROOT = Path(__file__).parents[2]
-MANIFEST, SCHEMA = ROOT / "docs/examples/raycluster.yaml", ROOT / "tests/data/kuberay/raycluster.v1.json"
+MANIFEST, SCHEMA = ROOT / "docs/kubernetes/raycluster.yaml", ROOT / "tests/data/kuberay/raycluster.v1.json"
 _KEPT = ("type", "enum", "format", "minimum", "maximum", "minLength", "maxLength", "minItems", "pattern", "anyOf")
 
 
