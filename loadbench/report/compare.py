@@ -104,15 +104,22 @@ def compare_document(comparison: Comparison, *, undecided: str | None = None) ->
 
 
 def conclusions(comparison: Comparison) -> list[str]:
-    """What the comparison means, how many runs count, and its conclusion with the figures; an older comparison has only
-    the latter."""
+    """Which side is which, what the comparison means, how many runs count, and its conclusion with the figures; of the
+    latter three an older comparison has only the last."""
     summary = comparison.summary
     if summary is None:
         return [comparison.conclusion]
     # The sentence has why it is undecided, and what to do.
     said = comparison.conclusion.lower()
     is_told = said.startswith(("undecided", "nothing can be compared")) or said == summary.sentence.rstrip(".").lower()
-    return [line for line in (summary.sentence, comparison.counted, "" if is_told else comparison.conclusion) if line]
+    sides = [f"{name}: {apart_text(side)}" for name, side in (("A", comparison.a), ("B", comparison.b)) if side.apart]
+    lines = ("; ".join(sides), summary.sentence, comparison.counted, "" if is_told else comparison.conclusion)
+    return [line for line in lines if line]
+
+
+def apart_text(side: ComparedSide) -> str:
+    """What the side is and the other is not: `--parallel 4, 4 requests at once`."""
+    return some(side.apart, most=4)
 
 
 def _at_a_glance(comparison: Comparison) -> Table:
@@ -198,6 +205,7 @@ def name_of(metric: str, comparison: Comparison) -> str:
 def _side_line(name: str, side: ComparedSide) -> str:
     where = "simulated server" if side.simulated else some(side.targets, most=3) or side.target
     label = "" if side.name.lower() == name.lower() else f" {side.name},"
+    who = f" ({apart_text(side)})" if side.apart else ""
     device = f", on {side.device}" if side.device else ""
     unverified = f"; {UNVERIFIED}" if side.insecure else ""
     starts = ""
@@ -206,7 +214,9 @@ def _side_line(name: str, side: ComparedSide) -> str:
         starts = f", {'started' if side.command else 'loaded'} before each in {duration(median(side.starts_s))}"
         starts += f" ({least} to {most})" if least != most else ""
     by = f", by `{side.command}`" if side.command else ""
-    return f"{name}:{label} {side.model} at {where}{device}, {counted(len(side.runs), 'run')}{starts}{by}{unverified}"
+    return (
+        f"{name}:{label} {side.model}{who} at {where}{device}, {counted(len(side.runs), 'run')}{starts}{by}{unverified}"
+    )
 
 
 def _shown_rows(comparison: Comparison) -> list[ComparedFigure]:
@@ -381,6 +391,10 @@ def _notes(comparison: Comparison) -> list[str]:
         lines.append(
             f"intervals are from {basis}; those of a level hold together with {share}, and decide what is stated{gated}"
         )
+    one, other = comparison.a, comparison.b
+    if not (one.apart or other.apart) and one.model == other.model and one.target != other.target:
+        name_them = "give the runs of each a --name of its own, or start the servers with --a-cmd and --b-cmd"
+        lines.append(f"nothing but the address is known to tell A from B; to have it in the report, {name_them}")
     if not any(row.metric == COST for row in rows):
         give = "--hourly PRICE, or --purchase PRICE with --lifetime and --kwh-price"
         lines.append(f"cost per token needs prices when measuring: {give}; of one side: url=URL,hourly=PRICE")

@@ -9,6 +9,7 @@ from loadbench.analyze.capacity.bottleneck import whole_ends
 from loadbench.analyze.compare.compare import ALL
 from loadbench.analyze.compare.in_folder import comparison_in
 from loadbench.analyze.compare.summary import PRICES
+from loadbench.analyze.compare.told_apart import without_turn
 from loadbench.analyze.compare.undecided import word_of
 from loadbench.analyze.grid.in_folder import grid_in
 from loadbench.analyze.level.knee import shows_throughput
@@ -19,7 +20,7 @@ from loadbench.plan.cells import cell_text
 from loadbench.report.capacities import capacities_document
 from loadbench.report.capacity import SPEED, capacity_document, claim_texts, kind_of, limit_name, range_text
 from loadbench.report.capacity_charts import capacity_charts
-from loadbench.report.compare import compare_document, conclusions, range_of, ratio_text
+from loadbench.report.compare import apart_text, compare_document, conclusions, range_of, ratio_text
 from loadbench.report.compare_capacity import capacity_comparison_document, resume_command
 from loadbench.report.compare_chart import comparison_charts, load_of
 from loadbench.report.document import Block, Chart, Choice, Document, Heading, Notes, Table, Text, Tiles
@@ -352,7 +353,12 @@ def comparison_page(
         names = (comparison.a.name, comparison.b.name)
         # A comparison names its own runs by their sides.
         sides = f"A and B, both {comparison.a.model}" if names == ("a", "b") else " and ".join(names)
-    head = f"loadbench compare · {counted(len(a), 'run')} of A, {len(b)} of B"
+        apart = (comparison.a.apart, comparison.b.apart)
+        if all(apart):
+            sides = f"A ({apart_text(comparison.a)}) and B ({apart_text(comparison.b)}), both {comparison.a.model}"
+    named = dict.fromkeys(without_turn(run.name) for run in (*a, *b))
+    name = "".join(f" · {one}" for one in named if len(named) == 1 and one != "compare")
+    head = f"loadbench compare{name} · {counted(len(a), 'run')} of A, {len(b)} of B"
     head += f" · {when(a[0].started_at)}" if a and a[0].started_at else ""
     outcome = document.title.partition(": ")[2]
     _, gates, who, at_a_glance, needs, *rest = document.blocks

@@ -92,7 +92,8 @@ class ComparedSide(msgspec.Struct, frozen=True, kw_only=True):
     that followed each other on one machine within half an hour are one. `starts_s` are the seconds that each start of
     its server, or each loading of its model, took before the levels of a run, where only one side was up at a time.
     `command` is the one by which loadbench started its server, without secrets. `alone` are figures that the other side
-    does not have."""
+    does not have. `apart` is what the side is and the other is not, as far as is known (flags of its command, a name, a
+    version, how many requests its server runs at once)."""
 
     name: str
     target: str
@@ -109,6 +110,7 @@ class ComparedSide(msgspec.Struct, frozen=True, kw_only=True):
     objectives: MetObjectives | None = None
     command: str = ""
     alone: list[AloneFigure] = []
+    apart: list[str] = []
 
 
 class ComparedFigure(msgspec.Struct, frozen=True, kw_only=True):

@@ -48,6 +48,7 @@ from loadbench.analyze.compare.hardware import device, device_caveats
 from loadbench.analyze.compare.resources import cold_start, memory, met_objectives
 from loadbench.analyze.compare.sessions import sessions
 from loadbench.analyze.compare.summary import summarize_comparison
+from loadbench.analyze.compare.told_apart import told_apart
 from loadbench.analyze.compare.usable_levels import counted_text, usable_level
 from loadbench.analyze.level.output_equality import compare_outputs
 from loadbench.core.errors import BadInput
@@ -178,11 +179,11 @@ def compare(
         ),
         ended_early=ended_early,
     )
-    alone = _alone(a, b)
+    alone, apart = _alone(a, b), told_apart(a, b)
     comparison = msgspec.structs.replace(
         comparison,
-        a=msgspec.structs.replace(comparison.a, alone=alone[0]),
-        b=msgspec.structs.replace(comparison.b, alone=alone[1]),
+        a=msgspec.structs.replace(comparison.a, alone=alone[0], apart=apart[0]),
+        b=msgspec.structs.replace(comparison.b, alone=alone[1], apart=apart[1]),
     )
     summary = summarize_comparison(comparison, a, b)
     counted = counted_text(a, b, paired=paired, said=summary.sentence)

@@ -9,6 +9,7 @@ import msgspec
 from loadbench.analyze.compare.compare import compare
 from loadbench.analyze.compare.drift import drift
 from loadbench.analyze.compare.first_responses import LENGTH_CODES
+from loadbench.analyze.compare.told_apart import told_apart
 from loadbench.plan.settings import setting_of
 from loadbench.results.compare import RULES, Comparison
 from loadbench.results.folder import UNREADABLE, read_plain
@@ -39,6 +40,11 @@ def comparison_in(folder: Path) -> Comparison:
         for name in ("fail_on", "confidence")
     )
     whole = saved is not None and len(saved.a.runs) == len(a)
+    if saved is not None:
+        # An older file does not say what tells its sides apart.
+        sides = zip((saved.a, saved.b), told_apart(a, b), strict=True)
+        of_a, of_b = (msgspec.structs.replace(side, apart=apart) for side, apart in sides)
+        saved = msgspec.structs.replace(saved, a=of_a, b=of_b)
     if saved is not None and whole and saved.rules >= RULES:
         return saved
     now = compare(
