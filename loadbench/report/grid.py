@@ -93,8 +93,8 @@ def _unknown_text(grid: Grid, *, several: bool) -> str:
     if not parts:
         text = "; ".join(below)
         return f"{text[:1].upper()}{text[1:]}; {advice}." if text else ""
-    head = " and ".join(parts)
-    return f"{'; '.join([f'{head}, since {why}', *below, advice])}."
+    which = " and ".join(parts)
+    return f"{'; '.join([f'{which}, since {why}', *below, advice])}."
 
 
 def _best_text(grid: Grid, found: BestCell) -> str:

@@ -295,7 +295,10 @@ def _tiles(run: Run) -> list[tuple[str, str, str]]:
         tiles.append((f"first token, {lowest}", duration(ttft.p50), f"median at {_load(first)}{doubt}"))
     counts = {status: sum(level.verdict.status == status for level in run.levels) for status in STATUSES}
     others = ", ".join(f"{count} {status}" for status, count in counts.items() if count and status != "VALID")
-    others = f"{others}: see the verdicts" if others else "the figures can be used"
+    if not others and any(one.code == "steadiness_unknown" for level in run.levels for one in level.caveats):
+        others = "whether the server was steady is not known for all (?)"
+    else:
+        others = f"{others}: see the verdicts" if others else "the figures can be used"
     unknown = sum(UNKNOWN in verdict(level) for level in run.levels if level.verdict.status == "VALID")
     if unknown and not is_search(run):
         others += f"; whether the server was steady is unknown at {unknown} (VALID {UNKNOWN})"

@@ -222,7 +222,7 @@ TERMS: Final[tuple[Term, ...]] = (
     Term("Pareto front", "concept", "Of a grid: the cells for which no other cell is at least as good in throughput, "
          "TTFT, memory and energy at the same load, as far as these are known, and surely better in one. To gain in "
          "one of these from there is to lose in another. Where no cell is ruled out, it is not known.",
-         see=("cell", "marks"), also=("on the Pareto front", "front", "pareto")),
+         see=("cell", "marks"), also=("on the Pareto front", "front")),
     Term("users", "concept", "Closed loop: virtual users with at most one request in flight each.",
          others=(("k6", "VUs"), ("vLLM", "--max-concurrency"), ("guidellm", "concurrent"), ("locust", "users")),
          see=("closed loop", "think"), also=("user", "concurrency of users", "virtual users", "vus")),
@@ -382,8 +382,10 @@ TERMS: Final[tuple[Term, ...]] = (
          remedy="end the other programs, or measure when the machine is idle"),
     Term("audit", "code", "The self-audit failed: a number that is counted in two ways differs.",
          remedy="this is a bug in loadbench: please report it with the run folder"),
-    Term("undecided", "code", "A gate is neither certainly met nor certainly missed.",
-         remedy="measure longer, or decide with --undecided pass|fail", see=("gate",)),
+    Term("undecided", "code", "A gate is neither certainly met nor certainly missed. In the table of a comparison: the "
+         "interval of the ratio shows neither that B differs nor that it is about equal.",
+         remedy="measure longer, or decide with --undecided pass|fail; a comparison: measure more repeats",
+         see=("gate", "faster", "PASS")),
     Term("imported", "code", "Another tool measured the level: how late its client was is not known, so the level is "
          "INCONCLUSIVE.", remedy="measure with loadbench to have a verdict"),
     Term("too_few_answers", "code", "There are fewer responses than users, or than 20.", remedy="measure longer"),
@@ -697,8 +699,12 @@ TERMS: Final[tuple[Term, ...]] = (
 # fmt: on
 
 
+# More words that may be meant are a list, and no question.
+_MOST_MEANT = 6
+
+
 def find_term(text: str) -> Term:
-    """The term of this name, in any case, with or without a unit, a percentile or hyphens.
+    """The term of this name, in any case, with or without a unit, a percentile or hyphens; or some of its words.
 
     Raises `BadInput` for an unknown one, with what was probably meant.
     """
@@ -714,6 +720,12 @@ def find_term(text: str) -> Term:
             for candidate in (name, name.removesuffix(" s")):
                 if candidate in known:
                     return known[candidate]
+    # One word of a name is enough, where it is in those of one term only.
+    parts = {term.name: term for name, term in known.items() if set(word.split()) <= set(name.split())}
+    if len(parts) == 1 and word:
+        return next(iter(parts.values()))
+    if 1 < len(parts) <= _MOST_MEANT:
+        raise BadInput(f"{text:.60}: an unknown word", hint=f"did you mean one of: {', '.join(parts)}?")
     near = difflib.get_close_matches(word, known, n=1, cutoff=0.75)
     hint = "`loadbench explain` lists the words"
     raise BadInput(f"{text:.60}: an unknown word", hint=f"did you mean {known[near[0]].name}? {hint}" if near else hint)

@@ -181,7 +181,7 @@ def test_terms_are_whole():
     [
         *(("TTFT", "ttft"), ("ttft_p95", "ttft"), ("ttft_p95<1s", "ttft"), ("tpot_s", "tpot"), ("E2EL", "e2e")),
         *(("tok/s", "output_tokens_per_s"), ("warmup", "warm-up"), ("Think time", "think"), ("slo", "objective")),
-        ("overloaded", "OVERLOADED"),
+        *(("overloaded", "OVERLOADED"), ("pareto", "Pareto front"), ("Front", "Pareto front")),
         *(
             (word, word)
             for word in ("probe", "verification", "running", "queued", "prefill", "profile", "cold", "knee")
@@ -192,6 +192,13 @@ def test_terms_are_whole():
 def test_a_term_has_several_spellings(written, name):
     """Case, percentiles, units and the names of other tools do not matter."""
     assert find_term(written).name == name
+
+
+def test_a_word_of_several_terms_names_them():
+    """Which of them is meant is not guessed."""
+    with pytest.raises(BadInput) as raised:
+        find_term("limit")
+    assert "did you mean one of: client_limit, limit_ignored" in raised.value.hint
 
 
 def test_unknown_word_is_refused():
