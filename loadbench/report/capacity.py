@@ -60,6 +60,9 @@ def capacity_document(capacity: Capacity, levels: Sequence[LevelResult] = (), *,
     ]
     if curve is not None and capacity.answer is not None:
         lower = "limit lower: how likely the limit is below this load, by the curves of all objectives"
+        if capacity.answer.range[0] == capacity.answer.likely_low:
+            tail = percent((1 - capacity.answer.confidence) / 2)
+            lower += f"; plan with the highest load at which that is at most {tail}, also where a higher one passed"
         met = "objective columns: by the fitted curve, the share of requests that meets each, as likely more as less, "
         met += f"with its {100 * capacity.answer.confidence:g} % range; near the best estimate, the first one falls "
         met += "to the share that is needed"
@@ -137,6 +140,8 @@ def _answer_lines(
         lines.append(f"Servers for {fleet.people} users: unknown, because {fleet.note}.")
     elif fleet is not None and answer is not None:
         lines.append(_fleet_line(fleet, answer, is_at_least=capacity.status == "at_least"))
+    if answer is not None and (capacity.status, answer.strength, resume) == ("found", "likely", "") and capacity.run:
+        lines.append(_surer(capacity))
     started = start_text(capacity.server_start)
     return [*lines, f"Started by loadbench: {started}."] if started else lines
 
@@ -163,13 +168,14 @@ def limit_name(capacity: Capacity) -> str:
     return SPEED if is_speed else "slots or memory" if limit == "slots" else limit
 
 
-def _passed_above(capacity: Capacity) -> list[ProbeResult]:
-    """The probes at the highest load clearly above the one to plan with at which every objective was met often enough,
-    which is not proven for all that; none where there is no such load."""
+def _passed_above(capacity: Capacity, *, clearly: bool = True) -> list[ProbeResult]:
+    """The probes at the highest load (clearly) above the one to plan with at which every objective was met often
+    enough, which is not proven for all that; none where there is no such load."""
     answer = capacity.answer
     if answer is None or answer.range[0] is None:
         return []
-    above = {probe.amount for probe in capacity.probes if SAME_LOAD * probe.amount > answer.range[0]}
+    ratio = SAME_LOAD if clearly else 1.0
+    above = {probe.amount for probe in capacity.probes if ratio * probe.amount > answer.range[0]}
     for amount in sorted(above, reverse=True):
         probes = [probe for probe in capacity.probes if probe.amount == amount]
         is_sound = not any(probe.overloaded or probe.aborted or probe.decision == "FAIL" for probe in probes)
@@ -229,7 +235,7 @@ def curve_table(capacity: Capacity, curve: FittedCurve) -> Table:
     """What the fitted curve says of the loads that matter, lowest first."""
     answer, verified, kind = capacity.answer, capacity.verification, kind_of(capacity)
     found: dict[float, list[str]] = {}
-    passed: list[float | None] = [probe.amount for probe in _passed_above(capacity)[:1]]
+    passed: list[float | None] = [probe.amount for probe in _passed_above(capacity, clearly=False)[:1]]
     checked = verified.amount if verified is not None and verified.agrees else None
     roles: list[tuple[str, Sequence[float | None]]] = [("verified", [checked])]
     roles.append(("passed, unproven", passed))
@@ -337,13 +343,36 @@ def _next_step(capacity: Capacity, resume: str) -> str:
     if capacity.needed is None:
         return f"To go on with it: `{command}`. {easier}"
     more = f"about {capacity.needed.requests} more requests, which take about {duration(capacity.needed.seconds)}"
-    rule = "the range narrows with the square root of the requests, and its low end is verified"
-    if capacity.sees_no_limit:
+    so_far = sum(probe.requests for probe in capacity.probes)
+    times = f"{capacity.needed.requests / so_far:.2g} times the {so_far} so far: " if so_far else ""
+    rule = f"{times}the range narrows with the square root of the requests, and its low end is verified"
+    if capacity.needed.proof is not None and capacity.needed.per_s:
+        twice = f"{capacity.needed.requests / capacity.needed.proof:.2g} times"
+        each = f", at least {FEWEST_PER_USER} of each user" * (kind_of(capacity) == "users")
+        rule = f"{twice} the {capacity.needed.proof} that prove each objective in one probe at the highest load allowed"
+        rule += each
+        measured = duration(capacity.needed.requests / capacity.needed.per_s)
+        rule += f"; {measured} of it at {capacity.needed.per_s:.3g} requests/s, the rest for warm-ups and other steps"
+    elif capacity.sees_no_limit:
         each = " 5 of each user, and" * (kind_of(capacity) == "users")
         rule = f"in one probe at the highest load allowed,{each} as many without a miss as prove each objective"
     if capacity.require == "proven" and not capacity.sees_no_limit:
-        rule = "a proof takes about 5 times as many as a likely answer"
+        rule = f"{times}a proof takes about 5 times as many as a likely answer"
     return f"An answer needs {more} ({rule}; enough in most cases): `{command}`. {easier}"
+
+
+def _surer(capacity: Capacity) -> str:
+    """What makes a likely answer surer, and what was left for it."""
+    # As `loadbench.analyze.capacity.answer.needed` has it: a proof takes 5 times as many requests, and twice that is
+    # enough in most cases.
+    budget_s = max(capacity.budget_s, 10 * capacity.spent_s)
+    budget = format_duration(math.ceil(budget_s / 60) * 60 * NS_PER_S)
+    command = f"loadbench capacity --resume {shlex.quote(capacity.run)} --require proven --budget {budget}"
+    unused_s = capacity.budget_s - capacity.spent_s
+    left = (
+        f"{duration(unused_s)} of the budget of {duration(capacity.budget_s)} are left, but " if unused_s >= 1 else ""
+    )
+    return f"To make it surer: `{command}`; {left}a proof takes about 5 times as many requests as a likely answer."
 
 
 def next_budget(capacity: Capacity, *, times: int = 1) -> str:
@@ -365,7 +394,7 @@ def _claims(capacity: Capacity) -> list[Block]:
     # Where nothing failed, the curve ends at the highest load allowed and says nothing about the limit.
     if likely != "-" and capacity.status != "at_least":
         said = f"the limit is here, by a curve fitted to the requests of all probes ({sure} confidence)"
-        said = said if not capacity.sees_no_limit else f"no load that was measured favours a miss ({sure} confidence)"
+        said = said if not capacity.sees_no_limit else _no_limit_text(capacity, sure)
         rows.append(["likely", likely, said])
         if verified is not None:
             rows.append(["verified", f"{verified.amount:g}", _verified_text(capacity, verified)])
@@ -379,6 +408,21 @@ def _claims(capacity: Capacity) -> list[Block]:
         said = f"{', '.join(ends)} ({sure} confidence; the curve is not needed for this)"
     rows.append(["proven", proven, said])
     return [Table(("claim", unit, "what it says"), rows, "lll")]
+
+
+def _no_limit_text(capacity: Capacity, sure: str) -> str:
+    """What is likely where no probe favours a miss, and why it is less than the highest load that was measured."""
+    said = f"no load that was measured favours a miss ({sure} confidence)"
+    low, top = None if capacity.answer is None else capacity.answer.likely_low, capacity.probes[0].amount
+    top = max([top, *(probe.amount for probe in capacity.probes)])
+    if low is None or low >= top:
+        return said
+    probes = [probe for probe in capacity.probes if probe.amount == top]
+    needed = percent(max(share.asked for share in probes[0].attainment.values()))
+    said += (
+        f". At {probes[0].label}, {_met_text(capacity, [probe.attainment for probe in probes])}, which are too few to "
+    )
+    return f"{said}exclude that less than {needed} would; up to {low:g}, the curve fitted to all requests excludes it"
 
 
 def _verified_text(capacity: Capacity, verified: Verification) -> str:
@@ -626,11 +670,13 @@ def _notes(capacity: Capacity) -> Notes:
         also = ["a queue that grows"] * (kind_of(capacity) == "rate")
         also += ["an aborted probe"] * any(probe.aborted for probe in probes)
         fails = f"; {' or '.join(also)} is a FAIL" if also else ""
+        short = "probes are short on purpose: each follows a warm-up and ends once it knows enough; "
+        short += "the objectives decide by the requests of all of them, so none has a verdict"
         notes = [
             "a probe is one measurement at one load",
             f"phase: {phases}",
             f"objective columns: share of the probe's requests that met it. {goals}",
-            "probes are short on purpose: the objectives decide by the requests of all of them, so none has a verdict",
+            short,
             "requests: those due after the warm-up; where requests wait, the server first answered earlier ones",
         ]
         sides = {side_of(probe) for probe in probes}

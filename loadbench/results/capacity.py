@@ -142,10 +142,15 @@ class CapacityAnswer(_Load, frozen=True, kw_only=True):
 
 
 class Needed(msgspec.Struct, frozen=True, kw_only=True):
-    """About how much more an answer takes: requests, and the time for them."""
+    """About how much more an answer takes: requests, and the time for them.
+
+    Where nothing failed, `proof` are the requests of one probe at the highest load allowed that prove it, and `per_s`
+    how many of them that load makes each second."""
 
     requests: int
     seconds: float
+    proof: int | None = None
+    per_s: float | None = None
 
 
 class Verification(msgspec.Struct, frozen=True, kw_only=True):

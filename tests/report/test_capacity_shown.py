@@ -466,6 +466,46 @@ def test_the_command_that_goes_on_is_whole():
     assert command not in render_text(capacity_document(short, resume="loadbench compare"), width=200)
 
 
+def sum_of(text):
+    """(requests needed, the factor, what it multiplies) of the advice on a search without an answer."""
+    found = re.search(r"about (\d+) more requests, which take about \S+ \S+ \(([\d.]+) times the (\d+) ", text)
+    assert found
+    return int(found[1]), float(found[2]), int(found[3])
+
+
+@pytest.mark.parametrize(("times", "proof"), [(0.5, None), (4.5, None), (2.0, 40), (2.0, 1141)])
+def test_what_is_still_needed_comes_with_its_sum(times, proof):
+    """Less or more than there is, or the requests of a proof: the factor and what it multiplies give the number."""
+    capacity = read_capacity(FOLDER)
+    so_far = proof or sum(probe.requests for probe in capacity.probes)
+    more = Needed(requests=round(times * so_far), seconds=90.0, proof=proof, per_s=None if proof is None else 6.2)
+    short = {"status": "inconclusive", "conclusion": "Inconclusive.", "needed": more}
+    text = shown(msgspec.structs.replace(capacity, **short))
+    assert sum_of(text) == (more.requests, times, so_far)
+    assert ("at 6.2 requests/s, the rest for warm-ups" in text) == (proof is not None)
+
+
+def test_a_likely_answer_has_the_command_that_makes_it_surer():
+    """With what is left of the budget; not where the answer is proven, nor for a side of a comparison."""
+    capacity = read_capacity(FOLDER)
+    text = shown(capacity)
+    command = f"loadbench capacity --resume {capacity.run} --require proven --budget 22m"
+    assert text.count(command) == 1
+    assert "232 s of the budget of 360 s are left" in text
+    spent = msgspec.structs.replace(capacity, spent_s=capacity.budget_s, run="a b")
+    assert "--resume 'a b' --require proven --budget 60m" in shown(spent)
+    assert "are left" not in shown(spent)
+    assert "To make it surer" not in shown(answered("at_least", low=200, amount=200))
+    assert "To make it surer" not in render_text(capacity_document(capacity, resume="loadbench compare"))
+
+
+def test_a_higher_load_that_passed_is_not_the_one_to_plan_with():
+    """Its risk is in the table, and the note says which risk the load to plan with may have."""
+    text = shown(read_capacity(FOLDER))
+    assert "users=71 passed, unproven 3.4 %" in text
+    assert "plan with the highest load at which that is at most 2.5 %, also where a higher one passed" in text
+
+
 def without_a_limit(**changes):
     """The saved search as if its probes had gone up to the highest load allowed, and none had missed anything."""
     capacity = answered("inconclusive", likely=(172, None), amount=200)

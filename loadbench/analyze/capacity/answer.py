@@ -281,21 +281,23 @@ def needed(
     width by a fitted curve. With `has_curve` the loads without think time that there was no time for come first.
     """
     grid, probes = search.grid, evidence.probes
+    proof = per_s = None
     requests = sum(probe.requests for probe in probes)
     if found is None or not requests:
         return None
     fails = any(probe.leaning < 0 or probe.decision == "FAIL" for probe in probes)
     if found.likely_high is None and found.high is None and not fails:
-        more = evidence.requests_to_pass(grid.highest)
-        if more is None:
+        proof = evidence.requests_to_pass(grid.highest)
+        if proof is None:
             return None
-        more = math.ceil(_FOR_SURE * more)
+        more = math.ceil(_FOR_SURE * proof)
         last = max(probes, key=lambda probe: (probe.amount, probe.window_s))
         top = grid.amount(grid.highest)
         # Warm-ups, and the loads up to the highest one.
         each_s = (so_far.spent_s - sum(step.took_s for step in so_far.curve)) / len(probes)
         further = math.ceil(math.log2(top / last.amount)) if last.amount < top else 0
-        seconds = more * last.window_s / max(1, last.requests) * last.amount / top + (1 + further) * each_s
+        per_s = max(1, last.requests) / last.window_s * top / last.amount
+        seconds = more / per_s + (1 + further) * each_s
         # An eighth of the time stays reserved, as `loadbench.plan.search.Budget` has it.
         seconds = (so_far.spent_s + seconds) * 8 / 7 - so_far.spent_s
     else:
@@ -313,7 +315,7 @@ def needed(
     if has_curve and ThroughputCurve(round(grid.amount(grid.highest)), measured).next() is not None:
         spent_on_it = sum(step.took_s for step in so_far.curve)
         seconds = max(seconds, (so_far.spent_s + seconds - spent_on_it) * 4 / 3 - so_far.spent_s)
-    return Needed(requests=more, seconds=seconds)
+    return Needed(requests=more, seconds=seconds, proof=proof, per_s=per_s)
 
 
 def _at_think_times(found: CapacityAnswer | None, evidence: SearchEvidence) -> list[AtThinkTime]:
