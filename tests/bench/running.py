@@ -122,6 +122,19 @@ class Ran:
         times, cpu = zip(*self.samples, strict=True)
         return float(np.interp(self.load(requests)[0].arrived_ns, times, cpu))
 
+    def steady_rate(self, requests: int) -> float:
+        """Events per CPU-second in the middle of the last so many requests: all users are there, and nothing ends.
+
+        It is from 0.3 to 0.7 of the time between the first of these requests and the last event of them.
+        """
+        load = self.load(requests)
+        begin_ns, end_ns = load[0].arrived_ns, max(one.written_ns[-1] for one in load)
+        window = begin_ns + 0.3 * (end_ns - begin_ns), begin_ns + 0.7 * (end_ns - begin_ns)
+        times, cpu = zip(*self.samples, strict=True)
+        began_s, ended_s = np.interp(window, times, cpu)
+        written = sum(one.per_write * sum(window[0] <= at_ns < window[1] for at_ns in one.written_ns) for one in load)
+        return written / float(ended_s - began_s)
+
 
 def events_of(responses: Sequence[ServedResponse]) -> int:
     """Events that the server sent."""

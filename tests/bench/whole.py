@@ -2,8 +2,9 @@
 
 Each process runs on one core, next to a server of its own on the other, and everything it does after its first request
 counts: recorder, logs, progress, sampling of the machine, analysis, report. The events carry their number, so that each
-must be looked at. httpx and the bare client run without all that, and only a window of their work counts. Stock httpx
-reads lines and parses each, as people do with it; the other httpx is its transport with our parser behind it.
+must be looked at. httpx and the bare client run without all that, and only a window of their work counts, while all
+users are there; so the programs have a second rate, of the middle of their load alone (*steady*). Stock httpx reads
+lines and parses each, as people do with it; the other httpx is its transport with our parser behind it.
 """
 
 from __future__ import annotations
@@ -33,9 +34,11 @@ _PACED_EACH, _BULK_REQUESTS = 6, 2400
 
 
 class Cost(NamedTuple):
-    """What a run cost and how right it was: events per CPU-second after its start, the start, and errors at p99."""
+    """What a run cost and how right it was: events per CPU-second after its start and in the middle of its load, the
+    CPU time of the start, and errors at p99."""
 
     rate: float
+    steady_rate: float
     start_s: float
     ttft_off_s: float
     gap_off_s: float
@@ -56,7 +59,8 @@ def _sweep(load: Load, *flags: str, cores: set[int] | None, server_cores: set[in
     rate = events_of(ours.responses) / (ours.ran.cpu_s - start_s)
     verdict = ours.level.verdict
     said = ", ".join(reason.code for reason in verdict.reasons) or str(verdict.status)
-    return Cost(rate, start_s, *_off((ttft.p99, gap.p99), Truth.of(ours.measured)), said)
+    steady_rate = ours.ran.steady_rate(len(ours.responses))
+    return Cost(rate, steady_rate, start_s, *_off((ttft.p99, gap.p99), Truth.of(ours.measured)), said)
 
 
 def _rust(load: Load, python: tuple[list[str], dict[str, str]]) -> Cost | None:
@@ -71,14 +75,15 @@ def _rust(load: Load, python: tuple[list[str], dict[str, str]]) -> Cost | None:
     served = ran.load(load.requests)
     start_s = ran.start_s(load.requests)
     off = _off((figures.ttft_p99, figures.gap_p99), Truth.of(served))
-    return Cost(events_of(served) / (ran.cpu_s - start_s), start_s, *off)
+    return Cost(events_of(served) / (ran.cpu_s - start_s), ran.steady_rate(load.requests), start_s, *off)
 
 
 def _window(job: Job) -> Cost:
     with TruthProcess() as server:
         pin(server.pid, SERVER_CORES)
         found = measure(job, server.url)
-    return Cost(found.events / found.cpu_s, 0.0, float("nan"), float("nan"))
+    rate = found.events / found.cpu_s
+    return Cost(rate, rate, 0.0, float("nan"), float("nan"))
 
 
 def whole(*, rounds: int, pythons: Mapping[str, str]) -> None:
@@ -93,7 +98,8 @@ def whole(*, rounds: int, pythons: Mapping[str, str]) -> None:
         runs.setdefault(name, []).append(cost)
         line = f"  {number} {name:<34}{cost.rate:10,.0f} events per CPU-second"
         if cost.start_s:
-            line += f"   start {cost.start_s:4.2f} s   p99 off by: TTFT {cost.ttft_off_s * 1000:8.2f} ms"
+            line += f"   steady {cost.steady_rate:7,.0f}   start {cost.start_s:4.2f} s"
+            line += f"   p99 off by: TTFT {cost.ttft_off_s * 1000:8.2f} ms"
             line += f", gap {cost.gap_off_s * 1000:7.2f} ms   {cost.verdict}"
         say(line)
 
@@ -118,8 +124,11 @@ def whole(*, rounds: int, pythons: Mapping[str, str]) -> None:
         note("Rust client, bulk", number, _rust(bulk, rust) if rust else None)
     say("")
     for name, costs in runs.items():
-        start = f"   start {shown([one.start_s for one in costs], '.2f')} s" if costs[0].start_s else ""
-        say(f"  {name:<34}{shown([one.rate for one in costs], '10,.0f')}  events per CPU-second{start}")
+        line = f"  {name:<34}{shown([one.rate for one in costs], '10,.0f')}  events per CPU-second"
+        if costs[0].start_s:
+            line += f"   steady {shown([one.steady_rate for one in costs], ',.0f')}"
+            line += f"   start {shown([one.start_s for one in costs], '.2f')} s"
+        say(line)
     if not rust:
         say("  SGLang's Rust client is not installed: --python sglang=PATH")
     _judge(runs)
@@ -131,6 +140,10 @@ def _judge(runs: Mapping[str, list[Cost]]) -> None:
     def ratios(ours: str, theirs: str) -> list[float]:
         return [one.rate / other.rate for one, other in zip(runs[ours], runs.get(theirs, []), strict=False)]
 
+    def steady(ours: str, theirs: str) -> list[float]:
+        pairs = zip(runs[ours], runs.get(theirs, []), strict=False)
+        return [one.steady_rate / other.steady_rate for one, other in pairs]
+
     ours = [one.rate for one in runs["sweep, 512 streams"]]
     to_rust = ratios("sweep, 512 streams", "Rust client, 512 streams")
     good = [rate >= 45_000 or ratio >= 0.7 for rate, ratio in zip(ours, to_rust or [0.0] * len(ours), strict=False)]
@@ -139,10 +152,16 @@ def _judge(runs: Mapping[str, list[Cost]]) -> None:
         f"  sweep, 512 streams: {shown(ours, ',.0f')}{beside}; bar 45,000 or 0.7 in most rounds: "
         f"{_says(2 * sum(good) > len(good))}"
     )
+    rates = [one.steady_rate for one in runs["sweep, 512 streams"]]
+    to_rust = steady("sweep, 512 streams", "Rust client, 512 streams")
+    beside = f", {shown(to_rust, '.2f')} of the Rust client" if to_rust else ""
+    say(f"  sweep, 512 streams, steady: {shown(rates, ',.0f')}{beside}")
     for name, load, bar in (("512 streams", "32 streams", 7), ("bulk", "bulk", 10)):
         of = ratios(f"sweep, {name}", f"stock httpx, {load}")
         median = sorted(of)[len(of) // 2]
         say(f"  sweep, {name} / stock httpx, {load}: {shown(of, '.2f')}, bar {bar}: {_says(median >= bar)}")
+        alike = steady(f"sweep, {name}", f"stock httpx, {load}")
+        say(f"  sweep, {name}, steady / stock httpx, {load}, which always is: {shown(alike, '.2f')}")
         with_ours = ratios(f"sweep, {name}", f"httpx, {load}")
         say(f"  sweep, {name} / httpx, {load}, which has our parser: {shown(with_ours, '.2f')}")
     for streams in (128, 512):
