@@ -431,8 +431,8 @@ def caveats(
     yield from uneven_servers(recording)
     skew_ns, error_ns = recording.start_skew_ns or 0, max((one.clock_error_ns for one in recording.workers), default=0)
     if max(skew_ns, error_ns) > _MOST_APART_NS:
-        message = f"the workers began up to {skew_ns / 1e6:.0f} ms apart, as far as their clocks are known, "
-        message += f"to {error_ns / 1e6:.0f} ms" if error_ns else "exactly"
+        message = f"the workers began up to {skew_ns / 1e6:.0f} ms apart"
+        message += f" (their clocks are known to {error_ns / 1e6:.1f} ms)" if error_ns else ""
         advice = "see that no worker's machine is busy, and how fast the network between them is"
         yield Reason("start_skew", message, advice)
     ok = recording.outcomes.get(Outcome.OK, 0)

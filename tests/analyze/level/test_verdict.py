@@ -309,8 +309,8 @@ def test_one_sick_worker_of_many_is_named(late_ms, count, reasons):
     ("began_ms", "error_ms", "said"),
     [
         (4, 1, None),
-        (70, 1, "began up to 70 ms apart, as far as their clocks are known, to 1 ms"),
-        (4, 90, "began up to 4 ms apart, as far as their clocks are known, to 90 ms"),
+        (70, 1, "began up to 70 ms apart (their clocks are known to 1.0 ms)"),
+        (4, 90, "began up to 4 ms apart (their clocks are known to 90.0 ms)"),
     ],
 )
 def test_workers_that_begin_apart_are_a_caveat(began_ms, error_ms, said):
