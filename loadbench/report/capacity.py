@@ -344,10 +344,10 @@ def _next_step(capacity: Capacity, resume: str) -> str:
         return f"To go on with it: `{command}`. {easier}"
     more = f"about {capacity.needed.requests} more requests, which take about {duration(capacity.needed.seconds)}"
     so_far = sum(probe.requests for probe in capacity.probes)
-    times = f"{capacity.needed.requests / so_far:.2g} times the {so_far} so far: " if so_far else ""
+    times = f"{capacity.needed.requests / so_far:.3g} times the {so_far} so far: " if so_far else ""
     rule = f"{times}the range narrows with the square root of the requests, and its low end is verified"
     if capacity.needed.proof is not None and capacity.needed.per_s:
-        twice = f"{capacity.needed.requests / capacity.needed.proof:.2g} times"
+        twice = f"{capacity.needed.requests / capacity.needed.proof:.3g} times"
         each = f", at least {FEWEST_PER_USER} of each user" * (kind_of(capacity) == "users")
         rule = f"{twice} the {capacity.needed.proof} that prove each objective in one probe at the highest load allowed"
         rule += each

@@ -607,7 +607,8 @@ TERMS: Final[tuple[Term, ...]] = (
          see=("PASS", "leans to")),
     Term("plan with", "column", "The low end of the range of a capacity: as many users are likely to be served well.",
          see=("capacity", "likely range", "best estimate"), also=("plan with (users)", "plan with (requests/s)")),
-    Term("best estimate", "column", "The capacity that fits all requests best; as likely too high as too low.",
+    Term("best estimate", "column", "The capacity that fits all requests best; as likely too high as too low. "
+         "There the fitted curve, a median, falls to the share of requests that is needed.",
          see=("plan with",), also=("estimated", "estimated (search)")),
     Term("likely range", "column", "The range in which the capacity lies, by a curve fitted to all requests.",
          see=("likely", "plan with"), also=("its range", "scaled range")),
@@ -625,7 +626,8 @@ TERMS: Final[tuple[Term, ...]] = (
          "are proven to pass or to fail; a repeat test measures an end again.", see=("proven", "phase"),
          also=("repeat test",)),
     Term("bottleneck", "column", "What limits the server: prefill, decode, slots, memory or its queue; `client`: the "
-         "load generator was the limit.", see=("slots", "capacity")),
+         "load generator was the limit. The server's speed: twice as many requests at once would hardly raise "
+         "throughput, and neither prefill nor decode takes most of the time.", see=("slots", "capacity")),
     Term("measured", "column", "How long the measured window is, or was; `measured (verification)`: the share of its "
          "requests that met an objective.", see=("window", "verification"),
          also=("measured for", "measured (verification)", "time", "time on each side")),

@@ -473,7 +473,7 @@ def sum_of(text):
     return int(found[1]), float(found[2]), int(found[3])
 
 
-@pytest.mark.parametrize(("times", "proof"), [(0.5, None), (4.5, None), (2.0, 40), (2.0, 1141)])
+@pytest.mark.parametrize(("times", "proof"), [(0.5, None), (1.44, None), (4.5, None), (2.0, 40), (2.0, 1141)])
 def test_what_is_still_needed_comes_with_its_sum(times, proof):
     """Less or more than there is, or the requests of a proof: the factor and what it multiplies give the number."""
     capacity = read_capacity(FOLDER)
@@ -481,7 +481,9 @@ def test_what_is_still_needed_comes_with_its_sum(times, proof):
     more = Needed(requests=round(times * so_far), seconds=90.0, proof=proof, per_s=None if proof is None else 6.2)
     short = {"status": "inconclusive", "conclusion": "Inconclusive.", "needed": more}
     text = shown(msgspec.structs.replace(capacity, **short))
-    assert sum_of(text) == (more.requests, times, so_far)
+    requests, factor, of = sum_of(text)
+    assert (requests, of) == (more.requests, so_far)
+    assert factor * of == pytest.approx(requests, rel=0.005)
     assert ("at 6.2 requests/s, the rest for warm-ups" in text) == (proof is not None)
 
 
@@ -529,6 +531,8 @@ def test_a_load_that_nothing_exceeded_is_no_estimate():
         block for block in capacity_page(capacity, run_in(FOLDER), FOLDER).blocks if isinstance(block, Tiles)
     ).items
     assert "scaled from at least 172" in text
+    assert "At users=200, " in text
+    assert "which are too few to exclude that less than 90 % would; up to 172, the curve fitted" in text
     assert "172 or more" in text
     assert "(estimated)" not in text
     assert "scaled range" not in text
