@@ -33,8 +33,10 @@ from loadbench.core.new_file import write_new
 from loadbench.results.run import SCHEMA, Run
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
     from datetime import datetime
+
+    from loadbench.results.run import Reason
 
 # Where run folders are made.
 RESULTS = Path("results")
@@ -51,6 +53,32 @@ _REPLACE_AGAIN_S = (0.05,) * 31 if sys.platform == "win32" else ()
 _NO_SYNC = frozenset({errno.EINVAL, errno.ENOSYS, errno.ENOTSUP})
 # Of a file or folder, in bytes, on any system.
 _LONGEST_NAME = 255
+# Reasons and notes in the words of older versions, and what they are called now.
+_OLD_WORDS = tuple(
+    (re.compile(old), new)
+    for old, new in (
+        (
+            rb"the client was the limit: give it a core of its own, or make less load",
+            b"the load generator was the bottleneck: give it its own core, or reduce the load",
+        ),
+        (
+            rb"([\d.]+) ?% of events were read so late that a later one had come",
+            rb"loadbench read \1 % of events so late that a later one had already arrived",
+        ),
+        (
+            rb"events came together in one read, and the event loop was late",
+            b"events came together in one read, because loadbench read late",
+        ),
+        (
+            rb"of (\d+) of (\d+) answers the server tells a longer way to the first token than was seen",
+            rb"for \1 of \2 responses the server reports a longer time to first token than was measured",
+        ),
+        (
+            rb"one of the two (?:counts otherwise|measures something else), or other requests.*: see the verdict",
+            b"the server counts in another way: rely on the measured time, unless the verdict says loadbench read late",
+        ),
+    )
+)
 # Nobody waits longer for a disk that does not respond.
 HANGS_S = 10.0
 # What decoding raises for a file that is not what it should be.
@@ -444,6 +472,30 @@ def read_run(path: Path) -> Run:
             hint="use the version that wrote it",
         )
     try:
-        return msgspec.json.decode(raw, type=Run)
+        run = msgspec.json.decode(raw, type=Run)
     except UNREADABLE as error:
         raise BadInput(f"{file}: the file is damaged: {error}", hint="restore it from a copy") from None
+    return run if not any(old.search(raw) for old, _ in _OLD_WORDS) else _in_todays_words(run)
+
+
+def _in_todays_words(run: Run) -> Run:
+    """The run with reasons and notes as today's version writes them, so that a report has one name for one thing."""
+
+    def reworded(reasons: Sequence[Reason]) -> list[Reason]:
+        texts = [[reason.message, reason.advice] for reason in reasons]
+        for old, new in _OLD_WORDS:
+            texts = [[old.sub(new, text.encode()).decode() for text in of_reason] for of_reason in texts]
+        return [
+            msgspec.structs.replace(reason, message=message, advice=advice)
+            for reason, (message, advice) in zip(reasons, texts, strict=True)
+        ]
+
+    levels = [
+        msgspec.structs.replace(
+            level,
+            caveats=reworded(level.caveats),
+            verdict=msgspec.structs.replace(level.verdict, reasons=reworded(level.verdict.reasons)),
+        )
+        for level in run.levels
+    ]
+    return msgspec.structs.replace(run, levels=levels)

@@ -14,6 +14,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from types import SimpleNamespace
 
+import msgspec
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
@@ -22,8 +23,8 @@ from loadbench.cli.measuring import say_saved
 from loadbench.core.errors import BadInput
 from loadbench.results import folder as folder_module
 from loadbench.results.folder import RunFolder, read_run, slug, write_or_keep
-from loadbench.results.run import to_json
-from tests.building import a_run
+from loadbench.results.run import Reason, Verdict, to_json
+from tests.building import a_level, a_run
 
 STARTED = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 OLD, NEW = b"old" * 30_000, b"new" * 50_000
@@ -437,3 +438,20 @@ def test_a_file_that_was_made_meanwhile_is_not_written_over(tmp_path, monkeypatc
     assert Path(caught.value.message.rpartition(" it is in ")[2]).read_bytes() == b"new"
     write_or_keep(path, b"new")
     assert path.read_bytes() == b"new"
+
+
+def test_a_run_of_an_older_version_has_its_reasons_in_todays_words(tmp_path):
+    """One thing has one name in a report, whichever version measured; prompts and figures stay as they are."""
+    client = "the client was the limit: give it a core of its own, or make less load"
+    said = "of 1 of 9 answers the server tells a longer way to the first token than was seen"
+    late = Reason("late_reads", "5.7% of events were read so late that a later one had come", client)
+    verdict = Verdict("INVALID", [late])
+    level = msgspec.structs.replace(a_level(), verdict=verdict, caveats=[Reason("server_contradicts", said, "look")])
+    run = msgspec.structs.replace(a_run(level), question=client)
+    (tmp_path / "run.json").write_bytes(to_json(run))
+    found = read_run(tmp_path)
+    (reason,), (note,) = found.levels[0].verdict.reasons, found.levels[0].caveats
+    assert reason.message == "loadbench read 5.7 % of events so late that a later one had already arrived"
+    assert reason.advice.startswith("the load generator was the bottleneck")
+    assert note.message.startswith("for 1 of 9 responses the server reports a longer time to first token")
+    assert (found.question, note.advice, found.levels[0].metrics) == (client, "look", level.metrics)

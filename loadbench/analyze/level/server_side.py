@@ -136,5 +136,5 @@ def contradictions(recording: LevelRecording, first: FirstTokenBreakdown | None)
             f"the server reports {first.client_s - first.rest_s:.3g} s to first token on average, "
             f"but {first.client_s:.3g} s were measured"
         )
-    advice = "one of the two measures something else, or other requests, or the client is late: see the verdict"
+    advice = "the server counts in another way: rely on the measured time, unless the verdict says loadbench read late"
     return [Reason("server_contradicts", message, advice)] if message else []
