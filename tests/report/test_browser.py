@@ -180,7 +180,7 @@ def test_no_line_is_broken_inside_an_option(opened, tmp_path, width):
     text = "repeat it with --confidence 0.9 or --duration 12s, of which 0.5 % are allowed, and it leans to PASS there"
     command = "see `loadbench compare --capacity --resume results/20261128T132325Z-compare --budget 74m` for it"
     chart = Chart(name="x", title="x", y="y", series=[Series("a", [(1, 1.0), (2, 2.0)])], note=text)
-    blocks = [Text([text, command]), Notes([text, command]), Tiles([("a", text, text)]), chart]
+    blocks = [Text([text, command]), Notes([text, command]), Tiles([("a", "it leans to PASS", text)]), chart]
     page = tmp_path / "options.html"
     page.write_text(
         render_html(Document("options", [*blocks, Table(("a", "b"), [[text, command]], "ll")])), encoding="utf-8"
