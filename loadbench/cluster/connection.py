@@ -12,7 +12,7 @@ import logging
 import math
 import os
 import time
-from contextlib import AsyncExitStack, asynccontextmanager, chdir, suppress
+from contextlib import AsyncExitStack, asynccontextmanager, chdir, contextmanager, suppress
 from importlib import import_module
 from importlib.util import find_spec
 from tempfile import TemporaryDirectory
@@ -30,13 +30,14 @@ from loadbench.engine.worker_link import SAME_CLOCK, ClockOffset
 from loadbench.plan.cluster import Cluster, is_loopback
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+    from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
     from pathlib import Path
 
 # What an actor waits for a report before it says that there is none: all of many workers are asked so often together.
 _ASKS_FOR_S, _MOST_ASKED_PER_S = 0.5, 200
 # A reply that takes so much longer will not come: the node is gone, is stopped, or cannot be reached any more.
 _LATE_S = 3.0
+_LOOKS_AGAIN_S = 0.5
 # Ray knows of a node's end by its connections, which may be sooner.
 _LOOKS_EVERY_S = 0.5
 # The tightest of so many round trips says how far a clock is ahead; on one host each takes about a millisecond.
@@ -54,7 +55,7 @@ class NodeClock:
     """What is known of a node's clock; `turns` are of all nodes."""
 
     def __init__(self, turns: anyio.CapacityLimiter) -> None:
-        self.offset = SAME_CLOCK  # as it was measured last
+        self.offset, self.is_known = SAME_CLOCK, False  # as it was measured last, if it ever was
         self._turns = turns
         self._one = anyio.Lock()
         self._measured_s = -math.inf
@@ -79,7 +80,7 @@ class NodeClock:
                             found.append((took_ns, there_ns - asked_ns - took_ns // 2))
             if found:
                 took_ns, ahead_ns = min(found)
-                self.offset = ClockOffset(ahead_ns, took_ns // 2)
+                self.offset, self.is_known = ClockOffset(ahead_ns, took_ns // 2), True
             self._measured_s = time.monotonic()
             return self.offset
 
@@ -96,8 +97,8 @@ class RayLink:
         node: Node,
         clock: NodeClock,
         end: Callable[[Any], None],
-        here: str,
         *,
+        is_here: bool,
         asks_for_s: float,
     ) -> None:
         self.name = name
@@ -105,7 +106,7 @@ class RayLink:
         self._clock = clock
         self._actor = actor
         self._end = end
-        self.is_here = bool(node.machine) and node.machine == here  # on this machine, whose clock it has
+        self.is_here = is_here  # on this machine, whose clock it has
         self._asks_for_s = asks_for_s
         self._bodies: list[bytes] = []
         self._gone = anyio.Event()
@@ -133,11 +134,14 @@ class RayLink:
             if self._gone.is_set():
                 return None
             found: list[bytes] | None = None
-            try:
-                with anyio.fail_after(self._asks_for_s + _LATE_S):
-                    found = await self._call("reports", self._asks_for_s)
-            except Exception:  # noqa: BLE001 - whatever Ray raises, no report will come
-                found = None
+            with suppress(Exception):  # whatever Ray raises, no report will come
+                asked = self._call("reports", self._asks_for_s)
+                asked.add_done_callback(lambda done: done.cancelled() or done.exception())
+                # The second look is for a process that was stopped meanwhile: its timers are the first to go on.
+                for within_s in (self._asks_for_s + _LATE_S, _LOOKS_AGAIN_S):
+                    if not asked.done():
+                        await asyncio.wait({asked}, timeout=within_s)
+                found = asked.result() if asked.done() else None
             if found is None:
                 return None
             self._bodies = found
@@ -162,7 +166,11 @@ class RayLink:
             return int(await self._call("now_ns"))
 
         measured = await self._clock.measured(read)
-        return SAME_CLOCK if self.is_here else measured
+        if self.is_here:
+            return SAME_CLOCK
+        if not self._clock.is_known:
+            self.lose()  # nobody can tell it when to begin
+        return measured
 
     async def give(self, path: Path) -> None:
         """Send a copy of the file to the node."""
@@ -214,7 +222,8 @@ async def cluster_workers(
     check_cluster(cluster, insecure=insecure)
     async with AsyncExitStack() as stack:
         ray = await stack.enter_async_context(_connected(cluster))
-        nodes = await anyio.to_thread.run_sync(ray.nodes)
+        with _one_error(cluster):
+            nodes = await anyio.to_thread.run_sync(ray.nodes)
         alive = [node for node in nodes if node["Alive"]]
         cores = int(sum(node["Resources"].get("CPU", 0) for node in alive))
         count = min(workers or max(1, cores), most)
@@ -223,7 +232,8 @@ async def cluster_workers(
                 f"--workers {count}: each worker needs a core, and the cluster has {cores}",
                 hint="add nodes, or give fewer workers",
             )
-        links = await _start(ray, stack, count, sides=sides, insecure=insecure, cluster=cluster)
+        with _one_error(cluster):
+            links = await _start(ray, stack, count, sides=sides, insecure=insecure, cluster=cluster)
         stack.push_async_callback(_close, links)
         stack.callback(asyncio.create_task(_watch_nodes(ray, links)).cancel)
         await asyncio.gather(*(link.clock_offset() for link in links))
@@ -244,6 +254,18 @@ async def cluster_workers(
             "token_authentication": all(link.node.has_token for link in links),
         }
         yield Workers(links, about)
+
+
+@contextmanager
+def _one_error(cluster: Cluster) -> Iterator[None]:
+    """Whatever Ray raises here is a `LoadbenchError`: a head that ends meanwhile, for example."""
+    try:
+        yield
+    except LoadbenchError:
+        raise
+    except Exception as error:  # noqa: BLE001 - Ray raises errors of many kinds
+        problem = (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
+        raise LoadbenchError(f"--cluster {cluster}: {problem}", hint="see that the cluster still runs") from None
 
 
 class _Connection:
@@ -267,7 +289,8 @@ async def _connected(cluster: Cluster) -> AsyncIterator[Any]:
             address = cluster.address
             if cluster.local_nodes:
                 address = await held.stack.enter_async_context(local_nodes(cluster.local_nodes))
-        import ray  # noqa: PLC0415 - it is large, and an extra; it reads its environment now
+        with _one_error(cluster):
+            import ray  # noqa: PLC0415 - it is large, and an extra; it reads its environment now
 
         if held.users == 1:
             await _connect(ray, address, cluster)
@@ -374,11 +397,20 @@ async def _start(
         )
     if not insecure and not all(node.has_token for node in nodes):
         raise _no_token(cluster, "its nodes request none")
+    # Local nodes are here also where a machine has no name of its own.
     here, asks_for_s = machine(), max(_ASKS_FOR_S, count / _MOST_ASKED_PER_S)
     turns = anyio.CapacityLimiter(_NODES_AT_ONCE)
     clocks = {node.node: NodeClock(turns) for node in nodes}
     return [
-        RayLink(f"worker {index + 1} on {node.host}", actor, node, clocks[node.node], end, here, asks_for_s=asks_for_s)
+        RayLink(
+            f"worker {index + 1} on {node.host}",
+            actor,
+            node,
+            clocks[node.node],
+            end,
+            is_here=bool(cluster.local_nodes) or (bool(node.machine) and node.machine == here),
+            asks_for_s=asks_for_s,
+        )
         for index, (actor, node) in enumerate(zip(actors, nodes, strict=True))
     ]
 

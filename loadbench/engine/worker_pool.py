@@ -35,8 +35,9 @@ if TYPE_CHECKING:
 _LEAD_NS = 150_000_000
 # An order to another machine takes longer where the network is slow: by round trips, of which an error is a half.
 _LEAD_ROUND_TRIPS = 5
-# A large data set, or a trace of a million rows, takes a worker some seconds.
-_PREPARES_WITHIN_S = 30.0
+# A trace of a million rows takes a worker some seconds, and many workers of few cores that many times. One that ends
+# meanwhile is seen at once.
+_PREPARES_WITHIN_S = 300.0
 # Many times what a start takes on a busy machine.
 _STARTS_WITHIN_S = 60.0
 

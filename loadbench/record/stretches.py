@@ -118,8 +118,17 @@ class Stretches:
 class SpreadMoments:
     """Moments in ns, in any order, each with as many other integers as there are `columns` beside it."""
 
-    def __init__(self, stretches: Stretches, most: int, *, columns: int = 0, expected: int | None = None) -> None:
+    def __init__(
+        self,
+        stretches: Stretches,
+        most: int,
+        *,
+        columns: int = 0,
+        expected: int | None = None,
+        whole: int | None = None,
+    ) -> None:
         self._stretches, self.most = stretches, most
+        self._whole = most if whole is None else whole  # of the level that this is a part of
         self._rows: Integers = np.empty((1 + columns, most), np.int64)
         self._rows[:, :expected] = 0  # these are set aside at once, as by `FirstRows`
         self._gathered = array("q")
@@ -179,6 +188,7 @@ class SpreadMoments:
 
     def absorb(self, parts: Sequence[SpreadMoments]) -> None:
         """Have what all these parts have, which keep the same stretches."""
+        self.most = self._whole
         self._rows = np.concatenate([part.rows for part in parts], axis=1) if parts else self.rows
         self.count = self._rows.shape[1]
         self.before = sum(part.before for part in parts)

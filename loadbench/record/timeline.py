@@ -72,10 +72,11 @@ class TimelineBuilder:
         most, changes = room_of(_MOST_KEPT, parts), room_of(_MOST_CHANGES, parts)
         # Moments at which requests started and ended, and those of the first and the last token of all responses.
         self._changes, self._tokens = (
-            [SpreadMoments(self._stretches, changes, expected=most) for _ in range(2)] for _ in range(2)
+            [SpreadMoments(self._stretches, changes, expected=most, whole=_MOST_CHANGES) for _ in range(2)]
+            for _ in range(2)
         )
         # When a request was sent and due, its TTFT, and its lengths in tokens.
-        self._sent = SpreadMoments(self._stretches, most, columns=4)
+        self._sent = SpreadMoments(self._stretches, most, columns=4, whole=_MOST_KEPT)
         self._succeeded = 0
         self._first = FirstRows(_MOST_KEPT, "q" + "d" * len(KEPT), parts=parts)  # when it was due, its figures
 

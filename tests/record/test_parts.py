@@ -143,6 +143,15 @@ def test_parts_are_the_whole(count: int, parts: int) -> None:
     assert_same(together([samples[at::parts] for at in range(parts)]), closed(recorder_of(samples, 1)))
 
 
+@pytest.mark.parametrize("parts", [3, 8])
+def test_what_fits_into_one_process_is_whole_of_many_parts(parts: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each part has less room than the level; together they have as much as one process."""
+    monkeypatch.setattr(timeline, "_MOST_KEPT", 410)
+    monkeypatch.setattr(timeline, "_MOST_CHANGES", 820)
+    samples = requests(400)
+    assert_same(together([samples[at::parts] for at in range(parts)]), closed(recorder_of(samples, 1)))
+
+
 def test_parts_may_differ_in_size() -> None:
     """One has all requests but a few, another has none."""
     samples = requests(300)

@@ -14,14 +14,15 @@ rest is decoding. One of them must take most of the time, or the bottleneck is u
 
 The same law says whether more slots would help: if twice as many would bring hardly more, the bottleneck is what slows
 down the running requests, not their number, also where requests fail because they wait: more slots would turn the
-wait for the first token into slower tokens. Preemptions, or a cliff in throughput, mean memory. Where the load
-generator gave out before the server showed a limit, the load generator is the bottleneck. Everything else is "unknown",
-with what was seen.
+wait for the first token into slower tokens, which helps where tokens may be slower. Preemptions, or a cliff in
+throughput, mean memory. Where the load generator gave out before the server showed a limit, the load generator is the
+bottleneck. Everything else is "unknown", with what was seen.
 """
 
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -65,6 +66,9 @@ _NEAR_KNEE = 0.7
 _OFTEN = 0.01
 # Up to this mean number in flight a request is alone.
 _ALONE = 1.5
+# A server whose threads are all at work uses so nearly a whole number of cores, in cores.
+_WHOLE = 0.05
+_ON_A_BOARD = re.compile(r"[gn]pu\d").match
 _ADVICE: dict[BottleneckKind, str] = {
     "prefill": "use shorter prompts, or a prefix cache",
     "decode": "use shorter responses, fewer requests at once, or a faster device",
@@ -361,15 +365,21 @@ def _of_work(
         stays += f"; {_about(at)} requests run at once, and twice as many would raise it {by}"
         stays += f" (one alone gives {alone.per_s:.3g})" if alone.n < _ALONE else ""
         if rule.startswith(BEFORE_FIRST_TOKEN):
-            slots = (
-                "; more slots would turn the wait for the first token into slower tokens, for hardly more requests/s"
-            )
+            slots = "; more slots would turn the wait for the first token into slower tokens"
+            if last.tpot:
+                # Twice as many share a throughput that is raised by the gain alone.
+                times_ms = (1e3 * last.tpot, 2e3 * last.tpot / (1 + gain))
+                now, twice = (f"{one:,.0f} ms" if one >= 10 else f"{one:.2g} ms" for one in times_ms)
+                slots += f" (twice as many: about {twice} a token instead of {now})"
+            slots += ", for hardly more requests/s: if tokens may be that slow, try it"
+    threads = _idle_cores(last.level)
     if share is None:
         return Bottleneck(
             kind="unknown",
             sentence=f"the server's speed; {stays}; without a level of one user, prompts and decoding look the same",
             evidence=evidence,
-            advice=f"a faster device, or fewer tokens per request; measure users=1 to know which tokens{slots}",
+            advice=f"{threads}use a faster device, or fewer tokens per request; measure users=1 to know which tokens"
+            + slots,
             slots=at,
             ceiling_per_s=last.per_s,
         )
@@ -382,9 +392,28 @@ def _of_work(
         kind=kind,
         sentence=f"{why}; {stays}",
         evidence=[*evidence, Evidence(name="prompt_share", value=share, what="share of the server's time for prompts")],
-        advice=_ADVICE.get(kind, "use a faster device, or fewer tokens per request, in prompts or responses") + slots,
+        advice=threads
+        + _ADVICE.get(kind, "use a faster device, or fewer tokens per request, in prompts or responses")
+        + slots,
         slots=at,
         ceiling_per_s=last.per_s,
+    )
+
+
+def _idle_cores(level: LevelResult) -> str:
+    """The beginning of an advice for a server whose threads are all at work while other cores of its machine are idle:
+    a whole number of cores is in use, and at least one is not. Of one with a GPU nothing is said: it often keeps a core
+    busy with waiting."""
+    machine, readings = level.machine, level.telemetry
+    if machine is None or readings is None or level.window_s <= 0 or any(map(_ON_A_BOARD, readings.gauges)):
+        return ""
+    used = readings.counters.get("process_cpu_s_total", 0.0) / level.window_s
+    idle = machine.cores * (1 - machine.busy)
+    if not (used > 0.5 and abs(used - round(used)) <= _WHOLE and idle >= 1 - 2 * _WHOLE):
+        return ""
+    return (
+        f"first give the server more threads, if it computes on the CPU: it used {used:.2f} of {machine.cores} cores, "
+        f"and {idle:.1f} were idle; then "
     )
 
 

@@ -7,6 +7,7 @@ bounds are those of docs/metrics.md.
 from __future__ import annotations
 
 import dataclasses
+import math
 import re
 from collections import Counter
 from typing import TYPE_CHECKING
@@ -45,6 +46,8 @@ _STOOD_STILL_NS = 2 * NS_PER_S
 _MIN_ACHIEVED = 0.99
 # Of fewer requests one worker's p99 is the largest of them.
 _FEWEST_OF_A_WORKER = 100
+# How often a level of several workers may be INVALID for one that was late by chance.
+_BY_CHANCE = 0.01
 # Half a slice of the timeline: what is further apart is seen in it as a load that grows.
 _MOST_APART_NS = SLICE_NS // 2
 # A closed loop that loses more than this share of its cycle makes noticeably less load than its users should.
@@ -249,12 +252,14 @@ def _short_warm_up(recording: LevelRecording, load: Load) -> Iterator[Reason]:
         )
 
 
-def _late_start(recording: LevelRecording, load: Load) -> Iterator[Reason]:
+def _late_start(recording: LevelRecording, load: Load, *, among: int = 1) -> Iterator[Reason]:
     """An open loop must keep its schedule. A closed loop has none: a late start is a longer think time, which reduces
-    the load by its share of a cycle, the time from one request of a user to the next."""
+    the load by its share of a cycle, the time from one request of a user to the next. `among` so many workers one is
+    late only by more than chance."""
     lateness = recording.histograms["lateness"]
     if isinstance(load, Open):
-        yield from _delayed(recording, lateness, code="late_start", message="loadbench sent requests late")
+        message = "loadbench sent requests late"
+        yield from _delayed(recording, lateness, code="late_start", message=message, among=among)
         return
     mean_ns, e2e_ns = lateness.mean, recording.histograms["e2e_response"].mean
     if mean_ns is None or e2e_ns is None:
@@ -267,7 +272,7 @@ def _late_start(recording: LevelRecording, load: Load) -> Iterator[Reason]:
         yield Reason("late_start", message, _GENERATOR_BOTTLENECK)
 
 
-def _late_stamps(recording: LevelRecording) -> Iterator[Reason]:
+def _late_stamps(recording: LevelRecording, *, among: int = 1) -> Iterator[Reason]:
     """A kernel stamp is right as long as the event is read before the next one arrives; a stamp at the read is late
     whenever the event loop is."""
     health = recording.health
@@ -283,7 +288,7 @@ def _late_stamps(recording: LevelRecording) -> Iterator[Reason]:
         yield Reason("clock_step", message, "wait until the clock is synchronised, then measure again")
     if health.stamp_source not in _STAMPED_ON_ARRIVAL:
         message = "loadbench read responses late, which makes every timestamp late"
-        yield from _delayed(recording, health.loop_lag, code="loop_lag", message=message)
+        yield from _delayed(recording, health.loop_lag, code="loop_lag", message=message, among=among)
     elif recording.censored_events > MAX_LATE * recording.events:
         share = recording.censored_events / recording.events
         message = f"loadbench read {100 * share:.1f} % of events so late that a later one had already arrived; "
@@ -293,7 +298,7 @@ def _late_stamps(recording: LevelRecording) -> Iterator[Reason]:
         # In such a fast stream the last event of a late read is always recent; the loop's lag shows the lateness.
         # Events that the server sent together are not among these.
         message = "loadbench read events late, and several that the server sent apart came together"
-        yield from _delayed(recording, health.loop_lag, code="late_reads", message=message)
+        yield from _delayed(recording, health.loop_lag, code="late_reads", message=message, among=among)
     # Of the events these may be few, and make up a quantile of the times to first token all the same.
     late, answers = recording.late_first_tokens, recording.outcomes.get(Outcome.OK, 0)
     if late > max(1, MAX_LATE * answers) or (late > 1 and _moves_p99(recording.histograms["ttft"], late / answers)):
@@ -315,7 +320,8 @@ def _sick_workers(recording: LevelRecording, load: Load) -> Iterator[Reason]:
                 censored_events=worker.censored_events,
                 late_first_tokens=0,
             )
-            for reason in (*_late_start(alone, load), *_late_stamps(alone)):
+            many = len(recording.workers)
+            for reason in (*_late_start(alone, load, among=many), *_late_stamps(alone, among=many)):
                 found.setdefault(reason.code, []).append((worker.name, reason))
     seen = {reason.code for reason in (*_late_start(recording, load), *_late_stamps(recording))}
     for code, workers in found.items():
@@ -334,12 +340,22 @@ def _moves_p99(times: Histogram, share: float) -> bool:
     return measured_ns - least_ns > max(DELAY_NS, _DELAY_SHARE * measured_ns)
 
 
-def _delayed(recording: LevelRecording, delays: Histogram, *, code: str, message: str) -> Iterator[Reason]:
-    """The p99 is above the bound, and so are two values at least: of fewer than 100 the largest alone is the p99."""
+def _delayed(recording: LevelRecording, delays: Histogram, *, code: str, message: str, among: int) -> Iterator[Reason]:
+    """The p99 is above the bound, and so are two values at least: of fewer than 100 the largest alone is the p99.
+
+    Of several workers one has more late values than the others by chance. Where each value is late with a probability
+    of 1 %, one of them has so many in at most 1 of 100 levels (Chernoff's bound of a Poisson number, for each worker).
+    """
     p99_ns = delays.percentile(99)
     gap_ns = recording.histograms["itl"].percentile(50) or recording.histograms["event_gap"].percentile(50) or 0
     bound_ns = max(DELAY_NS, _DELAY_SHARE * gap_ns)
-    if p99_ns is not None and p99_ns > bound_ns and delays.count_above(round(bound_ns)) > 1:
+    least = 2
+    if among > 1:
+        mean = max(1e-9, 0.01 * delays.count)
+        least = max(least, math.ceil(mean))
+        while least * math.log(least / mean) - least + mean < math.log(among / _BY_CHANCE):
+            least += 1
+    if p99_ns is not None and p99_ns > bound_ns and delays.count_above(round(bound_ns)) >= least:
         late = f"1 in 100 was {p99_ns / 1e6:.1f} ms late or more"
         allowed = f"{bound_ns / 1e6:.1f} ms is allowed at this token rate"
         yield Reason(code, f"{message}: {late}, and {allowed}", _GENERATOR_BOTTLENECK)

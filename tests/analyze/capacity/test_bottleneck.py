@@ -18,6 +18,7 @@ from loadbench.plan.objective import parse_objective
 from loadbench.plan.sim_profile import PROFILES
 from loadbench.results.folder import read_run
 from loadbench.results.run import Concurrency, LevelResult, ObjectiveResult, Reason
+from loadbench.results.telemetry import Gauge, MachineLoad, Telemetry
 from tests.analyze.leveling import with_figures
 from tests.analyze.serving import sweep
 from tests.coverage.systems import constant, lognormal, slots
@@ -272,11 +273,39 @@ def test_more_slots_are_no_help_to_a_server_that_decodes_all_the_time():
         found = find_bottleneck(levels, rule=rule)
         assert (found.kind, found.ceiling_per_s) == ("decode", pytest.approx(ceiling))
         assert "more slots would turn the wait for the first token into slower tokens" in found.advice
+        assert "slower tokens (twice as many: about 161 ms a token instead of 81 ms), for hardly more" in found.advice
     assert "slots" not in find_bottleneck(levels, rule="tpot_p95<1s").advice
     # Without a level of one user decoding and prompts look the same.
     assert find_bottleneck(levels[1:]).sentence.endswith(
         "without a level of one user, prompts and decoding look the same"
     )
+
+
+@pytest.mark.parametrize(
+    ("used_s", "busy", "gauges", "said"),
+    [
+        (20.0, 0.5, {}, "it used 2.00 of 4 cores, and 2.0 were idle; then "),
+        (9.7, 0.25, {}, "it used 0.97 of 4 cores, and 3.0 were idle; then "),
+        (15.0, 0.4, {}, ""),  # threads that wait now and then
+        (40.0, 1.0, {}, ""),
+        (20.0, 0.8, {}, ""),  # others use what it leaves
+        (0.1, 0.1, {}, ""),
+        (10.0, 0.3, {"gpu0_use": Gauge(mean=0.9, min=0.8, max=1.0, last=0.9, readings=9)}, ""),
+        (None, 0.5, {}, ""),
+    ],
+)
+def test_threads_come_before_a_faster_device_where_cores_are_idle(used_s, busy, gauges, said):
+    """Where a whole number of cores is in use and others are not, on a machine whose server has no board."""
+    *lower, last = serving(prefill_s=0.01, step_s=0.001, per_sequence_s=0.01)
+    last = msgspec.structs.replace(
+        last,
+        window_s=10.0,
+        machine=MachineLoad(cores=4, busy=busy, others=0.0, stolen=0.0),
+        telemetry=Telemetry(gauges=gauges, counters={} if used_s is None else {"process_cpu_s_total": used_s}),
+    )
+    advice = find_bottleneck([*lower, last], rule="ttft_p95<1s").advice
+    first = "first give the server more threads, if it computes on the CPU: "
+    assert advice.startswith(f"{first}{said}use shorter responses" if said else "use shorter responses")
 
 
 @pytest.mark.parametrize(

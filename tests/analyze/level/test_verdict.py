@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from array import array
 from typing import TYPE_CHECKING
 
 import pytest
@@ -303,6 +304,22 @@ def test_one_sick_worker_of_many_is_named(late_ms, count, reasons):
     assert codes(level) == reasons
     told = "sick: loadbench sent the users' next requests late"
     assert all(reason.message.startswith(told) for reason in level.verdict.reasons)
+
+
+@pytest.mark.parametrize(
+    ("count", "late", "workers", "is_sick"),
+    [(100, 2, 8, False), (100, 8, 8, True), (2000, 30, 8, False), (2000, 50, 8, True), (200_000, 2100, 100, False)],
+)
+def test_a_worker_of_an_open_loop_is_sick_only_by_more_than_chance(count, late, workers, is_sick):
+    """Of several, one has more late requests than the others anyway; alone, a p99 above the bound would be enough."""
+    one = WorkerPart(name="one", health=calm(), began_ns=0)
+    one.lateness.record_many(array("q", [MS // 10] * (count - late) + [400 * MS] * late))
+    parts = (one, *(a_worker(f"well {number}", 0.1) for number in range(workers - 1)))
+    level = a_level(
+        recording=dataclasses.replace(recorded(quiet()), workers=parts), load=Open(0.5, parse_arrivals("constant"))
+    )
+    told = [reason.message for reason in level.verdict.reasons if reason.code == "late_start"]
+    assert [message.startswith("one: loadbench sent requests late") for message in told] == [True] * is_sick
 
 
 @pytest.mark.parametrize(
