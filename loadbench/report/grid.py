@@ -44,6 +44,7 @@ def _sentences(grid: Grid) -> list[str]:
         given = [found.model] * several + ([f"with {cell_text(found.work)}"] if found.work else [])
         head = ", ".join(given) + ": " if given else ""
         sentences.append(f"{head}{_best_text(grid, found)}.")
+        sentences.append(_at_load_text(grid, found, several=several))
     measured = [(number, one) for number, cell in enumerate(grid.cells, 1) for one in cell.figures if one.counts]
     if not compared and measured:
         number, most = max(measured, key=lambda pair: pair[1].output_tokens_per_s)
@@ -112,7 +113,8 @@ def _best_text(grid: Grid, found: BestCell) -> str:
             for cell in grid.cells
         )
         # A remedy for the levels that do not count is the first one.
-        remedy = "; to tell them apart, measure fewer of them, each for longer" if not grid.again else ""
+        remedy = f"; to tell them apart, measure fewer of them, each for longer, then {_in_turns(grid)}"
+        remedy = "" if grid.again else remedy
         if len(names) == compared:
             which = f"none of the {compared} cells can be ruled out; the most was measured in cell {names[0]}, {most}"
         else:
@@ -125,6 +127,28 @@ def _best_text(grid: Grid, found: BestCell) -> str:
         low, high = found.ratio_interval
         text += f", {significant(found.ratio)} times the next ({significant(low)} to {significant(high)})"
     return text
+
+
+def _at_load_text(grid: Grid, found: BestCell, *, several: bool) -> str:
+    """Which cells that cannot be told apart surely differ at one load: of each load the statement on most pairs, of the
+    three lowest loads; empty where there is none."""
+    loads: dict[str, tuple[list[int], list[int]]] = {}
+    for one in found.more_at_load:
+        loads.setdefault(one.load, (one.more, one.than))
+    texts: dict[str, list[str]] = {}
+    for load, (more, than) in [*loads.items()][:3]:
+        # What these have in common, and none of the others.
+        common = set(_choice(grid, more[0]).items()).intersection(*(grid.cells[at - 1].values.items() for at in more))
+        own = common.difference(*(grid.cells[at - 1].values.items() for at in than))
+        values = {name: value for name, value in _choice(grid, more[0]).items() if (name, value) in own}
+        which = f"{_named_cells(more).lower()}{f' ({cell_text(values)})' if values else ''}"
+        have = "has" if len(more) == 1 else "have"
+        text = f"{which} surely {have} more output tokens/s than {_named_cells(than).lower()}"
+        texts.setdefault(text, []).append(load)
+    text = "; ".join(f"at {' and '.join(same)} {text}" for text, same in texts.items())
+    if several and text:
+        return f"{found.model}: {text}."
+    return f"{text[:1].upper()}{text[1:]}." if text else ""
 
 
 def _choice(grid: Grid, number: int) -> dict[str, str]:
@@ -142,15 +166,24 @@ def _named_cells(numbers: Sequence[int]) -> str:
     return f"Cells {', '.join(texts[:-1])} and {texts[-1]}"
 
 
+def _in_turns(grid: Grid) -> str:
+    """What tells the cells apart that are left, as each was measured once, at another time than the others."""
+    sides = "--a-cmd '…' --b-cmd '…'" if grid.scenario.get("target", {}).get("server_cmd") else "--a … --b …"
+    return f"compare the cells that are left in turns, two at a time: `loadbench compare {sides}`"
+
+
 def again_text(grid: Grid, folder: Path | None) -> str:
     """The command that measures again what does not count, or what is missing; empty where there is nothing to do, or
     the folder of the grid is not known."""
     if folder is None:
         return ""
     command = f"loadbench sweep --resume {shlex.quote(str(folder))}"
+    is_open = any(found.best is None and len(found.candidates) > 1 for found in grid.best)
+    then = f" Then {_in_turns(grid)}." if is_open else ""
     if grid.again:
         every = "every cell, since they may differ in nothing else; what is there is kept in set-aside/"
-        return f"To measure again with what that takes: `{' '.join([command, *grid.again])}`. It measures {every}."
+        again = f"To measure again with what that takes: `{' '.join([command, *grid.again])}`"
+        return f"{again}. It measures {every}.{then}"
     lost = [
         (number, cell.folder)
         for number, cell in enumerate(grid.cells, 1)
@@ -159,7 +192,8 @@ def again_text(grid: Grid, folder: Path | None) -> str:
     if lost and grid.complete:
         which, folders = _named_cells([number for number, _ in lost]).lower(), [name for _, name in lost]
         whose = "its folder" if len(lost) == 1 else "their folders"
-        return f"To measure {which} again: move {whose} ({some(folders, most=4)}) out of {folder}, then `{command}`."
+        again = f"To measure {which} again: move {whose} ({some(folders, most=4)}) out of {folder}, then `{command}`"
+        return f"{again}.{then}"
     if any(cell.status in {"planned", "interrupted", "failed"} for cell in grid.cells):
         return f"To measure the cells that failed or are missing: `{command}`."
     return ""
@@ -244,7 +278,7 @@ def _cells(cell: Cell, one: CellFigures | None) -> list[str]:
 
 
 def known_front(grid: Grid) -> set[tuple[int, str]]:
-    """The number and model of each cell that is on a Pareto front: where some cell of the same work is ruled out, and
+    """The number and model of each cell that is on a Pareto front: where some cell of the same work is dominated, and
     as far as no load that does not count may put it there."""
     work = [one.name for one in grid.vary if one.changes_work]
     several = any(found.model for found in grid.best)
@@ -310,6 +344,16 @@ def _why_out(one: CellFigures) -> str:
     )
 
 
+def _why_no_front(grid: Grid) -> str:
+    """Why no cell is off the Pareto front: no other dominates it, or a load of it that does not count may be better."""
+    text = "no cell is surely dominated: none is, at the load with its most output tokens/s, surely worse than another "
+    text += "in one figure and better in none, there and at its other loads"
+    cells = [number for number, cell in enumerate(grid.cells, 1) if any(one.unknown for one in cell.figures)]
+    if not cells:
+        return text
+    return f"{text}; {_named_cells(cells).lower()} may be better at a higher load, which does not count"
+
+
 def grid_notes(grid: Grid) -> list[str]:
     """Cells that failed, and why; what the marks mean, and by which rule they are set."""
     lines = []
@@ -342,6 +386,8 @@ def grid_notes(grid: Grid) -> list[str]:
             f"of the best by Gupta and Hsu); each cell was measured once, so a drift of {percent(grid.assumed_drift)} "
             "between cells is assumed"
         )
+        at_load = f"; more at one load: all pairs of cells at the same load, together at {confidence} too"
+        lines[-1] += at_load * any(found.more_at_load for found in grid.best)
     front = known_front(grid)
     if front:
         lines.append(
@@ -349,7 +395,7 @@ def grid_notes(grid: Grid) -> list[str]:
             "the same load, as far as these are known, and surely better in one (memory and energy: by 5 % or more)"
         )
     elif compared:
-        lines.append("Pareto front: not known, since no cell is surely worse than another at the same load")
+        lines.append(f"Pareto front: not known, since {_why_no_front(grid)}")
     maybe = [str(at) for at, cell in enumerate(grid.cells, 1) for one in cell.figures if one.on_front and one.unknown]
     if front and maybe:
         lines[-1] += f"; cell {some(maybe, most=8)} may be on it too, by a higher load that does not count"
@@ -471,7 +517,7 @@ def front_chart(grid: Grid) -> Chart | None:
         if front:
             sentences.append("Other cells may be on the front too, for their memory, energy or another load: see ◆.")
         else:
-            sentences.append("The Pareto front is not known: no cell is surely worse than another at the same load.")
+            sentences.append(f"The Pareto front is not known, since {_why_no_front(grid)}.")
     if hollow:
         sentences.append("Hollow points: cells of which no level counts, or none that does meets the objectives.")
     return Chart(

@@ -220,8 +220,9 @@ TERMS: Final[tuple[Term, ...]] = (
     Term("drift", "concept", "A slow change of the machine's speed: heat, other work. Comparisons cancel it by "
          "measuring the sides in turns.", see=("common_drift", "unequal_drift", "assumed_drift")),
     Term("Pareto front", "concept", "Of a grid: the cells for which no other cell is at least as good in throughput, "
-         "TTFT, memory and energy at the same load, as far as these are known, and surely better in one. To gain in "
-         "one of these from there is to lose in another. Where no cell is ruled out, it is not known.",
+         "TTFT, memory and energy at the same load, as far as these are known, and surely better in one: none "
+         "dominates it. To gain in one of these from there is to lose in another. Where no cell is surely dominated, "
+         "it is not known.",
          see=("cell", "marks"), also=("on the Pareto front", "front")),
     Term("users", "concept", "Closed loop: virtual users with at most one request in flight each.",
          others=(("k6", "VUs"), ("vLLM", "--max-concurrency"), ("guidellm", "concurrent"), ("locust", "users")),

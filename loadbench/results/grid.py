@@ -104,10 +104,20 @@ class Cell(msgspec.Struct, frozen=True, kw_only=True):
     not_counted: str = ""
 
 
+class MoreAtLoad(msgspec.Struct, frozen=True, kw_only=True):
+    """Each of the cells `more` surely has more output tokens per second at this load than each of the cells `than`."""
+
+    load: str
+    more: list[int]
+    than: list[int]
+
+
 class BestCell(msgspec.Struct, frozen=True, kw_only=True):
     """The best of the cells that did the same `work`: the number of the cell that surely has the most output tokens per
     second, from 1; else null, and `candidates` cannot be told apart. `model` is empty where each cell has one. `ratio`
     is its throughput over that of the next, with its interval, all such intervals together at the grid's confidence.
+    `more_at_load` says which of the candidates differ at one load, from the lowest; all such pairs of the grid together
+    at its confidence.
     """
 
     model: str
@@ -116,6 +126,7 @@ class BestCell(msgspec.Struct, frozen=True, kw_only=True):
     candidates: list[int]
     ratio: float | None = None
     ratio_interval: Interval | None = None
+    more_at_load: list[MoreAtLoad] = []
 
 
 class Grid(msgspec.Struct, frozen=True, kw_only=True):

@@ -123,8 +123,9 @@ def test_no_front_is_drawn_or_marked_where_no_cell_is_ruled_out():
     assert [line.name for line in chart.series] == ["cells"]
     assert set(chart.series[0].labels) == {"1 (users=16)", "2 (users=4)", ""}
     assert "Compare points of the same load only" in chart.note
-    assert "The Pareto front is not known" in chart.note
-    assert "Pareto front: not known" in text
+    why = "not known, since no cell is surely dominated: none is, at the load with its most output tokens/s, surely"
+    assert f"The Pareto front is {why}" in chart.note
+    assert f"Pareto front: {why}" in " ".join(text.split())
     assert "◆" not in text
 
 
@@ -262,7 +263,15 @@ def test_a_cell_that_nothing_rules_out_has_reason_remedy_and_command(tmp_path):
     )
     text = render_text(grid_document(grid, tmp_path / "my grid"))
     command = f"`loadbench sweep --resume '{tmp_path}/my grid' --warm-up 6s`"
-    assert f"To measure again with what that takes: {command}. It measures every cell" in text
+    words = " ".join(text.split())
+    assert f"To measure again with what that takes: {command}. It measures every cell" in words
+    turns = "Then compare the cells that are left in turns, two at a time: `loadbench compare"
+    assert f"{turns} --a … --b …`." in words
+    started = msgspec.structs.replace(grid, scenario={"target": {"server_cmd": "serve --port {port}"}})
+    words = " ".join(render_text(grid_document(started, tmp_path)).split())
+    assert f"{turns} --a-cmd '…' --b-cmd '…'`." in words
+    assert "; cell 2 may be better at a higher load, which does not count" in words
+    assert "; cell 2 may be better at a higher load, which does not count." in front_chart(grid).note
     grid = with_cold_level([0, 1], advice="look at the server")
     text = render_text(grid_document(grid, tmp_path))
     assert f"To measure cells 1 and 2 again: move their folders (00, 01) out of {tmp_path}, then " in text

@@ -12,6 +12,9 @@ cannot be told apart. `python -m tests.coverage.grids` measures both.
 
 A cell whose levels above its best one do not count may be better than it shows, so that no other beats it.
 
+*At one load.* Cells that cannot be told apart may differ at a load at which both count. Such pairs are decided by the
+same ratio and drift, at an error of 5 % / n for n pairs of cells at the same load, of all loads.
+
 *The front.* A cell is dominated by another that is at least as good in every figure that both have (throughput, TTFT,
 memory, energy) at its best load, surely better in one of them there, and surely worse at no other of its loads. Figures
 of different loads are not compared: more users wait longer on every server. The others are the Pareto front: each of
@@ -37,7 +40,7 @@ from loadbench.analyze.level.knee import (
     reasons_against,
     shows_throughput,
 )
-from loadbench.results.grid import BestCell, CellFigures, DepthFigures, Grid
+from loadbench.results.grid import BestCell, CellFigures, DepthFigures, Grid, MoreAtLoad
 from loadbench.results.run import Reason
 
 if TYPE_CHECKING:
@@ -100,6 +103,15 @@ def concluded(grid: Grid, runs: Mapping[int, Run]) -> Grid:
     sure = NormalDist().inv_cdf(1 - error / 2)
     best: list[BestCell] = []
     work = [one.name for one in grid.vary if one.changes_work]
+    same_load = Counter(
+        (model, *(grid.cells[one.cell].values[name] for name in work), rate.load.label)
+        for model, of_model in candidates.items()
+        for one in of_model
+        if _is_compared(grid, one)
+        for rate in one.rates
+    )
+    pairs = sum(math.comb(number, 2) for number in same_load.values())
+    sure_at_load = NormalDist().inv_cdf(1 - (1 - grid.confidence) / 2 / max(1, pairs))
     for model, of_model in candidates.items():
         groups: dict[tuple[str, ...], list[_Candidate]] = {}
         for one in of_model:
@@ -109,7 +121,9 @@ def concluded(grid: Grid, runs: Mapping[int, Run]) -> Grid:
                 cells[one.cell] = _with(cells[one.cell], one.figures)
         for values, group in groups.items():
             found = _best_of(group, sure)
-            best.append(msgspec.structs.replace(found, model=model, work=dict(zip(work, values, strict=True))))
+            more = _more_at_load([one for one in group if one.cell + 1 in found.candidates], sure_at_load)
+            its_work = dict(zip(work, values, strict=True))
+            best.append(msgspec.structs.replace(found, model=model, work=its_work, more_at_load=more))
             for one in group:
                 figures = msgspec.structs.replace(
                     one.figures,
@@ -227,6 +241,24 @@ def _best_of(group: Sequence[_Candidate], sure: float) -> BestCell:
         ratio=ratio,
         ratio_interval=interval,
     )
+
+
+def _more_at_load(group: Sequence[_Candidate], sure: float) -> list[MoreAtLoad]:
+    """Which cells surely have more throughput than which others at the same load; of each load those first that say it
+    of most pairs."""
+    loads: dict[str, list[tuple[int, Rate]]] = {}
+    for one in group:
+        for rate in one.rates:
+            loads.setdefault(rate.load.label, []).append((one.cell + 1, rate))
+    found: list[MoreAtLoad] = []
+    for load, rates in sorted(loads.items(), key=lambda item: item[1][0][1].load.amount):
+        by_slower: dict[tuple[int, ...], list[int]] = {}
+        for number, rate in rates:
+            slower = tuple(other for other, its in rates if rate.log - its.log > sure * _error(rate, its))
+            by_slower.setdefault(slower, []).append(number)
+        at_load = [MoreAtLoad(load=load, more=more, than=[*slower]) for slower, more in by_slower.items() if slower]
+        found += sorted(at_load, key=lambda one: -len(one.more) * len(one.than))
+    return found
 
 
 def _dominates(one: _Candidate, other: _Candidate, sure: float) -> bool:

@@ -59,12 +59,41 @@ def test_cells_that_cannot_be_told_apart_are_named_fastest_first():
     assert "not sure which cell is the best: these 2 of 3 cells cannot be told apart: 2 (slots=1)" in grid.conclusion
 
 
+def test_cells_that_cannot_be_told_apart_may_surely_differ_at_one_load():
+    """The report says which, with what these alone have in common, at the loads where it is so."""
+    rates = [(93, 95, 60), (137, 140, 70), (95, 96, 80), (148, 150, 90), (92, 94, 85)]
+    runs = {at: a_cell_run(of, (0.05 * of[0], 0.05 * of[1], 0.6 * of[2])) for at, of in enumerate(rates)}
+    # Of the slow cells, the highest load is not known.
+    bad = Verdict("INVALID", [Reason("x", "x", "x")])
+    for at in (0, 2, 4):
+        levels = [*runs[at].levels[:2], msgspec.structs.replace(runs[at].levels[2], verdict=bad)]
+        runs[at] = msgspec.structs.replace(runs[at], levels=levels)
+    grid = with_conclusion(concluded(a_grid(["1", "2", "1", "2", "1"]), runs))
+    assert grid.best[0].best is None
+    assert [(one.load, one.more, one.than) for one in grid.best[0].more_at_load] == [
+        ("users=1", [2, 4], [1, 3, 5]),
+        ("users=4", [2, 4], [1, 3, 5]),
+    ]
+    assert (
+        " At users=1 and users=4 cells 2 and 4 (slots=2) surely have more output tokens/s than cells 1, 3 and 5."
+        in grid.conclusion
+    )
+
+
+def test_equal_cells_rarely_differ_at_one_load():
+    """Of 150 grids of equal cells at most 5 % say so, also as the machine drifts from cell to cell."""
+    rng = np.random.default_rng(3)
+    grids = [measured([1.0] * 5, rng, noise=0.02, drift=ASSUMED_DRIFT) for _ in range(150)]
+    assert sum(bool(grid.best[0].more_at_load) for grid in grids) <= 0.05 * 150
+
+
 def test_where_no_cell_is_ruled_out_that_is_said():
     """Instead of a list of all; with the most that was measured, and what to do."""
     grid = with_conclusion(found([(10, 30, 60), (10, 30, 62)]))
     assert grid.conclusion == (
         "not sure which cell is the best: none of the 2 cells can be ruled out; the most was measured in cell 2 "
-        "(slots=1), 62.0 output tokens/s at users=16; to tell them apart, measure fewer of them, each for longer."
+        "(slots=1), 62.0 output tokens/s at users=16; to tell them apart, measure fewer of them, each for longer, then "
+        "compare the cells that are left in turns, two at a time: `loadbench compare --a … --b …`."
     )
 
 
