@@ -25,6 +25,7 @@ from loadbench.sim.truth import Pace, _Stream, read_pace, read_record, read_true
 from loadbench.wire.body import request_body
 from loadbench.wire.openai import Api
 from loadbench.wire.response_reader import ResponseReader
+from loadbench.wire.shortcut import VaryingShortcut
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -189,7 +190,7 @@ def test_its_events_differ_in_nothing_but_their_text(server: str) -> None:
     answer.feed(1, first)
     answer.feed(2, second)
     assert answer._shortcut is not None
-    assert answer._shortcut.count(third) == 1
+    assert answer._shortcut.count(third)[0] == 1
 
 
 def test_padded_events_differ_in_their_padding_too(server: str) -> None:
@@ -201,7 +202,7 @@ def test_padded_events_differ_in_their_padding_too(server: str) -> None:
     answer = ResponseReader(Api.CHAT)
     for number, event in enumerate(events):
         answer.feed(number, event)
-    assert answer._shortcut.varying_bytes > 0  # each was looked at
+    assert isinstance(answer._shortcut, VaryingShortcut)  # each is looked at
     assert len(answer.event_ns) == QUICK.events
 
 
