@@ -87,6 +87,17 @@ def calm(*, lag_ns: int = 10_000) -> Health:
     return Health(stamp_source="user", loop_lag=lag, gc_pauses=Histogram(), cpu_share=0.1)
 
 
+def record_in_order(recorder: Recorder, samples: Sequence[Sample]) -> None:
+    """Record these requests, started as they were sent and ended in the order of time."""
+    moves = [(sample.sent_ns or sample.due_ns, 1, at) for at, sample in enumerate(samples)]
+    moves += [(sample.end_ns, 0, at) for at, sample in enumerate(samples)]
+    for at_ns, begins, at in sorted(moves):
+        if begins:
+            recorder.started(at_ns)
+        else:
+            recorder.add(samples[at])
+
+
 def a_recording(
     samples: Iterable[Sample],
     *,

@@ -256,6 +256,10 @@ async def cluster_workers(
         yield Workers(links, about)
 
 
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
+
+
 @contextmanager
 def _one_error(cluster: Cluster) -> Iterator[None]:
     """Whatever Ray raises here is a `LoadbenchError`: a head that ends meanwhile, for example."""
@@ -264,8 +268,9 @@ def _one_error(cluster: Cluster) -> Iterator[None]:
     except LoadbenchError:
         raise
     except Exception as error:  # noqa: BLE001 - Ray raises errors of many kinds
-        problem = (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
-        raise LoadbenchError(f"--cluster {cluster}: {problem}", hint="see that the cluster still runs") from None
+        raise LoadbenchError(
+            f"--cluster {cluster}: {_first_line(error)}", hint="see that the cluster still runs"
+        ) from None
 
 
 class _Connection:
@@ -336,7 +341,7 @@ async def _connect(ray: Any, address: str, cluster: Cluster) -> None:
     except TimeoutError:
         problem = f"no answer within {_CONNECTS_WITHIN_S:.0f} s"
     except Exception as error:  # noqa: BLE001 - Ray raises errors of many kinds
-        problem = (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
+        problem = _first_line(error)
     else:
         return
     finally:

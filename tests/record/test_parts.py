@@ -22,6 +22,7 @@ from loadbench.record.recorder import Health, LevelRecording, Recorder
 from loadbench.record.request import Destination
 from loadbench.record.timings import Timings
 from loadbench.record.usage_check import UsageCheck
+from tests.building import record_in_order
 from tests.record.test_sample import make_sample
 
 if TYPE_CHECKING:
@@ -83,13 +84,7 @@ def requests(count: int, seed: int = 1) -> list[Sample]:
 def recorder_of(samples: Sequence[Sample], parts: int) -> Recorder:
     """One that has recorded these, in the order of time."""
     recorder = Recorder(phases(), OBJECTIVES, template_tokens=5, parts=parts)
-    moves = [(sample.sent_ns or sample.due_ns, 1, at) for at, sample in enumerate(samples)]
-    moves += [(sample.end_ns, 0, at) for at, sample in enumerate(samples)]
-    for at_ns, begins, at in sorted(moves):
-        if begins:
-            recorder.started(at_ns)
-        else:
-            recorder.add(samples[at])
+    record_in_order(recorder, samples)
     return recorder
 
 

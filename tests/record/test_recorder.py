@@ -16,6 +16,7 @@ from loadbench.record.recorder import METRICS, Health, LevelRecording, Productio
 from loadbench.record.request import Destination
 from loadbench.record.timings import Timings
 from loadbench.record.window_tally import WindowTally
+from tests.building import record_in_order
 from tests.record.test_sample import make_sample
 
 if TYPE_CHECKING:
@@ -38,13 +39,7 @@ def _close(recorder: Recorder, window: tuple[int, int] = (OPENS, CLOSES)) -> Lev
 def _record(*samples: Sample) -> LevelRecording:
     """The recording of these requests, started and ended in the order of time."""
     recorder = Recorder(_phases())
-    moves = [(sample.sent_ns or sample.due_ns, 1, number) for number, sample in enumerate(samples)]
-    moves += [(sample.end_ns, 0, number) for number, sample in enumerate(samples)]
-    for at_ns, begins, number in sorted(moves):
-        if begins:
-            recorder.started(at_ns)
-        else:
-            recorder.add(samples[number])
+    record_in_order(recorder, samples)
     assert recorder.in_flight == 0
     return _close(recorder)
 
