@@ -49,14 +49,6 @@ class FailureCounts:
             self._kinds[kind] = self._kinds[kind][0], False
         self._counts[kind] = self._counts.get(kind, 0) + times
 
-    def remove(self, outcome: Outcome, detail: str) -> None:
-        """Count one less that was counted."""
-        kind = outcome, _VARYING.sub("0", detail)
-        kind = kind if kind in self._counts else (outcome, _OTHERS)
-        self._counts[kind] -= 1
-        if not self._counts[kind]:
-            del self._counts[kind], self._kinds[kind]
-
     def absorb(self, other: FailureCounts) -> None:
         """Count what was counted elsewhere."""
         for (outcome, _), (words, is_alone), times in zip(
@@ -66,11 +58,6 @@ class FailureCounts:
             kind = outcome, _VARYING.sub("0", words)
             if not is_alone and kind in self._kinds:
                 self._kinds[kind] = self._kinds[kind][0], False
-
-    def clear(self) -> None:
-        """Begin again."""
-        self._kinds.clear()
-        self._counts.clear()
 
     @property
     def total(self) -> int:

@@ -68,7 +68,6 @@ class Stretches:
         """Have what all these parts have, whose window opened at one time; there is nothing here yet."""
         for part in parts:
             part.settle()
-        parts = [part for part in parts if any(member.before or member.count for member in part.members)]
         widths = [part.width_ns for part in parts if part.width_ns]
         if widths:
             width_ns, latest_ns = min(widths), max(part.latest_ns for part in parts)

@@ -51,14 +51,3 @@ def test_kinds_without_end_are_counted_together():
 def test_kinds_of_the_same_number_stand_in_order():
     """Of their words: the same failures make the same report, whichever came first."""
     assert list(counted("no b", "no a", "no c")) == ["no a", "no b", "no c"]
-
-
-def test_nothing_is_left_of_what_was_cleared():
-    """Neither a count, nor that there were others like it."""
-    counts = FailureCounts()
-    for detail in ("request 12", "request 13"):
-        counts.add(Outcome.HTTP_ERROR, detail)
-    counts.clear()
-    assert (counts.total, counts.by_words) == (0, {})
-    counts.add(Outcome.HTTP_ERROR, "request 14")
-    assert counts.by_words == {(Outcome.HTTP_ERROR, "request 14"): 1}

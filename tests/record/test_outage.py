@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import pickle
+import random
+from collections import Counter
+from dataclasses import astuple, fields
 from itertools import product
+from typing import NamedTuple
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from loadbench.plan.load import Phase
@@ -48,9 +53,10 @@ def began_s(*samples) -> float | None:
         ([*OK, cut(40, last_s=47, end_s=90)], 47),
         # Two users who wait until the end of the drain.
         ([*OK, cut(40, end_s=70), cut(40.5, end_s=70)], 40),
-        # Requests that were sent before succeed; one that is sent later shows that the server is there.
+        # Requests that were sent before succeed; one that is sent later shows that the server was there until then.
         ([*OK, *failures(Outcome.REFUSED), *OK[-3:]], 41),
-        ([*OK, *failures(Outcome.REFUSED), a_sample(due_ns=43 * S)], None),
+        ([*OK, *failures(Outcome.REFUSED), a_sample(due_ns=43 * S)], 44),
+        ([*OK, *failures(Outcome.REFUSED), a_sample(due_ns=49 * S)], None),
         ([*OK, *failures(Outcome.TIMEOUT_IDLE, since_s=30), *failures(Outcome.REFUSED)], 41),
         # A queue: each waits longer than the one before, until those that are left are cut.
         (
@@ -72,7 +78,7 @@ def began_s(*samples) -> float | None:
     ],
 )
 def test_outage_begins_with_the_first_of_the_failures_that_last(samples, since_s):
-    """Later successes end it; a few failures are chance."""
+    """Requests that are sent later and succeed end it; a few failures are chance."""
     assert began_s(*samples) == since_s
 
 
@@ -182,3 +188,132 @@ LASTING = [a_sample(due_ns=241 * S), a_sample(due_ns=240 * S, ttft_ns=20 * S, ga
 def test_failures_prove_an_outage_by_their_number_or_by_their_time(samples, since_s):
     """Just so many, or just so long, as would hardly be chance."""
     assert began_s(*samples) == since_s
+
+
+def ended(*samples) -> Outage:
+    """What is seen of these, in the order of their ends."""
+    outage = Outage()
+    for sample in sorted(samples, key=lambda one: one.end_ns):
+        outage.add(sample)
+    return outage
+
+
+def state(outage: Outage) -> dict[str, object]:
+    """All that it knows, and what it says."""
+    known = {each.name: getattr(outage, each.name) for each in fields(outage)}
+    known["_since"] = [(astuple(one), one.counts.by_words) for one in outage._since]
+    return known | {"began_ns": outage.began_ns, "failures": dict(outage.failures)}
+
+
+# How requests are divided among parts: in turn, by chance, by destination in time, and nearly all to one of them.
+RULES = {
+    "in turn": lambda at, _, parts: at % parts,
+    "by chance": lambda at, _, parts: random.Random(at).randrange(parts),
+    "by time": lambda at, count, parts: at * parts // count,
+    "one has most": lambda at, _, parts: 0 if at % 10 else at // 10 % parts,
+}
+KINDS = (Outcome.OK, Outcome.HTTP_ERROR, Outcome.REFUSED, Outcome.TIMEOUT_IDLE, Outcome.ABANDONED, Outcome.GAVE_UP)
+
+
+def a_request(at_ms: int, lasts_ms: int, outcome: Outcome, word: int):
+    """One that was sent then, or never; its response may have begun."""
+    sent_ns, end_ns = at_ms * S // 1000, (at_ms + lasts_ms) * S // 1000
+    last_ns = (sent_ns + end_ns) // 2 if word % 3 else None
+    unsent = outcome is Outcome.REFUSED
+    return make_sample(
+        number=0, phase=Phase.MEASURED, outcome=outcome, due_ns=sent_ns, sent_ns=None if unsent else sent_ns,
+        end_ns=end_ns, last_token_ns=last_ns, detail=f"no {'abc'[word % 3]} {word}",
+    )  # fmt: skip
+
+
+class Seen(NamedTuple):
+    """What is to be seen of some requests: the outage, for how long it was silent, and how many failed before it."""
+
+    began_ns: int | None
+    failures: Counter[Outcome]
+    silent_ns: int
+    failed: int
+
+
+def by_definition(samples) -> Seen:
+    """The failures that count from after the last request that succeeded was sent, looked up one by one."""
+
+    def counts_from(one) -> int:
+        silent = one.outcome in {Outcome.TIMEOUT_IDLE, Outcome.ABANDONED}
+        return max(one.sent_ns, one.last_token_ns or 0) if silent else one.end_ns
+
+    ok = [one for one in samples if one.outcome is Outcome.OK]
+    failed = [one for one in samples if one.outcome.failed]
+    since = [one for one in failed if not ok or counts_from(one) > max(one.sent_ns for one in ok)]
+    waits = {ms for one in since for ms in range(counts_from(one) // 10**6, one.end_ns // 10**6)}
+    silent_ms = sum(ms >= max((one.end_ns for one in ok), default=0) // 10**6 for ms in waits)
+    count = sum(one.outcome in {Outcome.HTTP_ERROR, Outcome.REFUSED} for one in since)
+    longest_ms = max((one.end_ns - one.sent_ns for one in ok), default=0) // 10**6
+    count = max(count, silent_ms // (4 * max(1, longest_ms)))
+    before = len(failed) - len(since)
+    is_one = ok and since and count >= 3 and ((before + 1) / (len(ok) + before + 2)) ** count < 1e-4
+    began_ns = min(map(counts_from, since)) if is_one else None
+    return Seen(began_ns, Counter(one.outcome for one in since), silent_ms * 10**6, before)
+
+
+def seen_by(outage: Outage) -> Seen:
+    """The same, as an outage has it."""
+    failures: Counter[Outcome] = Counter()
+    for (outcome, _), count in outage.failures.items():
+        failures[outcome] += count
+    return Seen(outage.began_ns, failures, outage.silent_ns, outage._failed)
+
+
+A_REQUEST = st.tuples(st.integers(0, 40), st.integers(1, 20), st.sampled_from(KINDS), st.integers(0, 9))
+A_FAILURE = st.tuples(st.integers(20, 60), st.integers(1, 99), st.sampled_from(KINDS[1:5]), st.integers(0, 9))
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.lists(A_REQUEST, max_size=40), st.lists(A_FAILURE), st.integers(1, 5), st.sampled_from(sorted(RULES)))
+def test_the_parts_of_a_load_see_the_outage_that_one_would_see(mixed, failing, parts, rule):
+    """All of it: since when, what was said, and what else it goes by; it is what the definition says."""
+    samples = sorted((a_request(2 * at, 2 * lasts, *rest) for at, lasts, *rest in (*mixed, *failing)), key=_order)
+    whole = ended(*samples)
+    seen = [[] for _ in range(parts)]
+    for at, sample in enumerate(samples):
+        seen[RULES[rule](at, len(samples), parts)].append(sample)
+    joined = Outage()
+    for part in seen:
+        joined.absorb(pickle.loads(pickle.dumps(ended(*part))))
+    assert state(joined) == state(whole)
+    assert seen_by(whole) == by_definition(samples)
+
+
+def _order(sample) -> tuple[int, int]:
+    return sample.end_ns, sample.due_ns
+
+
+@pytest.mark.parametrize("rule", sorted(RULES))
+@pytest.mark.parametrize("sent_at", [None, 0.0, 0.4, 0.9])
+def test_of_very_many_failures_an_outage_is_seen_not_before_it_began(sent_at, rule):
+    """One that begins after the last success has its beginning and every failure. Where another request succeeds that
+    was sent among the failures, at most four thousandths of them are taken to have come before it. It is silent for no
+    longer than it was, nor for much less."""
+    ok = [a_sample(n, due_ns=n * S // 10) for n in range(500)]
+    rng = random.Random(rule)
+    failing = [
+        a_request(51_000 + rng.randrange(10_000), rng.randrange(1, 100), rng.choice(KINDS[1:5]), rng.randrange(9))
+        for _ in range(2_000)
+    ]
+    failing.sort(key=_order)
+    late = [] if sent_at is None else [a_request(51_000 + int(sent_at * 10_000), 11_000, Outcome.OK, 1)]
+    seen = [[], [], []]
+    for at, sample in enumerate([*ok, *failing]):
+        seen[RULES[rule](at, len(failing) + len(ok), 3)].append(sample)
+    joined = Outage()
+    for part in ([*seen[0], *late], *seen[1:]):
+        joined.absorb(ended(*part))
+    samples = [*ok, *failing, *late]
+    for outage in (joined, ended(*samples)):
+        has, true = seen_by(outage), by_definition(samples)
+        assert has.began_ns is not None
+        assert 0 <= has.began_ns - true.began_ns <= (0 if sent_at is None else 200_000_000)
+        assert 0 <= true.failures.total() - has.failures.total() <= (0 if sent_at is None else len(failing) / 250)
+        assert has.failed + has.failures.total() == len(failing)
+        assert 0.98 * true.silent_ns <= has.silent_ns <= true.silent_ns
+        assert len(outage._since) <= 1_000

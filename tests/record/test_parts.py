@@ -190,26 +190,40 @@ def test_what_is_kept_of_a_level_of_very_many_requests_is_of_all_parts(monkeypat
     assert 0.9 * whole.in_flight_peak <= merged.in_flight_peak <= whole.in_flight_peak
 
 
-def test_stretches_of_parts_are_those_that_all_keep() -> None:
-    """Parts that divided the time at different moments, one of them never."""
-    rng = random.Random(3)
-    all_moments, parts = [], []
-    for count in (5_000, 700, 40):
+def spread(count: int, begin_ns: int = 0, end_ns: int = 10**9) -> list[int]:
+    """So many moments between these."""
+    return sorted(random.Random(count).sample(range(begin_ns, end_ns), count))
+
+
+@pytest.mark.parametrize(
+    "parts",
+    [
+        [spread(5_000), spread(700), spread(40)],
+        # So many in a few ms that the time was divided until the part kept none of them.
+        [spread(90), spread(300, 499_200_000, 503_200_000)],
+        [spread(300, 499_200_000, 503_200_000), [], spread(90)],
+        [spread(2_000, 0, 500_000_000), spread(2_000, 500_000_000)],
+    ],
+    ids=["three", "one has kept none", "one has none, one has kept none", "halves"],
+)
+def test_stretches_of_parts_are_those_that_all_keep(parts: list[list[int]]) -> None:
+    """Of parts that divided the time at different moments, or never: ranks of what is kept are those among all."""
+    divided = []
+    for moments in parts:
         part = stretches.Stretches(0, is_part=True)
         member = stretches.SpreadMoments(part, 100)
-        moments = sorted(rng.sample(range(10**9), count))
         for at in moments:
             member.add(at)
         member.settle()
-        parts.append(pickle.loads(pickle.dumps(part)))
-        all_moments += moments
+        divided.append(pickle.loads(pickle.dumps(part)))
     whole = stretches.Stretches(0, is_part=True)
     member = stretches.SpreadMoments(whole, 300)
-    whole.absorb(parts)
-    ranked, every = member.ranked(), np.array(sorted(all_moments))
-    assert 20 < len(ranked.moments) <= 300
+    whole.absorb(divided)
+    ranked, every = member.ranked(), np.array(sorted(at for moments in parts for at in moments))
+    assert 5 < len(ranked.moments) <= 300
     assert np.isin(ranked.moments, every).all()
     assert (ranked.rank(ranked.moments, "left") == np.searchsorted(every, ranked.moments, "left")).all()
+    assert member.count + member.left_out.sum() == len(every)
 
 
 def test_an_outage_that_all_parts_see_is_one() -> None:
