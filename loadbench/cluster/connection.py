@@ -35,8 +35,11 @@ if TYPE_CHECKING:
 
 # What an actor waits for a report before it says that there is none: all of many workers are asked so often together.
 _ASKS_FOR_S, _MOST_ASKED_PER_S = 0.5, 200
-# A reply that takes so much longer will not come: the node is gone, is stopped, or cannot be reached any more.
-_LATE_S = 3.0
+# A reply that takes so much longer will not come: the node is gone, is stopped, or cannot be reached any more. A level
+# that has lost workers does not wait as long for the number of their requests.
+_LATE_S, _COUNTED_WITHIN_S = 3.0, 1.0
+# A data set of a gigabyte takes a slow network a minute and a half.
+_GIVEN_WITHIN_S = 300.0
 _LOOKS_AGAIN_S = 0.5
 # Ray knows of a node's end by its connections, which may be sooner.
 _LOOKS_EVERY_S = 0.5
@@ -98,6 +101,7 @@ class RayLink:
         clock: NodeClock,
         end: Callable[[Any], None],
         *,
+        put: Callable[[Path], Awaitable[Any]],
         is_here: bool,
         asks_for_s: float,
     ) -> None:
@@ -106,6 +110,7 @@ class RayLink:
         self._clock = clock
         self._actor = actor
         self._end = end
+        self._put = put
         self.is_here = is_here  # on this machine, whose clock it has
         self._asks_for_s = asks_for_s
         self._bodies: list[bytes] = []
@@ -150,8 +155,9 @@ class RayLink:
     async def sent(self) -> int | None:
         """The actor knows, if it lives."""
         with suppress(Exception):
-            with anyio.fail_after(_LATE_S):
-                return int(await self._call("sent"))
+            if not self._gone.is_set():
+                with anyio.fail_after(_COUNTED_WITHIN_S):
+                    return int(await self._call("sent"))
         return None
 
     @property
@@ -173,14 +179,15 @@ class RayLink:
         return measured
 
     async def give(self, path: Path) -> None:
-        """Send a copy of the file to the node."""
-        data = await anyio.to_thread.run_sync(path.read_bytes)
-        with suppress(Exception):  # a node that is gone is noticed by its reports
-            await self._call("give", path.name, data)
+        """Have the node get a copy of the file, which is sent to each node once. One that does not get it is lost."""
+        with suppress(Exception), anyio.move_on_after(_GIVEN_WITHIN_S):
+            await self._call("give", path.name, await self._put(path))
+            return
+        self.lose()
 
     def kill(self) -> None:
-        """End the actor, and the worker with it."""
-        self._end(self._actor)
+        """Have the actor kill the worker."""
+        self._tell("kill")
 
     def lose(self) -> None:
         """Ray says that the node is gone: no report will come."""
@@ -191,7 +198,7 @@ class RayLink:
         with suppress(Exception):
             with anyio.fail_after(_LATE_S):
                 await self._call("close")
-        self.kill()
+        self._end(self._actor)
 
 
 class Workers(NamedTuple):
@@ -256,6 +263,10 @@ async def cluster_workers(
         yield Workers(links, about)
 
 
+def _say_nothing(*_: object, **__: object) -> None:
+    """In place of what prints."""
+
+
 def _first_line(error: Exception) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
 
@@ -294,6 +305,8 @@ async def _connected(cluster: Cluster) -> AsyncIterator[Any]:
             address = cluster.address
             if cluster.local_nodes:
                 address = await held.stack.enter_async_context(local_nodes(cluster.local_nodes))
+        # Else a call after the connection has ended would start a cluster of its own.
+        os.environ.setdefault("RAY_ENABLE_AUTO_CONNECT", "0")
         with _one_error(cluster):
             import ray  # noqa: PLC0415 - it is large, and an extra; it reads its environment now
 
@@ -312,11 +325,14 @@ async def _connect(ray: Any, address: str, cluster: Cluster) -> None:
     """Connect this process to the cluster; raises `LoadbenchError` where that fails."""
 
     def connect() -> None:
-        # Ray prints what happens to nodes on the standard output, which is for results.
-        setattr(import_module("ray._private.worker"), "print_to_stdstream", lambda *_, **__: None)  # noqa: B010 - no API
-        options: dict[str, Any] = {}
-        if not address.startswith("ray://"):
-            options = {"logging_level": logging.ERROR, "log_to_driver": False, "configure_logging": False}
+        # Ray prints what happens to nodes, and what is printed there, on the standard output, which is for results.
+        driver: Any = import_module("ray._private.worker")
+        driver.print_to_stdstream = _say_nothing  # there is no API for it
+        options: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False, "configure_logging": False}
+        if address.startswith("ray://"):
+            client: Any = import_module("ray.util.client.logsclient").LogstreamClient
+            client.stdstream = client.log = _say_nothing
+            options = {}
         # Ray puts the current folder first on the path of the actors: no module in it may stand for another.
         with TemporaryDirectory(prefix="loadbench-") as empty, chdir(empty):
             ray.init(address=address, **options)
@@ -367,6 +383,15 @@ async def _start(
 
     stack.callback(remove)
     make = ray.remote(num_cpus=1 / sides, max_restarts=0, max_task_retries=0, concurrency_groups=GROUPS)(RelayActor)
+    puts: dict[Path, asyncio.Future[Any]] = {}
+
+    async def put(path: Path) -> Any:
+        """A reference to what is in the file, in the object store."""
+        if path not in puts:
+            found = asyncio.ensure_future(anyio.to_thread.run_sync(lambda: ray.put(path.read_bytes())))
+            puts[path] = found
+        return await asyncio.shield(puts[path])
+
     actors = []
     for index in range(count):
         strategy = PlacementGroupSchedulingStrategy(group, placement_group_bundle_index=index)
@@ -413,6 +438,7 @@ async def _start(
             node,
             clocks[node.node],
             end,
+            put=put,
             is_here=bool(cluster.local_nodes) or (bool(node.machine) and node.machine == here),
             asks_for_s=asks_for_s,
         )

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from loadbench.client.client import Client
     from loadbench.core.clock import Clock
     from loadbench.engine.health import HealthProbe
+    from loadbench.engine.lease import Lease
     from loadbench.plan.abandonment import Abandonment, Patience
     from loadbench.plan.objective import Objective
     from loadbench.plan.prompts import Calibration, Prompt, PromptSource
@@ -216,6 +217,7 @@ class Level:
         self._health = health
         self._on_sample = on_sample
         self._on_start = on_start
+        self.lease: Lease | None = None  # of a worker that shares a number of requests with others elsewhere
         self._over = anyio.Event()
         self._interrupted = False
 
@@ -291,6 +293,8 @@ class Level:
         for turn in count(1):
             if not await self._clock.sleep_until(due_ns, self._over):
                 return
+            if self.lease is not None and due_ns >= self.phases.opens_ns:
+                await self.lease.wait(due_ns)
             request = self._admit(due_ns, prepared)
             if request is None:
                 return
@@ -470,15 +474,19 @@ class Level:
         if self._interrupted:
             self._client.cut(Outcome.CANCELLED)
         self._interrupted = True
-        self.phases.close(self._clock.now_ns())
-        self._over.set()
+        self._end_load()
 
     def finish(self, *, cut: bool) -> None:
         """End the load and close the window, since enough has been measured. What is in flight is drained, or cut."""
-        self.phases.close(self._clock.now_ns())
-        self._over.set()
+        self._end_load()
         if cut:
             self._client.cut(Outcome.CANCELLED)
+
+    def _end_load(self) -> None:
+        self.phases.close(self._clock.now_ns())
+        self._over.set()
+        if self.lease is not None:
+            self.lease.end()
 
     @property
     def now_ns(self) -> int:

@@ -10,15 +10,18 @@ What a lost worker recorded is lost with it. Its requests are known by their num
 
 from __future__ import annotations
 
+import asyncio
 import math
 from collections import Counter
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import anyio
 import anyio.to_thread
 
+from loadbench.engine.lease import few, next_lease
 from loadbench.engine.part_recorder import Progress, Recorded
-from loadbench.engine.workers import LOOK_S, Close, DistributedLevel, Done, Finish, GiveLines, Lines
+from loadbench.engine.workers import LOOK_S, Close, DistributedLevel, Done, Finish, GiveLease, GiveLines, Lines
 from loadbench.plan.load import Closed
 from loadbench.record.histogram import Histogram
 from loadbench.record.recorder import SO_FAR, Recorder, SoFar
@@ -56,6 +59,10 @@ class MergedLevel(DistributedLevel):
         self._take_lines = take_lines
         self._so_far = {name: Histogram() for name in SO_FAR}
         self._told_window = False
+        # Requests of a closed loop by number that no worker has been given yet, where they have no count together.
+        self._left: int | None = None
+        if self.duration.requests is not None and isinstance(self.load, Closed) and self._workers[0].given:
+            self._left = self.duration.requests - sum(worker.given for worker in self._workers)
         self._more_looks = 2 * math.ceil(report_every_s(len(self._workers)) / LOOK_S)
 
     def _obey(self, worker: WorkerHandle, report: object) -> bool:
@@ -94,15 +101,34 @@ class MergedLevel(DistributedLevel):
         for sample in now.ended:
             self._on_sample(sample)
         self._on_progress(now)
+        if self._left is not None:
+            self._share_requests(worker, now)
         if now.closes_ns is not None and self.duration.requests is not None:
             # The earliest counts: the first user without work, whichever worker has it, or the arrival after the last.
-            was_open = self.phases.closes_ns is None
-            self.phases.close(now.closes_ns)
-            if was_open and isinstance(self.load, Closed):
-                for other in self._workers:
-                    other.send(Finish(cut=False, at_ns=now.closes_ns))
+            self._close_window(now.closes_ns)
         if now.drained:
             self._close_if_drained()
+
+    def _close_window(self, at_ns: int) -> None:
+        was_open = self.phases.closes_ns is None
+        self.phases.close(at_ns)
+        if was_open and isinstance(self.load, Closed):
+            for worker in self._workers:
+                worker.send(Finish(cut=False, at_ns=at_ns))
+
+    def _share_requests(self, worker: WorkerHandle, now: Progress) -> None:
+        """Give this worker more of the requests that nobody has yet, if it needs them. Once all have been taken, the
+        window closes at the first user without work; who has been waiting is without from the last request on."""
+        assert isinstance(self.load, Closed)  # noqa: S101 - arrivals are not shared by number
+        needs_more = worker.given - now.due <= few(worker.lease)
+        if self._left and needs_more and self.phases.closes_ns is None:
+            worker.lease = next_lease(self._left, worker.users, self.load.users)
+            worker.given, self._left = worker.given + worker.lease, self._left - worker.lease
+            worker.send(GiveLease(worker.lease))
+        told = [one.progress for one in self._workers if one.progress is not None]
+        wants = [one.wants_ns for one in told if one.wants_ns is not None]
+        if not self._left and wants and sum(one.due for one in told) == self.duration.requests:
+            self._close_window(max(min(wants), max(one.last_due_ns for one in told) + 1))
 
     def _close_if_drained(self) -> None:
         """Once nothing is in flight anywhere, say which window it was."""
@@ -125,8 +151,9 @@ class MergedLevel(DistributedLevel):
         """Requests that lost workers had sent, as far as that is known: none of them is in a figure."""
         lost = [worker for worker in self._workers if worker.lost]
         told = [0 if one.progress is None else one.progress.sent for one in lost]
-        sent = [await one.link.sent() or 0 for one in lost]
-        return sum(map(max, told, sent))
+        # All at once: of a machine that is gone, each takes as long as one waits.
+        counted = await asyncio.gather(*(one.link.sent() for one in lost))
+        return sum(max(before, sent or 0) for before, sent in zip(told, counted, strict=True))
 
     async def _recording(self, own_cpu_ns: int) -> LevelRecording:
         parts = [worker.recorded.recorder for worker in self._workers if worker.recorded is not None]
@@ -141,12 +168,14 @@ class MergedLevel(DistributedLevel):
         for worker in self._workers:
             worker.recorded = None
         recording = await super()._recording(own_cpu_ns)
-        for worker in self._workers if self._take_lines is not None else ():
-            await self._gather(worker)
-        return recording
+        if self._take_lines is None:
+            return recording
+        without = {worker.link.name: await self._gather(worker, self._take_lines) for worker in self._workers}
+        return replace(recording, not_logged={name: lines for name, lines in without.items() if lines})
 
-    async def _gather(self, worker: WorkerHandle) -> None:
-        """Get the lines of a worker's requests, one part after another."""
+    async def _gather(self, worker: WorkerHandle, take: Callable[[bytes], None]) -> int:
+        """Get the lines of a worker's requests, one part after another; how many did not come."""
+        left = 0 if worker.progress is None or worker.lost else worker.progress.done
         while not worker.lost:
             report = None
             worker.send(GiveLines())
@@ -156,9 +185,11 @@ class MergedLevel(DistributedLevel):
                 worker.lost = True
                 worker.link.kill()
             elif not report.text:
-                return
-            elif self._take_lines is not None:
-                await anyio.to_thread.run_sync(self._take_lines, report.text)
+                break
+            else:
+                await anyio.to_thread.run_sync(take, report.text)
+                left -= report.text.count(b"\n")
+        return left
 
     def _hear(self) -> None:
         parts: list[LengthPart] = [one.progress.length for one in self._workers if one.progress is not None]

@@ -53,7 +53,8 @@ class LogOrder:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RecordOrder:
     """To a worker that records its part itself: it is called `name`, one of `parts`, and says every `every_s` how far
-    it is. With `samples` it reports each request too, as `whole` as it is or without its events."""
+    it is. With `samples` it reports each request too, as `whole` as it is or without its events. Of a closed loop that
+    is measured by number it has a first `lease` (`loadbench.engine.lease`), unless all take from one count."""
 
     name: str
     parts: int
@@ -61,6 +62,7 @@ class RecordOrder:
     samples: bool = False
     whole: bool = False
     log: LogOrder | None = None
+    lease: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,6 +91,8 @@ class Progress:
     started: list[tuple[int, Request]]
     ended: list[Sample]
     drained: bool = False  # nothing is in flight, and nothing will be
+    last_due_ns: int = 0  # of its lease: `loadbench.engine.lease.Lease`
+    wants_ns: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -183,7 +187,7 @@ class PartRecorder:
 
     def progress(self, *, until_ns: int, drained: bool, lag_ns: int | None) -> Progress:
         """How far it is."""
-        level, ahead_ns = self._level, self.ahead_ns
+        level, lease, ahead_ns = self._level, self._level.lease, self.ahead_ns
         closes_ns = level.phases.closes_ns
         told = Progress(
             until_ns=until_ns - ahead_ns,
@@ -207,6 +211,8 @@ class PartRecorder:
             started=self._started,
             ended=self._ended,
             drained=drained,
+            last_due_ns=0 if lease is None else lease.last_due_ns - ahead_ns,
+            wants_ns=None if lease is None or lease.wants_ns is None else lease.wants_ns - ahead_ns,
         )
         self._fresh = tuple(Histogram() for _ in SO_FAR)
         self._started, self._ended = [], []

@@ -43,6 +43,7 @@ from loadbench.core.clock import MonotonicClock
 from loadbench.core.errors import BadInput
 from loadbench.core.signals import ending_signals
 from loadbench.engine.health import LoopHealth
+from loadbench.engine.lease import Lease
 from loadbench.engine.level import Level, level_plan
 from loadbench.engine.part_recorder import PartRecorder
 from loadbench.engine.worker_link import HEAD_BYTES, LEFT, SENT, body_bytes, pack, unpack
@@ -52,6 +53,7 @@ from loadbench.engine.workers import (
     Close,
     Done,
     Finish,
+    GiveLease,
     GiveLines,
     Lines,
     MoveWindow,
@@ -221,6 +223,8 @@ class Worker:
                     case Finish(cut, at_ns) if self._level is not None:
                         self._level.phases.close(at_ns + self._ahead_ns)
                         self._level.finish(cut=cut)
+                    case GiveLease(more) if self._level is not None and self._level.lease is not None:
+                        self._level.lease.add(more)
                     case Close() as window if self._closed is not None and not self._closed.done():
                         self._closed.set_result(window)
                     case GiveLines():
@@ -297,12 +301,14 @@ class Worker:
             prepared.plan, client=prepared.client, clock=self._clock, health=health, begin_ns=begin_ns, sink=sink
         )
         sink.follow(level)
-        if isinstance(level.load, Closed) and level.phases.requests is not None:
-            level.phases.take = self._left.take
 
         def report(lag_ns: int | None = None) -> None:
             told = sink.progress(until_ns=self._clock.now_ns(), drained=drained, lag_ns=lag_ns)
             self._report(pack(told))
+
+        if isinstance(level.load, Closed) and level.phases.requests is not None:
+            lease = level.lease = None if record.lease is None else Lease(record.lease, report)
+            level.phases.take = self._left.take if lease is None else lease.take
 
         async def run() -> None:
             nonlocal drained

@@ -73,7 +73,7 @@ class WorkerLink(Protocol):
     """One worker."""
 
     name: str  # for people: which one, and where
-    # Whether all workers take the requests of a level by number from one count. If not, each has its share of them.
+    # Whether all workers take the requests of a level by number from one count. If not, each is given some of them.
     shares_count: bool
 
     def begin(self, left: int) -> None:
@@ -101,7 +101,7 @@ class WorkerLink(Protocol):
         ...
 
     def kill(self) -> None:
-        """End it at once."""
+        """End it at once; what it had sent can still be asked for, where it could be before."""
         ...
 
 

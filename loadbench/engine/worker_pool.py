@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import anyio
 
 from loadbench.core.errors import LoadbenchError
+from loadbench.engine.lease import first_lease
 from loadbench.engine.merged_level import MergedLevel, report_every_s
 from loadbench.engine.part_recorder import LogOrder, RecordOrder
 from loadbench.engine.stored_prompts import StoredPrompts
@@ -35,6 +36,8 @@ if TYPE_CHECKING:
 _LEAD_NS = 150_000_000
 # An order to another machine takes longer where the network is slow: by round trips, of which an error is a half.
 _LEAD_ROUND_TRIPS = 5
+# Orders go out one after another, each by a call of a fraction of this.
+_LEAD_A_WORKER_NS = 1_000_000
 # A trace of a million rows takes a worker some seconds, and many workers of few cores that many times. One that ends
 # meanwhile is seen at once.
 _PREPARES_WITHIN_S = 300.0
@@ -143,6 +146,11 @@ class WorkerPool:
 
         async def prepare(worker: WorkerHandle, shard: Shard) -> None:
             worker.clock = await worker.link.clock_offset()
+            worker.users = worker.given = worker.lease = 0
+            if isinstance(load, Closed):
+                worker.users = shard.share(load.users)
+                if duration.requests is not None and not worker.link.shares_count:
+                    worker.given = worker.lease = first_lease(duration.requests, worker.users, load.users, shard.of)
             order = Prepare(
                 scenario=scenario,
                 targets=targets,
@@ -155,10 +163,7 @@ class WorkerPool:
                 addresses=self._addresses,
                 record=self._record_order(worker, shard.of, number=number, model=model, url=targets[0].base_url),
             )
-            left = duration.requests or 0
-            if isinstance(load, Closed) and not worker.link.shares_count:
-                left = sum(shard.holds(number % load.users) for number in range(left))
-            worker.link.begin(left)
+            worker.link.begin(duration.requests or 0)
             worker.send(order)
             if await worker.is_ready(_PREPARES_WITHIN_S):
                 orders.append((worker, order))
@@ -175,23 +180,27 @@ class WorkerPool:
             if len(orders) == len(workers):  # else the others share the load
                 break
         error_ns = max(worker.clock.error_ns for worker in workers)
-        lead_ns = _LEAD_NS + _LEAD_ROUND_TRIPS * 2 * error_ns
+        lead_ns = _LEAD_NS + _LEAD_ROUND_TRIPS * 2 * error_ns + len(workers) * _LEAD_A_WORKER_NS
         parts = sorted(orders, key=lambda part: part[1].shard.index)
+        level: DistributedLevel
         if self.records is None:
-            return DistributedLevel(
+            level = DistributedLevel(
                 parts, lead_ns=lead_ns, duration=duration, clock=clock, on_sample=on_sample, on_start=on_start
             )
-        log = self.records.log
-        return MergedLevel(
-            parts,
-            lead_ns=lead_ns,
-            duration=duration,
-            clock=clock,
-            on_sample=on_sample,
-            on_start=on_start,
-            on_progress=on_progress,
-            take_lines=None if log is None else log.take,
-        )
+        else:
+            log = self.records.log
+            level = MergedLevel(
+                parts,
+                lead_ns=lead_ns,
+                duration=duration,
+                clock=clock,
+                on_sample=on_sample,
+                on_start=on_start,
+                on_progress=on_progress,
+                take_lines=None if log is None else log.take,
+            )
+        level.lost_before = tuple(worker.link.name for worker in self._workers if worker.lost)
+        return level
 
     def _record_order(
         self, worker: WorkerHandle, parts: int, *, number: int, model: str, url: str
@@ -206,6 +215,7 @@ class WorkerPool:
             every_s=report_every_s(parts),
             samples=records.samples,
             whole=records.whole,
+            lease=worker.lease or None,
             log=None
             if log is None
             else LogOrder(

@@ -9,8 +9,7 @@ window, peak, histograms and outcomes are those that one process would have reco
 The requests of a closed loop that is measured by their number are counted in a file that all have mapped, and taken one
 by one, by whichever user is free: so each is sent by the user who would send it in one process. As there, the window
 closes at the first user without work, whichever worker has it; the users of the other workers then stop too. Workers of
-several machines have no such file: each measures the share of its users, and the window closes at the first user
-without work.
+several machines have no such file: each has some of them, and gets more (`loadbench.engine.lease`).
 
 A worker that dies is noticed by the end of its link; one that is stopped, by its silence, and is killed then. Its
 requests in flight are recorded as cancelled, its remaining arrivals as missed, and the level says that a worker was
@@ -156,6 +155,13 @@ class Close:
 
 
 @dataclass(frozen=True, slots=True)
+class GiveLease:
+    """To such a worker: it may measure so many more (`loadbench.engine.lease`)."""
+
+    more: int
+
+
+@dataclass(frozen=True, slots=True)
 class GiveLines:
     """To such a worker: report the next lines of its request log."""
 
@@ -223,6 +229,9 @@ class WorkerHandle:
     lag_ns: int | None = None
     until_ns: int = 0
     measured: int = 0  # of those that were sent, in this level
+    users: int = 0
+    given: int = 0  # of a number of requests, how many it may measure, if not all take from one count; the last lease
+    lease: int = 0
     part: WorkerPart = field(default_factory=lambda: WorkerPart(name=""))
     clock: ClockOffset = SAME_CLOCK
     done: Done | None = None
@@ -287,6 +296,7 @@ class DistributedLevel:
         self._interrupted = False
         self._more_looks = 0  # between two reports of a worker
         self._node_lost = anyio.Event()
+        self.lost_before: tuple[str, ...] = ()  # workers, by name
 
     def _agree(self) -> None:
         """The level begins as soon as every worker can know of it."""
@@ -333,7 +343,7 @@ class DistributedLevel:
         if self.phases.closes_ns is None:
             # Every worker was lost before the requests of a level by number were measured.
             self.phases.close(self._clock.now_ns())
-        return await self._recording(cpu_ns)
+        return replace(await self._recording(cpu_ns), lost_before=self.lost_before)
 
     async def _recording(self, own_cpu_ns: int) -> LevelRecording:
         """What was recorded of the level, which has ended."""

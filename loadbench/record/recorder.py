@@ -238,6 +238,8 @@ class LevelRecording:
     workers: tuple[WorkerPart, ...] = ()  # that shared the load
     lost_workers: int = 0
     unreported: int = 0  # requests that lost workers had sent and that are in no figure
+    lost_before: tuple[str, ...] = ()  # workers that earlier levels had, by name
+    not_logged: Mapping[str, int] = field(default_factory=dict)  # requests without a line in the log, by worker
     planned_requests: int | None = None  # of a level by number of requests
     refused_load: int = 0  # failures by which an overloaded server shows it: 429, 503, 504, refused, time-outs
     contradicted: int = 0  # ok requests for which the server reported a longer time to first token than was measured

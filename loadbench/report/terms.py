@@ -398,6 +398,10 @@ TERMS: Final[tuple[Term, ...]] = (
          remedy="measure as long as the advice says"),
     Term("start_skew", "caveat", "The workers that share the load began at moments that are apart, or whose clocks are "
          "hardly known.", remedy="see that no worker's machine is busy, and how fast the network between them is"),
+    Term("fewer_workers", "caveat", "A worker had ended in an earlier level, or while this one was prepared: the "
+         "others made its load.", remedy="see the system's log (out of memory?)"),
+    Term("log_incomplete", "caveat", "A worker was lost while its requests were gathered: requests.jsonl lacks some, "
+         "and the figures do not.", remedy="measure again if the single requests matter"),
     Term("prompt_length", "caveat", "Prompts are longer or shorter, by the server's count, than what was requested."),
     Term("rebuilt", "caveat", "The level was put together from requests.jsonl, since the run was killed."),
     Term("assumed_tokens", "caveat", "The server reported no count, and one token per event was assumed.",

@@ -83,6 +83,13 @@ def test_local_nodes_record_what_one_process_records(monkeypatch):
                 assert abs(link.offset.ahead_ns) <= link.offset.error_ns
                 assert 0 < link.offset.error_ns < S
             assert texts_with_key() == []
+            # A worker that is killed leaves its count, which its actor reads.
+            link = found.links[0]
+            sent = await link.sent()
+            link.kill()
+            while await link.receive() is not None:
+                pass
+            assert await link.sent() == sent > 0
 
     event_loop.run(main)
     assert {process.pid for process in processes()} == before

@@ -451,6 +451,17 @@ def caveats(
         message += f" (their clocks are known to {error_ns / 1e6:.1f} ms)" if error_ns else ""
         advice = "see that no worker's machine is busy, and how fast the network between them is"
         yield Reason("start_skew", message, advice)
+    if recording.lost_before:
+        others = "the other" if len(recording.workers) == 1 else f"the {len(recording.workers)} others"
+        message = f"{some(recording.lost_before, most=3)} had ended before this level, whose load came from {others}"
+        yield Reason("fewer_workers", message, "find out what ended or stopped them (out of memory?)")
+    if recording.not_logged:
+        lines, names = sum(recording.not_logged.values()), some(list(recording.not_logged), most=3)
+        message = (
+            f"requests.jsonl lacks {lines} of the requests of this level, which are in its figures: {names} ended "
+        )
+        message += "or was out of reach while they were gathered"
+        yield Reason("log_incomplete", message, "measure again if the single requests matter")
     ok = recording.outcomes.get(Outcome.OK, 0)
     for sure, message, name in other_names(recording, model, listed):
         if not sure:

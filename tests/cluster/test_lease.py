@@ -1,0 +1,115 @@
+"""Workers that have no count together measure a number of requests exactly, and stop nearly as one process does."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import anyio
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from loadbench.engine.lease import Lease, few, first_lease, next_lease
+from loadbench.engine.level import LevelSpec
+from loadbench.engine.worker_link import local_links
+from loadbench.engine.worker_pool import Records, WorkerPool
+from loadbench.plan.distribution import Constant
+from loadbench.plan.load import Closed, LevelDuration, Phase, Shard
+from tests.cluster.parts import NUMBERED, TARGET, S, facts, in_one_process, on_workers
+
+
+@given(st.data())
+def test_leases_come_to_all_requests_and_are_small_at_the_end(data):
+    """Whoever needs more and in whatever order, each request is given once; the last leases are of one request."""
+    requests = data.draw(st.integers(1, 5_000), "requests")
+    users = data.draw(st.integers(1, 64), "users")
+    workers = data.draw(st.integers(1, min(users, requests, 16)), "workers")
+    shares = [Shard(index, workers).share(users) for index in range(workers)]
+    given_out = [first_lease(requests, share, users, workers) for share in shares]
+    left, lease = requests - sum(given_out), max(given_out)
+    assert left >= 0
+    assert (left == 0) or workers > 1
+    while left:
+        worker = data.draw(st.sampled_from(range(workers)), "worker")
+        lease = next_lease(left, shares[worker], users)
+        assert lease <= max(1, left * max(shares) // (2 * users))
+        given_out[worker], left = given_out[worker] + lease, left - lease
+    assert sum(given_out) == requests
+    assert lease == 1 or workers in {1, requests}
+
+
+def test_a_user_waits_for_a_lease_and_says_so():
+    """Reports come when few are left and when a user waits; at the end of a level nobody waits any more."""
+    told = []
+
+    async def main() -> None:
+        lease = Lease(4, lambda: told.append((lease.last_due_ns, lease.wants_ns)))
+        for due_ns in (1, 2, 3, 4):
+            await lease.wait(due_ns)
+            assert lease.take()
+        assert told == [(2, None)]
+        assert few(4) == 2
+        assert not lease.take()
+        got = []
+
+        async def user(due_ns: int) -> None:
+            await lease.wait(due_ns)
+            got.append((due_ns, lease.take()))
+
+        async with anyio.create_task_group() as users:
+            for due_ns in (7, 6, 9):
+                users.start_soon(user, due_ns)
+            await anyio.wait_all_tasks_blocked()
+            assert told[1:] == [(4, 7), (4, 6)]
+            lease.add(2)
+            await anyio.wait_all_tasks_blocked()
+            assert sorted(got) == [(6, True), (7, True)]
+            assert lease.wants_ns == 9
+            lease.end()
+        assert got[-1] == (9, False)
+
+    anyio.run(main)
+
+
+async def on_links(spec: LevelSpec, workers: int):
+    """The level on worker processes that have no count together, as on a cluster."""
+    with TemporaryDirectory() as name:
+        async with local_links(workers, Path(name)) as links:
+            for link in links:
+                link.shares_count = False
+            pool = await WorkerPool.over(links, lambda: (TARGET,), Path(name), records=Records())
+            return await on_workers(pool, spec)
+
+
+LOADS = [
+    (Closed(7), 200, 3, S // 4),
+    (Closed(7, Constant(30e6)), 60, 2, S // 4),
+    (Closed(3), 3, 3, 0),
+    (Closed(5), 4, 4, 0),
+    (Closed(4), 11, 4, 0),
+]
+
+
+@pytest.mark.parametrize(("load", "requests", "workers", "warm_up_ns"), LOADS)
+def test_all_requests_are_measured(load, requests, workers, warm_up_ns, monkeypatch):
+    """As many as were asked for, each once; the window is about as long as that of one process."""
+    monkeypatch.setenv("PYTHONPATH", str(NUMBERED))
+    spec = LevelSpec(load=load, key="k", duration=LevelDuration(requests=requests, warm_up_ns=warm_up_ns))
+    recording, alone = anyio.run(on_links, spec, workers), anyio.run(in_one_process, spec)
+    assert sum(recording.outcomes.values()) == requests == recording.phases[Phase.MEASURED] == recording.arrivals_due
+    assert [worker.lateness.count > 0 for worker in recording.workers] == [True] * workers
+    if requests > 50:
+        windows_ns = [one.window[1] - one.window[0] for one in (recording, alone)]
+        assert max(windows_ns) < 1.5 * min(windows_ns)
+
+
+def test_one_worker_measures_what_one_process_does(monkeypatch):
+    """Count for count, to the end of the window."""
+    monkeypatch.setenv("PYTHONPATH", str(NUMBERED))
+    spec = LevelSpec(load=Closed(5), key="k", duration=LevelDuration(requests=90, warm_up_ns=S // 4))
+    for _ in range(4):
+        workers, alone = facts(anyio.run(on_links, spec, 1)), facts(anyio.run(in_one_process, spec))
+        if workers == alone:
+            break
+    assert workers == alone

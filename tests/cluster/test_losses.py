@@ -1,0 +1,180 @@
+"""What becomes of a level whose workers are lost, on a machine or on nodes; actors are threads here, without Ray."""
+
+from __future__ import annotations
+
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import asynccontextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import anyio
+import pytest
+
+from loadbench.analyze.level.verdict import caveats
+from loadbench.cluster.connection import NodeClock, RayLink
+from loadbench.cluster.relay import Node, Relay
+from loadbench.core.clock import MonotonicClock
+from loadbench.engine.worker_link import local_links
+from loadbench.engine.worker_pool import Records, WorkerLog, WorkerPool
+from loadbench.plan.load import Phase
+from tests.cluster.parts import NUMBERED, PLAN, TARGET, facts, in_one_process, on_workers, spec_of
+
+QUICK = ("now_ns", "sent", "kill")
+
+
+@pytest.fixture(autouse=True)
+def numbered(monkeypatch):
+    """Workers have a client whose responses are a function of the request's number."""
+    monkeypatch.setenv("PYTHONPATH", str(NUMBERED))
+
+
+class Method:
+    """A method of an actor, as Ray has it; its calls are done in a thread, one after another."""
+
+    def __init__(self, call, thread):
+        self._call, self._thread = call, thread
+
+    def remote(self, *values):
+        """Call it."""
+        future = self._thread.submit(
+            self._call, *(value.result() if isinstance(value, Future) else value for value in values)
+        )
+        return type("Reference", (), {"future": lambda _: future})()
+
+
+class Actor:
+    """A relay in threads of this process; once it has ended, each call fails."""
+
+    def __init__(self):
+        self.relay = Relay()
+        self.folder = Path(self.relay._folder.name)
+        self.calls = []
+        self._threads = {name: ThreadPoolExecutor(1) for name in ("reports", "quick", "others")}
+
+    def __getattr__(self, name):
+        self.calls.append(name)
+        thread = "reports" if name == "reports" else "quick" if name in QUICK else "others"
+        return Method(getattr(self.relay, name), self._threads[thread])
+
+    def end(self):
+        """As `ray.kill`."""
+        for thread in self._threads.values():
+            thread.shutdown(wait=False, cancel_futures=True)
+        self.relay.kill()
+
+
+@asynccontextmanager
+async def nodes(count, records=None):
+    """(the pool, its links, their actors) of so many nodes with a worker on each."""
+    actors, puts = [Actor() for _ in range(count)], []
+
+    async def put(path):
+        puts.append(path)
+        return path.read_bytes()
+
+    links = [
+        RayLink(
+            f"worker {number} on {number}",
+            actor,
+            Node(str(number), str(number), "", "", "", has_token=True),
+            NodeClock(anyio.CapacityLimiter(8)),
+            Actor.end,
+            put=put,
+            is_here=True,
+            asks_for_s=0.5,
+        )
+        for number, actor in enumerate(actors)
+    ]
+    with TemporaryDirectory() as folder:
+        pool = await WorkerPool.over(links, lambda: (TARGET,), Path(folder), records=records or Records())
+        try:
+            yield pool, links, actors
+        finally:
+            for link in links:
+                await link.aclose()
+    assert not [actor for actor in actors if actor.folder.exists()]
+
+
+def test_links_to_actors_record_what_one_process_records():
+    """The whole way of a cluster but Ray itself; the folders of the actors are removed."""
+
+    async def main():
+        async with nodes(3) as (pool, _, _):
+            spec = spec_of("a rate")
+            assert facts(await on_workers(pool, spec)) == facts(await in_one_process(spec))
+
+    anyio.run(main)
+
+
+def test_what_a_lost_worker_had_sent_is_counted_to_the_last():
+    """Its actor lives, and knows more than the worker had reported; the next level says who is missing."""
+
+    async def main():
+        async with nodes(2) as (pool, links, actors):
+            level = await pool.level(PLAN, spec_of("a rate"), model="m", clock=MonotonicClock())
+
+            async def kill():
+                while level.done < 20:
+                    await anyio.sleep(0.02)
+                actors[1].relay.kill()
+
+            async with anyio.create_task_group() as group:
+                group.start_soon(kill)
+                recording = await level.run()
+            assert recording.lost_workers == 1
+            assert recording.unreported == actors[1].relay.sent() > 0
+            after = await on_workers(pool, spec_of("users"))
+            assert after.lost_before == (links[1].name,)
+            assert facts(after) == facts(await in_one_process(spec_of("users")))
+            (said,) = [one for one in caveats(after, level.load, model="m") if one.code == "fewer_workers"]
+            assert said.message == "worker 1 on 1 had ended before this level, whose load came from the other"
+
+    anyio.run(main)
+
+
+def test_a_node_that_is_gone_is_not_asked():
+    """Ray says that it is gone: its level ends, and nobody waits for its answer."""
+
+    async def main():
+        async with nodes(2) as (pool, links, actors):
+            level = await pool.level(PLAN, spec_of("a rate"), model="m", clock=MonotonicClock())
+
+            async def lose():
+                while level.done < 20:
+                    await anyio.sleep(0.02)
+                actors[1].calls.clear()
+                links[1].lose()
+
+            async with anyio.create_task_group() as group:
+                group.start_soon(lose)
+                recording = await level.run()
+            assert recording.lost_workers == 1
+            assert "sent" not in actors[1].calls
+
+    anyio.run(main)
+
+
+def test_lines_that_are_lost_while_they_are_gathered_are_said():
+    """All requests are in the figures; how many have no line, and whose they are, is a caveat."""
+    texts = []
+
+    async def main():
+        with TemporaryDirectory() as name:
+            async with local_links(2, Path(name)) as links:
+
+                def take(text: bytes) -> None:
+                    texts.append(text)
+                    links[1].kill()
+
+                records = Records(log=WorkerLog(origin_ns=0, keep_texts=False, take=take))
+                pool = await WorkerPool.over(links, lambda: (TARGET,), Path(name), records=records)
+                return await on_workers(pool, spec_of("users"))
+
+    recording = anyio.run(main)
+    assert recording.lost_workers == 0
+    logged = sum(text.count(b"\n") for text in texts)
+    assert recording.not_logged == {"worker 2": sum(recording.phases.values()) - logged}
+    assert 0 < logged < recording.phases[Phase.MEASURED]
+    (said,) = [one for one in caveats(recording, spec_of("users").load, model="m") if one.code == "log_incomplete"]
+    assert said.message.startswith(f"requests.jsonl lacks {recording.not_logged['worker 2']} of the requests")
+    assert "worker 2 ended" in said.message
