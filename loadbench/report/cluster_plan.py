@@ -13,6 +13,8 @@ from loadbench.results.environment import usable_cores
 from loadbench.results.space import speed_text
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from loadbench.plan.scenario import Scenario
     from loadbench.results.ceiling import Ceiling
 
@@ -49,6 +51,16 @@ def cluster_facts(scenario: Scenario) -> list[tuple[str, str]]:
         ("source ports", f"for {ports}"),
         ("machines needed", machines),
     ]
+
+
+def hardest(scenarios: Sequence[Scenario]) -> Scenario | None:
+    """Of those that a cluster measures, the one whose largest load needs the most workers; `None` without any."""
+    ceiling = known_ceiling()
+
+    def share(scenario: Scenario) -> float:
+        return ceiling.share(largest_demand(scenario, ceiling))
+
+    return max((one for one in scenarios if one.load.cluster is not None), key=share, default=None)
 
 
 def ceiling_text(ceiling: Ceiling) -> str:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from loadbench.core.units import NS_PER_S, format_duration
 from loadbench.plan.cells import shown_value
 from loadbench.plan.grid import START_NS, starts_of, within
+from loadbench.report.cluster_plan import cluster_facts, cluster_warnings, hardest
 from loadbench.report.data_set import data_set_lines
 from loadbench.report.document import Document, Table, Text
 from loadbench.report.plan import closing_blocks, length_text, resume_facts, target_text, work_text
@@ -70,6 +71,10 @@ def grid_plan_document(
         there = f"{len(complete)} of {counted(len(cells), 'cell')}"
         facts[-1:] = resume_facts(resume, there if complete else "", counted(len(rows), "cell") if rows else "")
     facts.insert(1, ("work", f"{work_text(cells[0].scenario)} (cell 1)"))
+    # Of all cells, what the one needs that needs the most.
+    clustered = hardest([cell.scenario for _, cell in to_measure])
+    if clustered is not None:
+        facts[2:2] = cluster_facts(clustered)
     return Document(
         f"{base.report.name}, planned: nothing was sent",
         [
@@ -83,6 +88,8 @@ def grid_plan_document(
                 ]
             ),
             Text(data_set_lines(base)),
-            *closing_blocks(base, request, verbose=verbose),
+            *closing_blocks(
+                base, request, verbose=verbose, warnings=[] if clustered is None else cluster_warnings(clustered)
+            ),
         ],
     )

@@ -179,3 +179,16 @@ def test_what_cannot_be_is_refused(flags, refused, hint, monkeypatch):
     with pytest.raises(BadInput, match=refused) as error:
         check(planned(**flags), {})
     assert hint in error.value.hint
+
+
+def test_a_grid_plans_for_the_cell_that_needs_the_most(tmp_path):
+    """Whichever it is; what is too small for it is a warning. A grid without a cluster has no such lines."""
+    url = ("--url", "http://10.0.0.1:8000", "--dry-run")
+    vary = ("sweep", *url, "--users=8", "--vary=max_tokens=16,64", "--vary=workers=1,3")
+    shown = typed(*vary, "--cluster=auto", cwd=tmp_path).stdout
+    assert "users=8: about 800 chunks/s" in shown
+    assert "may be too few" not in shown
+    shown = typed("sweep", *url, "--vary=users=900,8", "--vary=workers=1,3", "--cluster=auto", cwd=tmp_path).stdout
+    assert "users=900: about 90,000 chunks/s" in shown
+    assert "warning: 1 worker may be too few: users=900 needs about 9" in shown
+    assert "a worker" not in typed(*vary, cwd=tmp_path).stdout
