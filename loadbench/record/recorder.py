@@ -141,7 +141,9 @@ class WorkerPart:
     began_ns: int | None = None
     health: Health | None = None
     lateness: Histogram = field(default_factory=Histogram)  # of measured requests
-    events: int = 0  # of measured requests that ended ok, as the next ones
+    answers: int = 0  # measured requests that ended ok, and of these the next ones
+    late_first_tokens: int = 0
+    events: int = 0
     separate_events: int = 0
     censored_events: int = 0
 
@@ -153,6 +155,8 @@ class WorkerPart:
         if late_ns is not None:
             self.lateness.record(late_ns)
         if sample.outcome is Outcome.OK:
+            self.answers += 1
+            self.late_first_tokens += sample.late_first_token
             self.events += len(sample.event_ns)
             self.separate_events += sample.separate_events
             self.censored_events += sample.censored_events

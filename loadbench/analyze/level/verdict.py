@@ -115,9 +115,7 @@ def judge(
         *_incomplete(recording, load),
         *_short_warm_up(recording, load),
         *steadiness.reasons(),
-        *_late_start(recording, load),
-        *_late_stamps(recording),
-        *_sick_workers(recording, load),
+        *_late_client(recording, load),
         *_failed_audit(recording, load),
         *_bad_responses(recording, failure_limit),
         *(
@@ -301,34 +299,39 @@ def _late_stamps(recording: LevelRecording, *, among: int = 1) -> Iterator[Reaso
         yield from _delayed(recording, health.loop_lag, code="late_reads", message=message, among=among)
     # Of the events these may be few, and make up a quantile of the times to first token all the same.
     late, answers = recording.late_first_tokens, recording.outcomes.get(Outcome.OK, 0)
-    if late > max(1, MAX_LATE * answers) or (late > 1 and _moves_p99(recording.histograms["ttft"], late / answers)):
+    least = max(1, MAX_LATE * answers, _beyond_chance(MAX_LATE * answers, among) - 1)
+    if late > least or (among == 1 and late > 1 and _moves_p99(recording.histograms["ttft"], late / answers)):
         message = f"loadbench read {late} of {answers} first tokens so late that a later one had already arrived"
         yield Reason("late_first_tokens", message, _GENERATOR_BOTTLENECK)
 
 
-def _sick_workers(recording: LevelRecording, load: Load) -> Iterator[Reason]:
-    """A worker that is late by the rules for all: among many that are in time its delays are too few to be seen."""
-    found: dict[str, list[tuple[str, Reason]]] = {}
-    for worker in recording.workers if len(recording.workers) > 1 else ():
+def _late_client(recording: LevelRecording, load: Load) -> Iterator[Reason]:
+    """Where the load generator was late: by the delays of all its workers, and of each. Among many that are in time
+    the delays of a sick one are too few to be seen; and among those of all nobody sees whose they are."""
+    late = [*_late_start(recording, load), *_late_stamps(recording)]
+    sick: dict[str, list[tuple[str, Reason]]] = {}  # by code
+    many = len(recording.workers)
+    for worker in recording.workers if many > 1 else ():
         if worker.health is not None and worker.lateness.count >= _FEWEST_OF_A_WORKER:
             alone = dataclasses.replace(
                 recording,
                 health=worker.health,
                 histograms={**recording.histograms, "lateness": worker.lateness},
+                outcomes={Outcome.OK: worker.answers},
                 events=worker.events,
                 separate_events=worker.separate_events,
                 censored_events=worker.censored_events,
-                late_first_tokens=0,
+                late_first_tokens=worker.late_first_tokens,
             )
-            many = len(recording.workers)
             for reason in (*_late_start(alone, load, among=many), *_late_stamps(alone, among=many)):
-                found.setdefault(reason.code, []).append((worker.name, reason))
-    seen = {reason.code for reason in (*_late_start(recording, load), *_late_stamps(recording))}
-    for code, workers in found.items():
-        if code not in seen:
-            names, reason = [name for name, _ in workers], workers[0][1]
-            advice = "see what else its machine does, or leave it out"
-            yield Reason(code, f"{some(names, most=3)}: {reason.message}", advice)
+                sick.setdefault(reason.code, []).append((worker.name, reason))
+    for reason in late:
+        names = [name for name, _ in sick.pop(reason.code, [])]
+        whose = f"; of the {many} workers it was {some(names, most=3)}" if 0 < len(names) < many else ""
+        yield Reason(reason.code, reason.message + whose, reason.advice)
+    for code, found in sick.items():
+        advice = "see what else its machine does, or leave it out"
+        yield Reason(code, f"{some([name for name, _ in found], most=3)}: {found[0][1].message}", advice)
 
 
 def _moves_p99(times: Histogram, share: float) -> bool:
@@ -343,22 +346,28 @@ def _moves_p99(times: Histogram, share: float) -> bool:
 def _delayed(recording: LevelRecording, delays: Histogram, *, code: str, message: str, among: int) -> Iterator[Reason]:
     """The p99 is above the bound, and so are two values at least: of fewer than 100 the largest alone is the p99.
 
-    Of several workers one has more late values than the others by chance. Where each value is late with a probability
-    of 1 %, one of them has so many in at most 1 of 100 levels (Chernoff's bound of a Poisson number, for each worker).
+    Of several workers one has more late values than the others by chance, where each is late with a probability of 1 %.
     """
     p99_ns = delays.percentile(99)
     gap_ns = recording.histograms["itl"].percentile(50) or recording.histograms["event_gap"].percentile(50) or 0
     bound_ns = max(DELAY_NS, _DELAY_SHARE * gap_ns)
-    least = 2
-    if among > 1:
-        mean = max(1e-9, 0.01 * delays.count)
-        least = max(least, math.ceil(mean))
-        while least * math.log(least / mean) - least + mean < math.log(among / _BY_CHANCE):
-            least += 1
+    least = max(2, _beyond_chance(0.01 * delays.count, among))
     if p99_ns is not None and p99_ns > bound_ns and delays.count_above(round(bound_ns)) >= least:
         late = f"1 in 100 was {p99_ns / 1e6:.1f} ms late or more"
         allowed = f"{bound_ns / 1e6:.1f} ms is allowed at this token rate"
         yield Reason(code, f"{message}: {late}, and {allowed}", _GENERATOR_BOTTLENECK)
+
+
+def _beyond_chance(mean: float, among: int) -> int:
+    """So many are more than chance where a worker has this number on average: one `among` so many workers has that many
+    in at most 1 of 100 levels (Chernoff's bound of a Poisson number, for each worker). 0 of a single one."""
+    if among == 1:
+        return 0
+    mean = max(1e-9, mean)
+    least = max(1, math.ceil(mean))
+    while least * math.log(least / mean) - least + mean < math.log(among / _BY_CHANCE):
+        least += 1
+    return least
 
 
 def _failed_audit(recording: LevelRecording, load: Load) -> Iterator[Reason]:

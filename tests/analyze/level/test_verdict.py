@@ -306,6 +306,30 @@ def test_one_sick_worker_of_many_is_named(late_ms, count, reasons):
     assert all(reason.message.startswith(told) for reason in level.verdict.reasons)
 
 
+def test_a_worker_that_makes_a_whole_level_late_is_named():
+    """Also where the delays of all show it: whose they are is said. Where all are late, nobody is."""
+    late = recorded(quiet())
+    late.histograms["lateness"].record_many(array("q", [400 * MS] * 400))
+    for sick, whose in ((("b",), "; of the 3 workers it was b"), (("a", "b"), "it was a, b"), (("a", "b", "c"), None)):
+        workers = tuple(a_worker(name, 400 if name in sick else 0.1) for name in "abc")
+        level = a_level(recording=dataclasses.replace(late, workers=workers))
+        (reason,) = [reason for reason in level.verdict.reasons if reason.code == "late_start"]
+        assert reason.message.startswith("loadbench sent the users' next requests late")
+        assert reason.message.endswith(whose) if whose else "workers it was" not in reason.message
+
+
+@pytest.mark.parametrize(("late", "is_sick"), [(8, False), (40, True)])
+def test_first_tokens_that_one_worker_read_late_are_its_own(late, is_sick):
+    """By more than chance: of many workers one has more of them than the half per cent that is allowed."""
+    workers = [a_worker(f"{number}", 0.1, answers=900, events=9000) for number in range(9)]
+    workers.append(a_worker("sick", 0.1, answers=900, events=9000, late_first_tokens=late))
+    level = a_level(recording=dataclasses.replace(recorded(quiet()), workers=tuple(workers)))
+    told = [reason.message for reason in level.verdict.reasons if reason.code == "late_first_tokens"]
+    assert [message.startswith(f"sick: loadbench read {late} of 900 first tokens") for message in told] == [
+        True
+    ] * is_sick
+
+
 @pytest.mark.parametrize(
     ("count", "late", "workers", "is_sick"),
     [(100, 2, 8, False), (100, 8, 8, True), (2000, 30, 8, False), (2000, 50, 8, True), (200_000, 2100, 100, False)],
