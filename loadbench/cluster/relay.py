@@ -135,10 +135,14 @@ class Relay:
 
 
 def machine() -> str:
-    """What all processes of this machine, which share one monotonic clock, have in common; empty if nobody knows."""
+    """What all processes that share one monotonic clock have in common; empty if nobody knows.
+
+    On Linux these are the processes of one boot in one time namespace: a container may have a clock of its own.
+    """
     if sys.platform == "linux":
         with suppress(OSError):
-            return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+            boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+            return f"{boot} {os.readlink('/proc/self/ns/time')}"
     return ""
 
 
