@@ -142,7 +142,8 @@ def machine() -> str:
     if sys.platform == "linux":
         with suppress(OSError):
             boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
-            return f"{boot} {os.readlink('/proc/self/ns/time')}"
+            clocks = Path("/proc/self/ns/time")  # which older kernels do not have
+            return f"{boot} {clocks.readlink()}" if clocks.exists() else boot
     return ""
 
 
