@@ -288,8 +288,9 @@ class Recorder:
 
     Where a load has `parts`, each may have a recorder of its own, in the clock of all; another one takes what these
     have (`absorb`). Its recording is that of one recorder for all, count for count, where every request and moment is
-    kept, as of 16,384 requests. Beyond, it keeps others than one recorder would: the first requests that ended before
-    any part had no room for more, the stretches that all parts keep, and batches of the same time.
+    kept, as of 16,384 requests of which no part has more than twice its share. Beyond, it keeps others than one
+    recorder would: the first requests that ended before any part had no room for more, the stretches that all parts
+    keep, and batches of the same time. Words that stand for others alike may be those of another part.
     """
 
     def __init__(

@@ -5,137 +5,52 @@ from __future__ import annotations
 import math
 import pickle
 import random
-import re
-from dataclasses import fields, is_dataclass
-from typing import TYPE_CHECKING
+from collections import Counter
+from functools import cache
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import pytest
 
-from loadbench.plan.load import LevelDuration, Phase, Phases
-from loadbench.plan.objective import parse_objective
 from loadbench.record import attainment, stretches, timeline
-from loadbench.record.histogram import Histogram
-from loadbench.record.outage import Outage
-from loadbench.record.outcome import Outcome
-from loadbench.record.recorder import Health, LevelRecording, Recorder
-from loadbench.record.request import Destination
-from loadbench.record.timings import Timings
-from loadbench.record.usage_check import UsageCheck
-from tests.building import record_in_order
-from tests.record.test_sample import make_sample
+from loadbench.record.first_numbers import room_of
+from tests.record.levels import CLOSES, ENDS, OPENS, closed, differences, recorder_of, requests, together
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from loadbench.record.first_numbers import FirstRows
+    from loadbench.record.recorder import LevelRecording, Recorder
     from loadbench.record.sample import Sample
 
-MS = 1_000_000
-OPENS, CLOSES = 1_000 * MS, 9_000 * MS
-HEALTH = Health(stamp_source="virtual", loop_lag=Histogram(), gc_pauses=Histogram(), cpu_share=None)
-OBJECTIVES = [parse_objective(rule) for rule in ("ttft_p95<90ms", "itl_p99<30ms", "tpot_mean<20ms", "failures<1%")]
-SERVERS = [Destination(0, "a", "http://a"), Destination(1, "b", "http://b")]
+
+# How the requests of a level are divided among parts.
+RULES = {
+    "in turn": lambda sample, parts: sample.number % parts,
+    "one has nine of ten": lambda sample, parts: 0 if sample.number % 10 else sample.number // 10 % parts,
+    "one has none": lambda sample, parts: sample.number % max(1, parts - 1),
+    "one after another": lambda sample, parts: min(sample.due_ns * parts // ENDS, parts - 1),
+    "by server": lambda sample, parts: sample.request.destination.endpoint % parts,
+}
 
 
-def a_failure(outcome: Outcome, **fields: object) -> Sample:
-    """A request without any event."""
-    return make_sample([], outcome=outcome, **fields)  # type: ignore[arg-type]
-
-
-def phases() -> Phases:
-    """A window from 1 to 9 s."""
-    return Phases(LevelDuration(duration_ns=CLOSES - OPENS, warm_up_ns=OPENS, cool_down_ns=10**12), 0)
-
-
-def requests(count: int, seed: int = 1) -> list[Sample]:
-    """Requests of every kind, all of whose moments differ."""
-    rng = random.Random(seed)
-    moments = iter(rng.sample(range(10_000 * MS), count))
-    made = []
-    for number in range(count):
-        due = next(moments)
-        sent = due + rng.randrange(MS)
-        phase = Phase.WARM_UP if due < OPENS else Phase.MEASURED if due < CLOSES else Phase.COOL_DOWN
-        about = {"number": number, "phase": phase, "destination": SERVERS[number % 2], "persona": f"p{number % 3}"}
-        about |= {"turn": 1 + number % 4, "warm": number % 5 == 0, "target_input_tokens": 50, "max_tokens": 8}
-        if rng.random() < 0.05:
-            outcome = rng.choice([Outcome.HTTP_ERROR, Outcome.TIMEOUT_TOTAL, Outcome.GAVE_UP])
-            words = f"HTTP 500: request {number} of {rng.choice('abc')}"
-            made.append(a_failure(outcome, due_ns=due, detail=words, sent_ns=sent, end_ns=sent + 30 * MS, **about))
-            continue
-        tokens = [rng.choice((1, 1, 2)) for _ in range(rng.randrange(1, 8))]
-        stamps = np.cumsum(
-            [sent + rng.randrange(40 * MS, 140 * MS), *(rng.randrange(10 * MS, 35 * MS) for _ in tokens[1:])]
-        )
-        made.append(
-            make_sample(
-                [int(stamp) for stamp in stamps], tokens=tokens, due_ns=due, sent_ns=sent,
-                end_ns=int(stamps[-1]) + 1_000, input_tokens=rng.randrange(40, 60), first_byte_ns=sent + 3 * MS,
-                first_visible_ns=int(stamps[0]), reused=rng.random() < 0.5, connect_ns=number % 7,
-                cached_tokens=rng.choice((None, 0, 40)), finish_reason=rng.choice(("stop", "length")),
-                model=rng.choice(("a", "b")), keep_alives=number % 3, reads=len(tokens), merged_reads=number % 2,
-                timings=Timings(queue_ns=MS, prefill_ns=2 * MS, decode_ns=None), usage=UsageCheck(hidden=number % 2),
-                **about,
-            )
-        )  # fmt: skip
-    return made
-
-
-def recorder_of(samples: Sequence[Sample], parts: int) -> Recorder:
-    """One that has recorded these, in the order of time."""
-    recorder = Recorder(phases(), OBJECTIVES, template_tokens=5, parts=parts)
-    record_in_order(recorder, samples)
-    return recorder
-
-
-def closed(recorder: Recorder) -> LevelRecording:
-    """What it has recorded."""
-    return recorder.close(window=(OPENS, CLOSES), arrivals_due=0, missed=0, interrupted=False, health=HEALTH)
-
-
-def together(parts: Sequence[Sequence[Sample]]) -> LevelRecording:
-    """What the recorders of all parts have, each from another process."""
-    whole = Recorder(phases(), OBJECTIVES, template_tokens=5, parts=len(parts))
-    for samples in parts:
-        recorder = recorder_of(samples, len(parts))
-        recorder.finish()
-        whole.absorb(pickle.loads(pickle.dumps(recorder)))
-    return closed(whole)
-
-
-def assert_same(one: object, other: object, where: str = "") -> None:
-    """Equal in every part; sums of fractions to nine digits."""
-    assert type(one) is type(other), where
-    if isinstance(one, Histogram | Outage):
-        assert one == other or isinstance(one, Outage), where
-    elif isinstance(one, float):
-        assert math.isclose(one, other, rel_tol=1e-9, abs_tol=1e-9) or (math.isnan(one) and math.isnan(other)), where
-    elif isinstance(one, np.ndarray):
-        np.testing.assert_allclose(one, other, rtol=1e-9, err_msg=where)
-    elif where == ".details":  # the first words stand for all of a kind, and which are the first parts do not know
-        kinds = [{(kind, re.sub(r"\d+", "0", text)): n for (kind, text), n in side.items()} for side in (one, other)]
-        assert kinds[0] == kinds[1], where
-    elif isinstance(one, dict):
-        assert one.keys() == other.keys(), where
-        for key in one:
-            assert_same(one[key], other[key], f"{where}[{key}]")
-    elif is_dataclass(one):
-        for each in fields(one):
-            assert_same(getattr(one, each.name), getattr(other, each.name), f"{where}.{each.name}")
-    elif isinstance(one, tuple):
-        assert len(one) == len(other), where
-        for at, (mine, theirs) in enumerate(zip(one, other, strict=True)):
-            assert_same(mine, theirs, f"{where}[{at}]")
-    else:
-        assert one == other, where
+def divided(samples: Sequence[Sample], parts: int, rule: str) -> list[list[Sample]]:
+    """The requests of each part."""
+    shares: list[list[Sample]] = [[] for _ in range(parts)]
+    for sample in samples:
+        shares[RULES[rule](sample, parts)].append(sample)
+    return shares
 
 
 @pytest.mark.parametrize("count", [0, 1, 2, 400])
-@pytest.mark.parametrize("parts", [2, 4])
+@pytest.mark.parametrize("parts", [1, 2, 4])
 def test_parts_are_the_whole(count: int, parts: int) -> None:
     """Every count, histogram, timeline, peak, objective and sum that is known of a level."""
     samples = requests(count)
-    assert_same(together([samples[at::parts] for at in range(parts)]), closed(recorder_of(samples, 1)))
+    whole = closed(recorder_of(samples, 1))
+    assert list(differences(together(divided(samples, parts, "in turn")), whole)) == []
+    if count == 400:
+        assert [outage.began_ns is None for _, outage in sorted(whole.outages.items())] == [True, False]
 
 
 @pytest.mark.parametrize("parts", [3, 8])
@@ -144,50 +59,141 @@ def test_what_fits_into_one_process_is_whole_of_many_parts(parts: int, monkeypat
     monkeypatch.setattr(timeline, "_MOST_KEPT", 410)
     monkeypatch.setattr(timeline, "_MOST_CHANGES", 820)
     samples = requests(400)
-    assert_same(together([samples[at::parts] for at in range(parts)]), closed(recorder_of(samples, 1)))
+    parts_of_all = divided(samples, parts, "in turn")
+    assert list(differences(together(parts_of_all), closed(recorder_of(samples, 1)))) == []
 
 
-def test_parts_may_differ_in_size() -> None:
-    """One has all requests but a few, another has none."""
-    samples = requests(300)
-    assert_same(together([samples[:-3], [], samples[-3:]]), closed(recorder_of(samples, 1)))
+@pytest.mark.parametrize("rule", sorted(RULES))
+@pytest.mark.parametrize("slower", [1, 60])
+def test_parts_may_differ(rule: str, slower: int) -> None:
+    """One has most requests or none, or each has its own time; in a long level slices are as long as they must be."""
+    samples = requests(300, slower=slower)
+    parts = [[sample for sample in samples if sample in share] for share in divided(samples, 3, rule)]
+    whole = closed(recorder_of(samples, 1, slower=slower), slower=slower)
+    assert list(differences(together(parts, slower=slower), whole)) == []
+    assert whole.slice_ns == (100_000_000 if slower == 1 else 200_000_000)
 
 
-def test_what_is_kept_of_a_level_of_very_many_requests_is_of_all_parts(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where not every request and moment is kept: the first to end, stretches that all parts keep with the exact number
-    in flight, and batches that add up to all. Histograms and counts are of all requests, as ever."""
-    monkeypatch.setattr(timeline, "_MOST_KEPT", 500)
-    monkeypatch.setattr(timeline, "_MOST_CHANGES", 900)
-    monkeypatch.setattr(attainment, "_MOST_KEPT", 500)
-    samples = requests(4_000)
-    parts = [samples[at::3] for at in range(3)]
-    merged, whole = together(parts), closed(recorder_of(samples, 1))
-    assert_same(merged.histograms, whole.histograms)
-    assert_same(merged.outcomes, whole.outcomes)
-    assert_same(merged.attained.tallies, whole.attained.tallies)
-    assert_same(merged.audit_totals, whole.audit_totals)
-    assert merged.timeline.in_flight == pytest.approx(whole.timeline.in_flight)
-    kept = merged.attained.kept[OBJECTIVES[0]]
-    assert 250 < len(kept.rows) <= 500
-    tally = merged.attained.tallies[OBJECTIVES[0]]
-    of_whole = whole.attained.kept[OBJECTIVES[0]]
-    assert kept.batches.sum(axis=1) == pytest.approx([of_whole.batches[0].sum(), kept.batches[1].sum()], rel=0.01)
-    assert kept.batches[1].sum() >= tally.m
-    if kept.over is not None:
-        assert_same(tuple(kept.over), tuple(of_whole.over))
-    # What a request met is known exactly of those that are kept.
-    sent = sorted(sample.sent_ns for sample in samples)
-    ended = sorted(sample.end_ns for sample in samples)
-    met = {
-        (float(sample.first_token_ns - sample.due_ns)): np.searchsorted(sent, sample.sent_ns)
-        - np.searchsorted(ended, sample.sent_ns, "right")
-        for sample in samples
-        if sample.first_token_ns is not None
+class Truth(NamedTuple):
+    """A level of more requests than are kept: by one recorder as it is, and by one that keeps all."""
+
+    samples: list[Sample]
+    one: LevelRecording
+    everything: LevelRecording
+    keeps_all: Recorder
+
+
+def keep(most: int, changes: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Recorders keep so many requests from now on, and moments at which one begins or ends."""
+    monkeypatch.setattr(timeline, "_MOST_KEPT", most)
+    monkeypatch.setattr(timeline, "_MOST_CHANGES", changes)
+    monkeypatch.setattr(attainment, "_MOST_KEPT", most)
+
+
+@cache
+def truth(count: int, most: int, changes: int) -> Truth:
+    """Of so many requests."""
+    samples = requests(count)
+    with pytest.MonkeyPatch.context() as patch:
+        keep(10 * count, 10 * count, patch)
+        keeps_all = recorder_of(samples, 1)
+        everything = closed(keeps_all)
+        keep(most, changes, patch)
+        return Truth(samples, closed(recorder_of(samples, 1)), everything, keeps_all)
+
+
+# What is of fewer requests, or in other pieces, where not every one is kept.
+KEPT = (".timeline.starts", ".timeline.kept", ".attained.kept", ".attained.kept_good", ".in_flight_peak")
+
+
+def assert_joined(parts: Sequence[Sequence[Sample]], level: Truth, most: int, *, moves: bool = False) -> None:
+    """What several recorders have together is what one has, but for what each keeps of single requests; and that is
+    what the documents say."""
+    merged = together(parts, moves=moves)
+    assert list(differences(merged, level.one, without=KEPT)) == []
+    assert list(differences(merged, level.everything, without=KEPT)) == []
+
+    # The peak is the true one, or less where it was not kept, and no less than any slice's mean.
+    assert max(merged.timeline.in_flight) - 1e-6 <= merged.in_flight_peak <= level.everything.in_flight_peak
+
+    # The first requests are those that ended before a part had no more room, and so are all among the first of all.
+    part_of = {sample.end_ns: at for at, share in enumerate(parts) for sample in share}
+    room = room_of(most, len(parts))
+
+    def first_of(rows: FirstRows) -> np.ndarray[Any, np.dtype[np.float64]]:
+        """Of the requests that one recorder keeps, those that parts keep, in the order in which they were due."""
+        ends, *columns = (column[: rows._count] for column in rows._columns)
+        order = np.argsort(ends)
+        by_part = [[end for end in ends[order] if part_of[end] == at] for at in range(len(parts))]
+        complete = min((one[room - 1] for one in by_part if len(one) > room), default=max(ends))
+        first = order[:most][ends[order[:most]] <= complete]
+        assert len(first) >= min(room, len(ends))
+        table = np.stack([column[first] for column in columns])
+        return table[1:, np.argsort(table[0])]
+
+    rows = first_of(level.keeps_all._window.timeline._first)
+    for row, values in zip(rows, merged.timeline.kept.values(), strict=True):
+        assert list(values) == list(row[~np.isnan(row)])
+    all_kept = level.keeps_all._attainment
+    pairs = [(merged.attained.kept_good, all_kept._kept_good)]
+    pairs += [(hits, all_kept._kept[objective]) for objective, hits in merged.attained.kept.items()]
+    for hits, of_all in pairs:
+        np.testing.assert_array_equal(hits.rows, first_of(of_all._kept).T)
+        every = of_all.hits().rows
+        if len(hits.rows) == len(every):
+            assert (hits.batches.size, hits.over) == (0, None)
+            continue
+        if len(parts) > 1:  # by time, and so of all requests
+            np.testing.assert_allclose(hits.batches.sum(axis=1), every[:, :2].sum(axis=0))
+        over = every[:, 2]
+        if np.isfinite(over).all():
+            away = over - over.mean()
+            moments = len(over), over.mean(), over.std(), (away**4).mean(), over.max()
+            assert hits.over == pytest.approx(moments, rel=1e-6)
+        else:
+            assert hits.over is None
+
+    # What a request met is exact of each that is kept, and they are of the whole window.
+    starts, true = (
+        Counter(tuple(-1.0 if math.isnan(number) else number for number in start[:4]) for start in recorded)
+        for recorded in (merged.timeline.starts, level.everything.timeline.starts)
+    )
+    assert starts - true == Counter()
+    assert most / 8 < len(merged.timeline.starts) <= most
+    ttfts = Counter(sample.since_due(sample.first_token_ns) for sample in level.samples)
+    due = {
+        ttft: sample.due_ns for sample in level.samples if ttfts[ttft := sample.since_due(sample.first_token_ns)] == 1
     }
-    assert 100 < len(merged.timeline.starts) <= 500
-    assert all(start.in_flight == met[start.ttft_ns] for start in merged.timeline.starts)
-    assert merged.timeline.succeeded == whole.timeline.succeeded
-    assert 0.9 * whole.in_flight_peak <= merged.in_flight_peak <= whole.in_flight_peak
+    times = [due[round(start.ttft_ns)] for start in merged.timeline.starts if round(start.ttft_ns) in due]
+    assert times == sorted(times)
+    assert len({10 * (due_ns - OPENS) // (CLOSES - OPENS) for due_ns in times}) >= 8
+
+
+@pytest.mark.parametrize("rule", sorted(RULES))
+@pytest.mark.parametrize(
+    ("parts", "moves"), [(1, False), (1, True), (2, True), (3, False), (4, True), (7, False), (7, True)]
+)
+def test_of_a_level_of_very_many_requests_only_what_is_kept_differs(
+    parts: int, moves: bool, rule: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With room for few, and with a window that is not known at first."""
+    level = truth(2_000, 500, 900)
+    keep(500, 900, monkeypatch)
+    assert_joined(divided(level.samples, parts, rule), level, 500, moves=moves)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("parts", "rule"),
+    [
+        *((1, "in turn"), (2, "one has nine of ten"), (3, "one after another"), (4, "by server")),
+        *((7, "in turn"), (7, "one has nine of ten"), (7, "one has none")),
+    ],
+)
+def test_of_more_requests_than_are_kept_only_what_is_kept_differs(parts: int, rule: str) -> None:
+    """24,000, of which 16,384 are kept."""
+    level = truth(24_000, timeline._MOST_KEPT, timeline._MOST_CHANGES)
+    assert_joined(divided(level.samples, parts, rule), level, timeline._MOST_KEPT)
 
 
 def spread(count: int, begin_ns: int = 0, end_ns: int = 10**9) -> list[int]:
@@ -224,27 +230,3 @@ def test_stretches_of_parts_are_those_that_all_keep(parts: list[list[int]]) -> N
     assert np.isin(ranked.moments, every).all()
     assert (ranked.rank(ranked.moments, "left") == np.searchsorted(every, ranked.moments, "left")).all()
     assert member.count + member.left_out.sum() == len(every)
-
-
-def test_an_outage_that_all_parts_see_is_one() -> None:
-    """It began with the first failure after the last success of any part."""
-    ok = [
-        make_sample([at * MS], due_ns=(at - 1) * MS, sent_ns=(at - 1) * MS, end_ns=at * MS) for at in range(10, 400, 10)
-    ]
-    failed = [a_failure(Outcome.REFUSED, due_ns=at * MS, sent_ns=at * MS, end_ns=at * MS) for at in range(401, 440)]
-    early = [a_failure(Outcome.REFUSED, due_ns=at * MS, sent_ns=at * MS, end_ns=at * MS) for at in (395, 396)]
-    parts = [ok[:-1:2] + failed[::2], ok[1::2] + failed[1::2], early]
-    outages = []
-    for part in parts:
-        outage = Outage()
-        for sample in sorted(part, key=lambda one: one.end_ns):
-            outage.add(sample)
-        outages.append(outage)
-    first, *others = outages
-    for other in others:
-        first.absorb(other)
-    whole = Outage()
-    for sample in sorted(ok + failed + early, key=lambda one: one.end_ns):
-        whole.add(sample)
-    assert first.began_ns == whole.began_ns
-    assert first.failures == whole.failures
