@@ -1,18 +1,22 @@
-"""How a cluster fares here, with loadbench[ray]: `python -m tests.bench.cluster [reports] [starts] [results]`.
+"""How a cluster fares here, with loadbench[ray]: `python -m tests.bench.cluster [reports] [starts] [levels] [loss]
+[results]`.
 
 What the main process has to do for workers that only say how far they are; how far apart the workers on local nodes of
-Ray begin a level, and how far off round trips find a clock that is the same; how long the results of a thousand workers
-take, from Ray's object store to one recording.
+Ray begin a level, and how far off round trips find a clock that is the same; what different numbers of workers measure
+of one level; how soon the level of a node that was killed is kept; how long the results of a thousand workers take,
+from Ray's object store to one recording.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import statistics
 import sys
 import time
 from array import array
 from collections import Counter
+from importlib import import_module
 from operator import itemgetter
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -20,6 +24,7 @@ from tempfile import TemporaryDirectory
 import anyio
 import anyio.to_thread
 import numpy as np
+import psutil
 
 from loadbench.cluster.connection import cluster_workers
 from loadbench.cluster.local_nodes import local_nodes
@@ -41,11 +46,14 @@ from loadbench.record.recorder import SO_FAR, Recorder, WorkerPart
 from loadbench.record.request import Request
 from loadbench.record.sample import Sample
 from tests.bench.running import say
+from tests.cli.running import loadbench
 from tests.cluster.parts import NUMBERED, PLAN, TARGET
 from tests.engine.no_health import NoHealth
 
 S, MS = 1_000_000_000, 1_000_000
 STARTS, NODES = 20, 2
+LEVELS = (1, 2, 4)
+LEVEL = ("sweep", "--users", "12", "--duration", "30s", "--warm-up", "3s", "--seed", "7", "--json", "--quiet")
 # Everyday responses; so many requests of each worker in a minute.
 TOKENS, OF_A_WORKER = 128, 600
 RESULTS, ACTORS, AT_ONCE, TURNS = 1_000, 4, 100, 3
@@ -74,6 +82,49 @@ async def starts() -> None:
           f"largest {ranked[-1]:.2f} ms; {within} of {STARTS} within 5 ms")  # fmt: skip
     say(f"a clock that is the same is found {max(offsets_ms):.3f} ms ahead at most, "
           f"to {statistics.median(errors_ms):.2f} ms (median), {max(errors_ms):.2f} ms (largest)")  # fmt: skip
+
+
+def levels() -> None:
+    """One level against the simulated server, by different numbers of workers."""
+    for workers in LEVELS:
+        with TemporaryDirectory() as name:
+            run = loadbench(*LEVEL, "--cluster", f"local:{max(LEVELS)}", "--workers", str(workers), cwd=Path(name))
+        (level,) = json.loads(run.stdout)["levels"]
+        shown = []
+        for metric in ("e2e_s", "ttft_s"):
+            p50, (low, high) = level["metrics"][metric]["p50"], level["metrics"][metric]["interval"]["p50"]
+            shown.append(f"{metric[:-2].upper()} p50 {1000 * p50:.0f} ms ({1000 * low:.0f} to {1000 * high:.0f})")
+        rate, (low, high) = (
+            level["throughput"]["output_tokens_per_s"],
+            level["throughput"]["interval"]["output_tokens_per_s"],
+        )
+        shown += [f"{rate:.0f} tok/s ({low:.0f} to {high:.0f})", level["verdict"]["status"]]
+        say(f"{workers} workers: {', '.join(shown)}")
+
+
+async def loss() -> None:
+    """Kill a node in the middle of a level, and take the time until what was measured is there."""
+    with TemporaryDirectory() as name:
+        async with cluster_workers(Cluster(local_nodes=NODES), None, most=9, sides=1, insecure=False) as found:
+            pool = await WorkerPool.over(found.links, lambda: (TARGET,), Path(name), records=Records())
+            spec = LevelSpec(load=Closed(8), key="k", duration=LevelDuration(duration_ns=600 * S, warm_up_ns=S // 2))
+            level = await pool.level(PLAN, spec, model="m", clock=MonotonicClock())
+            killed_s: list[float] = []
+
+            async def kill() -> None:
+                await anyio.sleep(3)
+                own = import_module("ray").get_runtime_context().get_node_id()
+                (lost,) = (link.node.node for link in found.links if link.node.node != own)
+                raylets = [one for one in psutil.Process().children(recursive=True) if one.name() == "raylet"]
+                killed_s.append(time.monotonic())
+                next(one for one in raylets if lost in " ".join(one.cmdline())).kill()
+
+            async with anyio.create_task_group() as group:
+                group.start_soon(kill)
+                recording = await level.run()
+            took_s = time.monotonic() - killed_s[0]
+            kept = sum(recording.outcomes.values())
+            say(f"a node was killed: {took_s:.1f} s later its level is there, with {kept} requests")
 
 
 def recorder_of(seed: int) -> Recorder:
@@ -242,11 +293,15 @@ async def coordinator(workers: int, reports: int) -> None:
 
 if __name__ == "__main__":
     os.environ["PYTHONPATH"] = str(NUMBERED)
-    wanted = sys.argv[1:] or ["reports", "starts", "results"]
+    wanted = sys.argv[1:] or ["reports", "starts", "levels", "loss", "results"]
     if "reports" in wanted:
         for workers, reports in ((1, 400), (10, 100), (100, 40), (1000, 20)):
             event_loop.run(coordinator, workers, reports)
     if "starts" in wanted:
         event_loop.run(starts)
+    if "levels" in wanted:
+        levels()
+    if "loss" in wanted:
+        event_loop.run(loss)
     if "results" in wanted:
         event_loop.run(results)
