@@ -11,10 +11,11 @@ from loadbench.analyze.capacity.curve import fit_of_all_objectives
 from loadbench.analyze.capacity.fitted_curve import fitted_curve
 from loadbench.analyze.capacity.prediction import FEWEST_LEVELS
 from loadbench.analyze.capacity.sequential import FEWEST_PER_USER
+from loadbench.analyze.level.knee import WORTHWHILE
 from loadbench.analyze.level.machine import why_late
 from loadbench.analyze.level.verdict import CLIENT_CODES
 from loadbench.core.text import some
-from loadbench.core.units import NS_PER_S, format_duration
+from loadbench.core.units import NS_PER_S, format_duration, parse_duration
 from loadbench.plan.search import FAVOURS, SAME_LOAD, Purpose
 from loadbench.plan.server_url import UNVERIFIED
 from loadbench.record.figures import MANY_A_REQUEST
@@ -89,7 +90,8 @@ def capacity_document(capacity: Capacity, levels: Sequence[LevelResult] = (), *,
     headers = ("probe at", "decision", *capacity.objectives, "requests", *further, "measured for", "phase")
     rank = "00" + "0" * len(capacity.objectives) + "1" * (1 + some_gave_up) + "23"
     blocks.append(Table(headers, probes, "ll" + "r" * (len(headers) - 3) + "l", rank=rank))
-    return Document(title + (" on the simulated server" if capacity.simulated else ""), [*blocks, _notes(capacity)])
+    notes = Notes([*_notes(capacity), *_why_that_ceiling(capacity, levels)])
+    return Document(title + (" on the simulated server" if capacity.simulated else ""), [*blocks, notes])
 
 
 def _answer_lines(
@@ -192,10 +194,17 @@ def _met(attained: Sequence[Mapping[str, HitShare]], rule: str) -> tuple[int, in
 
 
 def _met_text(capacity: Capacity, attained: Sequence[Mapping[str, HitShare]]) -> str:
-    """`all 194 requests met every objective`."""
+    """`all 194 requests met every objective (worth 50 independent ones)`."""
     counts = [_met(attained, rule) for rule in capacity.objectives]
     requests = max(n for _, n, _ in counts)
-    return f"{'enough of' if any(hits < n for hits, n, _ in counts) else 'all'} {requests} requests met every objective"
+    text = f"{'enough of' if any(hits < n for hits, n, _ in counts) else 'all'} {requests} requests met every objective"
+    # The intervals are those of so many; the objective whose requests tell least decides.
+    sizes = {rule: sum(shares[rule].effective for shares in attained) for rule in capacity.objectives}
+    least = min(sizes, key=lambda rule: sizes[rule])
+    if sizes[least] >= requests - 1:
+        return text
+    whose = f"for {least} " if max(sizes.values()) > sizes[least] + 1 else ""
+    return f"{text} ({whose}worth {counted(max(1, round(sizes[least])), 'independent one')})"
 
 
 def _why_not(capacity: Capacity, curve: FittedCurve, probes: Sequence[ProbeResult]) -> str:
@@ -336,12 +345,15 @@ def trust_lines(capacity: Capacity, levels: Sequence[LevelResult]) -> list[str]:
 
 def _next_step(capacity: Capacity, resume: str) -> str:
     """What would give an answer: more time, as far as it can be estimated, or an easier question."""
-    command = resume or f"loadbench capacity --resume {shlex.quote(capacity.run)} --budget {next_budget(capacity)}"
+    budget = next_budget(capacity)
+    command = resume or f"loadbench capacity --resume {shlex.quote(capacity.run)} --budget {budget}"
+    # The budget of a comparison is that of both of its sides.
+    whole = "" if resume else f"{_whole_budget(capacity, budget)} "
     easier = "A new search with a lower --confidence or a lower percentile in --slo needs fewer requests."
     if capacity.sees_no_limit:
         easier = "To find the limit itself, start a new search with a higher --at-most."
     if capacity.needed is None:
-        return f"To go on with it: `{command}`. {easier}"
+        return f"To go on with it: `{command}`. {whole}{easier}"
     more = f"about {capacity.needed.requests} more requests, which take about {duration(capacity.needed.seconds)}"
     so_far = sum(probe.requests for probe in capacity.probes)
     times = f"{capacity.needed.requests / so_far:.3g} times the {so_far} so far: " if so_far else ""
@@ -358,7 +370,7 @@ def _next_step(capacity: Capacity, resume: str) -> str:
         rule = f"in one probe at the highest load allowed,{each} as many without a miss as prove each objective"
     if capacity.require == "proven" and not capacity.sees_no_limit:
         rule = f"{times}a proof takes about 5 times as many as a likely answer"
-    return f"An answer needs {more} ({rule}; enough in most cases): `{command}`. {easier}"
+    return f"An answer needs {more} ({rule}; enough in most cases): `{command}`. {whole}{easier}"
 
 
 def _surer(capacity: Capacity) -> str:
@@ -372,7 +384,15 @@ def _surer(capacity: Capacity) -> str:
     left = (
         f"{duration(unused_s)} of the budget of {duration(capacity.budget_s)} are left, but " if unused_s >= 1 else ""
     )
-    return f"To make it surer: `{command}`; {left}a proof takes about 5 times as many requests as a likely answer."
+    more = f"a proof takes about 5 times as many requests as a likely answer. {_whole_budget(capacity, budget)}"
+    return f"To make it surer: `{command}`; {left}{more}"
+
+
+def _whole_budget(capacity: Capacity, budget: str) -> str:
+    """What a resumed search does with a budget, which counts what was spent before."""
+    more = format_duration(max(0, math.ceil(parse_duration(budget) / NS_PER_S - capacity.spent_s)) * NS_PER_S)
+    spent = f"{duration(capacity.spent_s)} of it are spent"
+    return f"The budget of {budget} is that of the whole search: {spent}, so that this takes at most {more} more."
 
 
 def next_budget(capacity: Capacity, *, times: int = 1) -> str:
@@ -493,7 +513,7 @@ def _no_prediction(capacity: Capacity) -> list[str]:
 
 
 def _agreement(fit: PredictedCapacity, answer: CapacityAnswer) -> str:
-    """Whether the model and the search agree, and which of them counts if they do not."""
+    """Whether the model and the search agree, as far as both show a limit, and which of them counts if they do not."""
     low, high = answer.range
     below = fit.high is not None and low is not None and fit.high < low
     above = high is not None and (fit.low or 0) > high
@@ -509,6 +529,15 @@ def _agreement(fit: PredictedCapacity, answer: CapacityAnswer) -> str:
             "no prediction by the queueing model: the loads without think time reach too little of this range, so it "
             "neither supports nor contradicts the search"
         )
+    open_ended = [fit.high is None, high is None]
+    if any(open_ended):
+        # What is open at one end overlaps with nearly everything.
+        bound = "it is only a lower bound, and not above the range of the search"
+        bound = (
+            bound if open_ended[0] else "the search gives only a lower bound, and it is not above the predicted range"
+        )
+        bound = "both are only lower bounds" if all(open_ended) else bound
+        return f"the prediction does not contradict the search: {bound}"
     return "the prediction and the search agree: their ranges overlap"
 
 
@@ -655,7 +684,26 @@ def _share(hits: HitShare) -> str:
     return percent(hits.share) + (f" (effective n {hits.effective:.0f})" if dependent else "")
 
 
-def _notes(capacity: Capacity) -> Notes:
+def _why_that_ceiling(capacity: Capacity, levels: Sequence[LevelResult]) -> list[str]:
+    """Why the throughput that is planned with is not the highest that a level shows, where probes show more."""
+    ceiling = None if capacity.explanation is None else capacity.explanation.ceiling_per_s
+    probes = {probe.level for probe in capacity.probes}
+    rates = [(place, level.throughput.requests_per_s, level) for place, level in enumerate(levels)]
+    of = next((level for place, rate, level in rates if rate == ceiling and place not in probes), None)
+    least = (1 + WORTHWHILE) * (ceiling or 0.0)
+    higher = [(rate, level) for place, rate, level in rates if place in probes and rate > least]
+    if ceiling is None or of is None or not higher:
+        return []
+    top, level = max(higher, key=lambda pair: pair[0])
+    ends = level.throughput.interval.get("requests_per_s")
+    known = "with no interval" if ends is None else f"95 % interval {ends[0]:.3g} to {ends[1]:.3g}"
+    line = f"{ceiling:.3g} requests/s are planned with: those of {of.load.label}, the highest load without think time "
+    line += f"that counts. Probes show up to {top:.3g} ({level.load.label}, measured for "
+    line += f"{duration(level.window_s)}, {known}): "
+    return [f"{line}they are too short to know it better"]
+
+
+def _notes(capacity: Capacity) -> list[str]:
     """What the columns of the probes mean, as far as they are used, and why the search ended."""
     notes, unverified = [], [UNVERIFIED] if capacity.insecure else []
     if capacity.probes:
@@ -717,7 +765,7 @@ def _notes(capacity: Capacity) -> Notes:
     if capacity.probes and isinstance(at_most, float | int):
         unit = "users" if kind_of(capacity) == "users" else "requests/s"
         notes.append(f"no load above {at_most:g} {unit} was allowed (--at-most)")
-    return Notes([*notes, *unverified])
+    return [*notes, *unverified]
 
 
 # Lines for the moment something ends.

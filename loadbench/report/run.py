@@ -16,14 +16,15 @@ from urllib.parse import urlsplit
 import msgspec
 
 from loadbench.analyze.level.batching import batching_sentence
-from loadbench.analyze.level.knee import knee, knee_sentence, unsound_sentence
+from loadbench.analyze.level.knee import knee, knee_sentence, shows_throughput, unsound_sentence
 from loadbench.analyze.level.needed import needed_for_p95
 from loadbench.analyze.level.next_users import why_enough
-from loadbench.analyze.level.overload import FAILURES, limit_sentence
+from loadbench.analyze.level.overload import ABOVE_CAPACITY, FAILURES, limit_sentence
 from loadbench.analyze.level.verdict import CLIENT_CODES
 from loadbench.analyze.stats.intervals import quantile_ranks
 from loadbench.core.text import some
 from loadbench.core.units import NS_PER_S, format_duration, parse_duration
+from loadbench.plan.distribution import parse_distribution
 from loadbench.plan.server_url import UNVERIFIED
 from loadbench.plan.setting_types import AUTO_USERS
 from loadbench.record.outcome import Outcome, failed_of, without_hint
@@ -469,6 +470,8 @@ def notes(run: Run) -> tuple[list[str], list[str], list[str]]:
     groups = [block for levels in models.values() for block in group_tables(levels) if isinstance(block, Table)]
     marked = [cell for table in groups for row in table.rows for cell in row[2:] if cell.startswith(UNSURE)]
     details += interval_notes(cells, *shares, *marked, remedy=_how_long(run))
+    for model, levels in models.items():
+        details += _own_window_notes(levels, whose[model])
     if groups or any(len(level.personas) > 1 for level in run.levels):
         details.append(
             f"figures of one model, server or persona have no interval; {UNSURE} is at those whose requests would be "
@@ -484,6 +487,61 @@ def notes(run: Run) -> tuple[list[str], list[str], list[str]]:
         details += [_timeline_note(level, whose[model]) for level in levels if level.course]
     details += [*shares, *_request_notes(run), *equality_notes(run.outputs or ()), *_model_notes(run)]
     return conclusion, problems, [*details, *machine.notes(run)]
+
+
+def _own_window_notes(levels: Sequence[LevelResult], whose: str) -> list[str]:
+    """Lines on the levels whose latencies go on changing after their window, which no interval of theirs includes.
+
+    In a closed loop with think time, the queue has its length only after every user has come round; where more requests
+    arrive than complete, it has none. Elsewhere the reasons of the verdict say that a level was not steady.
+    """
+    short, growing, long_run = [], [], []
+    alone = [level for level in levels if isinstance(level.load, ClosedLoad) and level.load.think is None]
+    sound = [level for level in alone if shows_throughput(level) and level.throughput.requests_per_s > 0]
+    most = max(sound, key=lambda level: level.load.amount, default=None)
+    for level in levels:
+        e2e, load = level.metrics.get("e2e_s"), level.load
+        if e2e is None or not any(metric.interval for metric in level.metrics.values() if metric is not None):
+            continue
+        if not isinstance(load, ClosedLoad):
+            growing += [level] if ABOVE_CAPACITY in level.verdict.load_evidence else []
+            continue
+        try:
+            think_s = parse_distribution(load.think or "0", parse_value=parse_duration).mean / NS_PER_S
+        except ValueError:
+            continue
+        if not think_s or level.window_s >= think_s + e2e.mean:
+            continue
+        short.append(level)
+        # By Little's law, with the throughput that the server keeps up.
+        later_s = 0.0 if most is None else load.users / most.throughput.requests_per_s - think_s
+        if later_s > (1 + _VAGUE) * e2e.mean:
+            long_run.append((load.users, f"{load.label} {duration(later_s)} (here {duration(e2e.mean)})"))
+    lines, alone_text = [], "those of their window alone"
+    if short:
+        lines.append(
+            f"intervals of {_named(short)}{whose}: {alone_text}, which is shorter than a user takes for a response and "
+            "the think time, so that the queue may go on growing or shrinking after it"
+        )
+    if long_run and most is not None:
+        rate = f"{significant(most.throughput.requests_per_s)} requests/s of {most.load.label} without think time"
+        times = some([text for _, text in sorted(long_run, reverse=True)], most=_MOST_NAMED)
+        lines[-1] += (
+            f"; in the long run a mean response takes users / (requests/s) less the think time, at the {rate}: "
+        )
+        lines[-1] += times
+    if growing:
+        lines.append(
+            f"intervals of {_named(growing)}{whose}: {alone_text}; more requests arrive than complete, so that "
+            "latencies grow as long as the load goes on"
+        )
+    return lines
+
+
+def _named(levels: Sequence[LevelResult]) -> str:
+    """The loads of levels of one kind: `users=4, 8`."""
+    kind, amounts = levels[0].load.label.partition("=")[0], [one.load.label.partition("=")[2] for one in levels]
+    return f"{kind}={some(list(dict.fromkeys(amounts)), most=_MOST_NAMED)}"
 
 
 def _outlier_notes(run: Run) -> list[str]:

@@ -54,7 +54,8 @@ def test_the_answer_says_whether_its_probes_can_be_believed(codes, said):
     capacity = read_capacity(FOLDER)
     probe = capacity.probes[0]
     capacity, run = with_reasons({probe.level}, *codes)
-    plain, text = render_text(capacity_document(capacity)), render_text(capacity_document(capacity, run.levels))
+    plain = render_text(capacity_document(capacity, run_in(FOLDER).levels))
+    text = render_text(capacity_document(capacity, run.levels))
     if said is None:
         assert text == plain
     else:
@@ -195,7 +196,11 @@ def test_no_open_end_is_shown_as_a_number(status, low, high, likely):
         ({"users": 140, "low": 120, "high": 150}, "more users than the search found: rely on the search"),
         ({"users": 80, "low": 60, "high": 85}, "the prediction and the search agree"),
         ({"users": 18, "low": 0, "high": None, "at_least": True}, "neither supports nor contradicts the search"),
-        ({"users": 90, "low": 80, "high": None, "at_least": True}, "the prediction and the search agree"),
+        (
+            {"users": 90, "low": 80, "high": None, "at_least": True},
+            "the prediction does not contradict the search: it is only a lower bound, and not above the range",
+        ),
+        ({"users": 90, "low": 92, "high": None, "at_least": True}, "more users than the search found"),
     ],
 )
 def test_the_report_says_what_to_do_where_the_methods_disagree(fit, said):
@@ -207,6 +212,52 @@ def test_the_report_says_what_to_do_where_the_methods_disagree(fit, said):
         capacity.prediction, fits=[*fits, PredictedCapacity(**{"think_s": think_s, "at_least": False, **fit})]
     )
     assert said in shown(msgspec.structs.replace(capacity, prediction=prediction))
+
+
+def test_a_search_without_a_limit_is_not_said_to_agree_with_a_prediction():
+    """Its range has no upper end, so that it overlaps with every prediction that is not far below."""
+    capacity = answered("at_least", low=40, likely=(45, None), amount=40)
+    think_s = capacity.answer.think_s
+    fits = [one for one in capacity.prediction.fits if one.think_s != think_s]
+    known = PredictedCapacity(think_s=think_s, users=80, low=60, high=85, at_least=False)
+    for fit, said in (
+        (known, "the search gives only a lower bound, and it is not above the predicted range"),
+        (msgspec.structs.replace(known, high=None, at_least=True), "both are only lower bounds"),
+    ):
+        prediction = msgspec.structs.replace(capacity.prediction, fits=[*fits, fit])
+        text = shown(msgspec.structs.replace(capacity, prediction=prediction))
+        assert f"the prediction does not contradict the search: {said}" in text
+        assert "agree" not in text
+
+
+@pytest.mark.parametrize(("status", "budget"), [("found", "22m"), ("inconclusive", "12m")])
+def test_a_budget_that_is_advised_is_said_to_be_that_of_the_whole_search(status, budget):
+    """What was spent counts, so the rest is what a resumed search takes at most."""
+    rest = {"22m": "19m53s", "12m": "9m53s"}[budget]
+    said = (
+        f"The budget of {budget} is that of the whole search: 128 s of it are spent, so that this takes at most {rest}"
+    )
+    assert said in shown(answered(status, likely=(70, 91)))
+
+
+@pytest.mark.parametrize(
+    ("effective", "said"),
+    [
+        ((8.2, 41.0), "all 41 requests met every objective (for ttft_p90<500ms worth 8 independent ones)"),
+        ((8.2, 8.4), "all 41 requests met every objective (worth 8 independent ones)"),
+        ((0.7, 0.7), "all 41 requests met every objective (worth 1 independent one)"),
+        ((40.5, 41.0), "all 41 requests met every objective. It was"),
+    ],
+)
+def test_how_many_independent_requests_a_verification_is_worth_stands_beside_their_number(effective, said):
+    """The interval is that of so many."""
+    capacity = answered(likely=(70, 91))
+    measured = {
+        rule: msgspec.structs.replace(one, requests=41, hits=41, effective=n)
+        for (rule, one), n in zip(capacity.verification.measured.items(), effective, strict=True)
+    }
+    verified = msgspec.structs.replace(capacity.verification, amount=69, agrees=True, measured=measured)
+    assert said in shown(msgspec.structs.replace(capacity, verification=verified))
 
 
 def test_what_disturbed_the_probes_and_what_it_did_stand_together():
@@ -279,7 +330,7 @@ def test_the_number_to_plan_with_is_told_from_the_load_that_was_verified():
     moved = (
         "It was the low end then; its requests moved that to 70, which was not measured itself: 70 rests on the curve"
     )
-    assert f"all 41 requests met every objective. {moved}" in shown(capacity)
+    assert f"worth 8 independent ones). {moved}" in shown(capacity)
     same = msgspec.structs.replace(capacity.verification, amount=70)
     assert "It was the low end" not in shown(msgspec.structs.replace(capacity, verification=same))
     below = msgspec.structs.replace(capacity.verification, amount=95)
@@ -598,3 +649,18 @@ def test_the_points_of_a_prediction_are_told_apart():
                 loads = [load for load, _ in series.points]
                 gaps = [b - a for a, b in itertools.pairwise(loads[:-1])]
                 assert min(gaps) >= loads[-1] / 25
+
+
+def test_the_throughput_that_is_planned_with_is_told_from_higher_ones_of_short_probes():
+    """A probe of some seconds may show more by chance; where none does, nothing is said."""
+    capacity, run = read_capacity(FOLDER), run_in(FOLDER)
+    said = "13.6 requests/s are planned with: those of users=16, the highest load without think time that counts"
+    text = " ".join(render_text(capacity_document(capacity, run.levels), width=120).split())
+    assert f"{said}. Probes show up to 15.1 (users=119, measured for 3.05 s, 95 % interval 10.3 to 19.8)" in text
+    lower = [
+        msgspec.structs.replace(level, throughput=msgspec.structs.replace(level.throughput, requests_per_s=13.0))
+        if getattr(level.load, "think", None)
+        else level
+        for level in run.levels
+    ]
+    assert "planned with:" not in render_text(capacity_document(capacity, lower), width=1000)

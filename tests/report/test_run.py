@@ -14,7 +14,7 @@ from loadbench.plan.load import Closed, Open
 from loadbench.record.outcome import Outcome, failed_of
 from loadbench.report.run import KNEE, UNSURE, by_model, level_table, quantile, start_text, title
 from loadbench.report.values import duration, significant, spread
-from loadbench.results.run import ModelStatus, ServerStart
+from loadbench.results.run import ClosedLoad, ModelStatus, OpenLoad, ServerStart, Verdict
 from tests.building import MS, S, a_failure, a_level, a_run, a_sample
 from tests.report.golden import all_notes, bending, empty, level, models, stopped
 
@@ -295,3 +295,37 @@ def test_a_sweep_that_finds_its_levels_says_why_it_ended(rates, why):
 def test_the_ends_of_an_interval_are_on_both_sides_of_the_value(value, low, high, shown):
     """As they are rounded, too."""
     assert spread(value, low, high) == shown
+
+
+def _changed(load, *, window_s=100.0, per_s=4.0, evidence=()):
+    """A quiet level, of requests of about 150 ms + 24 tokens, with another load, window and throughput."""
+    quiet = a_level()
+    throughput = msgspec.structs.replace(quiet.throughput, requests_per_s=per_s)
+    verdict = Verdict("OVERLOADED" if evidence else "VALID", load_evidence=[*evidence])
+    return msgspec.structs.replace(quiet, load=load, window_s=window_s, throughput=throughput, verdict=verdict)
+
+
+def test_intervals_of_a_window_shorter_than_a_cycle_of_a_user_are_said_to_be_of_it_alone():
+    """Users who have not come round yet make the queue longer, which no interval of the window includes; the length
+    that it will have follows from Little's law, where the highest throughput is known."""
+    alone = _changed(ClosedLoad(16), per_s=10.0)
+    short = [_changed(ClosedLoad(users, "exponential:20s"), window_s=3.0) for users in (100, 900, 400)]
+    long = _changed(ClosedLoad(50, "exponential:20s"), window_s=60.0)
+    own = next(line for line in all_notes(a_run(alone, *short, long)) if line.startswith("intervals of"))
+    assert own.startswith("intervals of users=100, 900, 400: those of their window alone")
+    mean = duration(short[0].metrics["e2e_s"].mean)
+    assert own.endswith(
+        f"at the 10.0 requests/s of users=16 without think time: users=900 70.0 s (here {mean}), "
+        f"users=400 20.0 s (here {mean})"
+    )
+    without = next(line for line in all_notes(a_run(*short)) if line.startswith("intervals of"))
+    assert "in the long run" not in without
+    assert not any(line.startswith("intervals of") for line in all_notes(a_run(alone, long)))
+
+
+def test_intervals_where_more_requests_arrive_than_complete_are_said_to_be_of_the_window_alone():
+    """There is no latency that such a load has in the long run."""
+    over = _changed(OpenLoad(8.0, "poisson"), evidence=["not_steady"])
+    kept = _changed(OpenLoad(2.0, "poisson"))
+    (line,) = [line for line in all_notes(a_run(kept, over)) if line.startswith("intervals of")]
+    assert line.startswith("intervals of rate=8: those of their window alone; more requests arrive than complete")

@@ -164,7 +164,10 @@ def knee_sentence(levels: Sequence[LevelResult], *, whose: str = "") -> str:
         return f"the knee{whose}, where throughput stops growing, cannot be determined: {text}; {measure_again(out)[0]}"
     unknown = f"{named_with_verdict(at.beyond)}; {measure_again(at.beyond)[0]}" if at.beyond else ""
     if at.high is not None:
-        which = f"no higher load{' that counts' * bool(unknown)} is more than {100 * WORTHWHILE:.3g} % faster"
+        # Loads of another kind have another curve; the few seconds of a probe may even show more.
+        pause = f"with think time {think}" if (think := getattr(at.top, "think", None)) else "without think time"
+        which = f" {pause}" * (len(kinds) > 1 and isinstance(at.top, ClosedLoad))
+        which = f"no higher load{which}{' that counts' * bool(unknown)} is more than {100 * WORTHWHILE:.3g} % faster"
         text = f"the knee{whose}, where throughput stops growing, is {at.where}: even with the noise counted in, "
         text += f"{which} than {at.high.label}"
         return f"{text}; {unknown}" if unknown else text

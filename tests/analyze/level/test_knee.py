@@ -128,6 +128,21 @@ def test_think_times_are_not_mixed():
     assert ends([*swept({1: 100.0, 2: 200.0, 4: 201.0}), *thinking]) == (1, 2)
 
 
+@pytest.mark.parametrize(
+    ("of_knee", "others", "said"),
+    [(None, "4s", " without think time"), ("4s", None, " with think time 4s"), (None, None, "")],
+)
+def test_the_sentence_says_of_which_loads_it_speaks_where_there_are_others(of_knee, others, said):
+    """A load with another think time may be faster, and is on another curve."""
+    bend = [
+        msgspec.structs.replace(one, load=ClosedLoad(one.load.users, of_knee))
+        for one in swept({1: 100.0, 2: 200.0, 4: 201.0})
+    ]
+    faster = [] if of_knee == others else [msgspec.structs.replace(level(9, 250.0), load=ClosedLoad(9, others))]
+    text = knee_sentence([*bend, *faster])
+    assert f"no higher load{said} is more than 5 % faster than users=2" in text
+
+
 @pytest.mark.parametrize("noise", [0.02, 0.1])
 @pytest.mark.parametrize("server", SERVERS)
 def test_the_range_holds(server, noise):
