@@ -1,4 +1,4 @@
-"""Two and four nodes of `ray.cluster_utils.Cluster`: what they record is what one process records, count for count; and
+"""Nodes of `ray.cluster_utils.Cluster`: what their workers record is what one process records, count for count; and
 the figures of one level do not depend on how many workers make its load."""
 
 from __future__ import annotations
@@ -6,19 +6,23 @@ from __future__ import annotations
 import json
 import os
 import secrets
+from contextlib import asynccontextmanager
+from functools import partial
 from importlib.util import find_spec
 from itertools import combinations
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import anyio
 import pytest
 
 from loadbench.cluster.connection import cluster_workers
 from loadbench.core import event_loop
+from loadbench.core.clock import MonotonicClock
 from loadbench.engine.worker_pool import Records, WorkerPool
 from loadbench.plan.cluster import Cluster
 from tests.cli.running import loadbench
-from tests.cluster.parts import LOADS, NUMBERED, TARGET, facts, in_one_process, on_workers, spec_of
+from tests.cluster.parts import LOADS, NUMBERED, PLAN, TARGET, assert_as_one_process, on_workers, spec_of
 
 pytestmark = [
     pytest.mark.slow,
@@ -32,7 +36,6 @@ if find_spec("ray") is None and not os.environ.get("LOADBENCH_TEST_NEEDS_RAY"):
 
 # Of a node: one core, and the least memory for objects that Ray allows.
 NODE = {"num_cpus": 1, "num_gpus": 0, "object_store_memory": 80_000_000}
-_OF_ONE: dict[str, dict[str, object]] = {}  # what one process records, by the load: it is always the same
 LEVEL = ("--users", "12", "--duration", "8s", "--warm-up", "2s", "--seed", "7")
 
 
@@ -61,23 +64,55 @@ def nodes():
         cluster.shutdown()
 
 
-@pytest.mark.parametrize("count", [2, 4])
-def test_nodes_record_what_one_process_records(count, nodes):
-    """Where each response's times are a function of its number: histograms, counts and timelines."""
-    cluster = Cluster(address=nodes(count))
+@asynccontextmanager
+async def pool_of(workers: int, address: str):
+    """So many workers, each on a node of its own that is at this address, and their links."""
+    with TemporaryDirectory() as folder:
+        async with cluster_workers(Cluster(address=address), workers, most=9, sides=1, insecure=False) as found:
+            assert len({link.node.node for link in found.links}) == workers
+            yield await WorkerPool.over(found.links, lambda: (TARGET,), Path(folder), records=Records()), found.links
 
-    async def by_one(load: str) -> dict[str, object]:
-        if load not in _OF_ONE:
-            _OF_ONE[load] = facts(await in_one_process(spec_of(load)))
-        return _OF_ONE[load]
+
+@pytest.mark.parametrize(
+    ("count", "workers", "loads"),
+    [(2, 1, ["a rate", "a mix"]), (2, 2, LOADS), (4, 3, ["a rate", "a mix"]), (4, 4, LOADS)],
+    ids=["1 of 2", "2", "3 of 4", "4"],
+)
+def test_nodes_record_what_one_process_records(count, workers, loads, nodes):
+    """Where each response's times are a function of its number: all that is known of a level. Some nodes have a worker,
+    or all have one."""
+    address = nodes(count)
 
     async def main() -> None:
-        with TemporaryDirectory() as folder:
-            async with cluster_workers(cluster, None, most=9, sides=1, insecure=False) as found:
-                pool = await WorkerPool.over(found.links, lambda: (TARGET,), Path(folder), records=Records())
-                assert len({link.node.node for link in found.links}) == count
-                for load in LOADS:
-                    assert facts(await on_workers(pool, spec_of(load))) == await by_one(load), load
+        async with pool_of(workers, address) as (pool, _):
+            for load in loads:
+                await assert_as_one_process(load, partial(on_workers, pool, spec_of(load)))
+
+    event_loop.run(main)
+
+
+def test_requests_of_a_worker_that_is_lost_are_counted(nodes):
+    """All that it had sent are in no figure, and its actor knows how many; the other's are recorded."""
+    address = nodes(2)
+
+    async def main() -> None:
+        async with pool_of(2, address) as (pool, links):
+            level = await pool.level(PLAN, spec_of("a rate"), model="m", clock=MonotonicClock())
+
+            async def kill() -> None:
+                while level.done < 30:
+                    await anyio.sleep(0.02)
+                links[1].kill()
+
+            async with anyio.create_task_group() as group:
+                group.start_soon(kill)
+                recording = await level.run()
+            assert [worker.health is None for worker in recording.workers] == [False, True]
+            assert recording.unreported == await links[1].sent() > 0
+            assert recording.missed > 0
+            # Of some 150 arrivals each worker has every second.
+            assert 0 < sum(recording.phases.values()) <= await links[0].sent() <= 100
+            assert recording.unreported <= 100
 
     event_loop.run(main)
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import pickle
 from array import array
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -86,6 +88,22 @@ def test_a_long_window_has_longer_slices(changes):
         inside = [value for at, value in times if begins <= at < ends]
         assert (total, count) == (sum(inside), len(inside))
         assert abs(mean - sum(value * max(0, ends - max(at, begins)) for at, value in times) / width_ns) < 1e-9
+
+
+@given(st.lists(st.lists(st.tuples(st.integers(0, 799), st.integers(-3, 3)), max_size=9), min_size=1, max_size=4))
+def test_slices_of_parts_are_those_of_the_whole(parts):
+    """Whichever part has the longer ones, and whichever comes first."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(slices_module, "_MOST_SLICES", 8)
+        whole, joined = Slices(OPENS, changes=True), Slices(OPENS, changes=True)
+        for changes in parts:
+            part = Slices(OPENS, changes=True)
+            for at, value in changes:
+                part.add(OPENS + at * SLICE_NS // 10, value)
+                whole.add(OPENS + at * SLICE_NS // 10, value)
+            joined.absorb(pickle.loads(pickle.dumps(part)))
+        assert joined.count() == whole.count()
+        np.testing.assert_allclose(joined.rows(OPENS + 80 * SLICE_NS), whole.rows(OPENS + 80 * SLICE_NS), atol=1e-9)
 
 
 def test_slices_are_merged_after_seven_minutes():

@@ -9,11 +9,36 @@ from array import array
 
 import anyio
 
+from loadbench.engine.level import Level
 from loadbench.record.outcome import Outcome, TokenSource
 from loadbench.record.request import ONLY_DESTINATION
 from loadbench.record.sample import Sample
 
 MS = 1_000_000
+# With this limit of tokens the server stops after so many requests.
+STOPPING, STOPS_AFTER = 9, 70
+
+
+class _DueSink:
+    """Passes on to a recorder, or to what reports to one, each request as it starts and ends."""
+
+    def __init__(self, sink):
+        self._sink = sink
+
+    def started(self, _, request):
+        """It started when it was due."""
+        self._sink.started(request.due_ns, request)
+
+    def __getattr__(self, name):
+        return getattr(self._sink, name)
+
+
+class NumberedLevel(Level):
+    """A level whose requests start when they are due, by what is recorded, however late this process is."""
+
+    def __init__(self, *args, **more):
+        super().__init__(*args, **more)
+        self._sink = _DueSink(self._sink)
 
 
 class NumberedClient:
@@ -36,24 +61,42 @@ class NumberedClient:
 
     async def send(self, request, _body):
         """The response of this number: at its time, and with its marks, however late this process is."""
-        number, due_ns = request.number, request.due_ns
+        number, due_ns, patience = request.number, request.due_ns, request.patience
         # No two users have a moment in common, whose order would be that of the reports.
         first_ns = due_ns + (20 + 7 * (number % 11)) * MS + number * 1_009
         events = array("q", [first_ns + n * (2 + number % 5) * MS for n in range(3 + number % 4)])
-        await self._clock.sleep_until(events[-1], self._cut)
-        failed = number % 17 == 16
+        outcome, end_ns = Outcome.OK, events[-1]
+        if request.max_tokens == STOPPING and number >= STOPS_AFTER:
+            outcome, events, end_ns = Outcome.REFUSED, events[:0], due_ns + MS + number * 1_009
+        elif number % 17 == 16:
+            outcome = Outcome.HTTP_ERROR
+        elif number % 23 == 22:
+            outcome, end_ns = Outcome.TIMEOUT_IDLE, events[-1] + 50 * MS
+        elif patience is not None and (first_ns if patience.first_token else end_ns) > due_ns + patience.within_ns:
+            outcome, end_ns = Outcome.GAVE_UP, due_ns + patience.within_ns
+            events = array("q", [at_ns for at_ns in events if at_ns < end_ns])
+        await self._clock.sleep_until(end_ns, self._cut)
+        first_ns, last_ns = (events[0], events[-1]) if events else (None, None)
         return Sample(
             request=request,
-            outcome=Outcome.HTTP_ERROR if failed else Outcome.OK,
-            sent_ns=due_ns,
+            outcome=outcome,
+            detail="" if outcome is Outcome.OK else f"request {number}",
+            sent_ns=None if outcome is Outcome.REFUSED else due_ns,
+            reused=number > 50,
+            headers_ns=first_ns,
             first_byte_ns=first_ns,
             first_token_ns=first_ns,
             first_visible_ns=first_ns,
-            last_token_ns=events[-1],
-            end_ns=events[-1],
+            last_token_ns=last_ns,
+            end_ns=end_ns,
             event_ns=events,
             event_tokens=array("q", [1] * len(events)),
+            reads=len(events),
             output_tokens=len(events),
             token_source=TokenSource.USAGE,
             input_tokens=10 + number % 3,
+            cached_tokens=40 * (number % 2),
+            finish_reason=("stop", "length")[number % 2],
+            model="m",
+            text="so" if request.keep_text else None,
         )

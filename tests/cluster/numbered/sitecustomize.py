@@ -7,8 +7,9 @@ from pathlib import Path
 if "loadbench.engine.worker" in sys.orig_argv:
     sys.path.append(str(Path(__file__).parents[3]))
     from loadbench.core.clock import MonotonicClock
+    from loadbench.engine import level
     from loadbench.targets import clients
-    from tests.cluster.numbered.client import NumberedClient
+    from tests.cluster.numbered.client import NumberedClient, NumberedLevel
 
     real = clients.make_client
 
@@ -19,3 +20,4 @@ if "loadbench.engine.worker" in sys.orig_argv:
         return real(scenario, target, *rest, **more)
 
     clients.make_client = make_client
+    level.Level = NumberedLevel
