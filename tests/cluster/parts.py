@@ -32,12 +32,14 @@ PLAN = resolve(flags=FLAGS, environment={})
 MIX = {"mix": ("chat,code",), "turns": "3", "input_tokens": "20", "max_tokens": str(STOPPING), "abandon": "30%@70ms"}
 RULES = ("ttft_p95<60ms", "itl_p99<4ms", "tpot_mean<4ms", "e2e_response_p90<90ms", "failures<1%")
 PLANS = {"k": PLAN, "mixed": resolve(flags=FLAGS | MIX | {"objectives": RULES}, environment={})}
+BY_TIME = LevelDuration(duration_ns=S, warm_up_ns=3 * S // 10)
+BY_NUMBER = LevelDuration(requests=120, warm_up_ns=3 * S // 10)
 LOADS = {
-    "users": (Closed(7), LevelDuration(duration_ns=S, warm_up_ns=3 * S // 10)),
-    "users who think": (Closed(7, Constant(30e6)), LevelDuration(duration_ns=S, warm_up_ns=3 * S // 10)),
-    "a rate": (Open(120.0, parse_arrivals("poisson")), LevelDuration(duration_ns=S, warm_up_ns=3 * S // 10)),
-    "requests at a rate": (Open(120.0, parse_arrivals("constant")), LevelDuration(requests=120, warm_up_ns=3 * S // 10)),
-    "a mix": (Closed(7), LevelDuration(duration_ns=S, warm_up_ns=3 * S // 10)),
+    "users": (Closed(7), BY_TIME),
+    "users who think": (Closed(7, Constant(30e6)), BY_TIME),
+    "a rate": (Open(120.0, parse_arrivals("poisson")), BY_TIME),
+    "requests at a rate": (Open(120.0, parse_arrivals("constant")), BY_NUMBER),
+    "a mix": (Closed(7), BY_TIME),
 }
 # What is not compared of a recording, and why.
 LEFT_OUT = {"health": "how the processes fared", "workers": "one process has none"}
