@@ -15,7 +15,7 @@ from loadbench.analyze.level.knee import WORTHWHILE
 from loadbench.analyze.level.machine import why_late
 from loadbench.analyze.level.verdict import CLIENT_CODES
 from loadbench.core.text import some
-from loadbench.core.units import NS_PER_S, format_duration, parse_duration
+from loadbench.core.units import NS_PER_S, format_duration
 from loadbench.plan.search import FAVOURS, SAME_LOAD, Purpose
 from loadbench.plan.server_url import UNVERIFIED
 from loadbench.record.figures import MANY_A_REQUEST
@@ -278,8 +278,9 @@ def _fleet_line(fleet: FleetSize, answer: CapacityAnswer, *, is_at_least: bool) 
     if most is not None:
         line = f"{people} need {counted(devices, 'such server')} with at most {each} ({of})"
         if fleet.least not in {None, devices}:
+            kept = math.floor((1 - fleet.headroom) * most + 1e-9)
             line += f"; {fleet.least} would be enough if each can serve {most:g}"
-            line += f", also {free}" if free else ""
+            line += f" (at most {kept} each)" if free else ""
         return f"{line}."
     higher = "; a search with a higher --at-most can tell" if is_at_least else ""
     without_reserve = math.ceil(fleet.people / math.floor(least))
@@ -348,12 +349,12 @@ def _next_step(capacity: Capacity, resume: str) -> str:
     budget = next_budget(capacity)
     command = resume or f"loadbench capacity --resume {shlex.quote(capacity.run)} --budget {budget}"
     # The budget of a comparison is that of both of its sides.
-    whole = "" if resume else f"{_whole_budget(capacity, budget)} "
+    total = "" if resume else f" ({_total(capacity, budget)})"
     easier = "A new search with a lower --confidence or a lower percentile in --slo needs fewer requests."
     if capacity.sees_no_limit:
         easier = "To find the limit itself, start a new search with a higher --at-most."
     if capacity.needed is None:
-        return f"To go on with it: `{command}`. {whole}{easier}"
+        return f"To go on with it: `{command}`{total}. {easier}"
     more = f"about {capacity.needed.requests} more requests, which take about {duration(capacity.needed.seconds)}"
     so_far = sum(probe.requests for probe in capacity.probes)
     times = f"{capacity.needed.requests / so_far:.3g} times the {so_far} so far: " if so_far else ""
@@ -370,29 +371,23 @@ def _next_step(capacity: Capacity, resume: str) -> str:
         rule = f"in one probe at the highest load allowed,{each} as many without a miss as prove each objective"
     if capacity.require == "proven" and not capacity.sees_no_limit:
         rule = f"{times}a proof takes about 5 times as many as a likely answer"
-    return f"An answer needs {more} ({rule}; enough in most cases): `{command}`. {whole}{easier}"
+    return f"An answer needs {more} ({rule}; enough in most cases): `{command}`{total}. {easier}"
 
 
 def _surer(capacity: Capacity) -> str:
-    """What makes a likely answer surer, and what was left for it."""
+    """What makes a likely answer surer."""
     # As `loadbench.analyze.capacity.answer.needed` has it: a proof takes 5 times as many requests, and twice that is
     # enough in most cases.
     budget_s = max(capacity.budget_s, 10 * capacity.spent_s)
     budget = format_duration(math.ceil(budget_s / 60) * 60 * NS_PER_S)
     command = f"loadbench capacity --resume {shlex.quote(capacity.run)} --require proven --budget {budget}"
-    unused_s = capacity.budget_s - capacity.spent_s
-    left = (
-        f"{duration(unused_s)} of the budget of {duration(capacity.budget_s)} are left, but " if unused_s >= 1 else ""
-    )
-    more = f"a proof takes about 5 times as many requests as a likely answer. {_whole_budget(capacity, budget)}"
-    return f"To make it surer: `{command}`; {left}{more}"
+    more = "a proof takes about 5 times as many requests as a likely answer"
+    return f"To make it surer: `{command}` ({_total(capacity, budget)}); {more}."
 
 
-def _whole_budget(capacity: Capacity, budget: str) -> str:
-    """What a resumed search does with a budget, which counts what was spent before."""
-    more = format_duration(max(0, math.ceil(parse_duration(budget) / NS_PER_S - capacity.spent_s)) * NS_PER_S)
-    spent = f"{duration(capacity.spent_s)} of it are spent"
-    return f"The budget of {budget} is that of the whole search: {spent}, so that this takes at most {more} more."
+def _total(capacity: Capacity, budget: str) -> str:
+    """What a resumed search makes of a budget."""
+    return f"{budget} is the total, of which {duration(capacity.spent_s)} are spent"
 
 
 def next_budget(capacity: Capacity, *, times: int = 1) -> str:

@@ -66,18 +66,20 @@ def capacity_plan_document(
         facts.append(["saved in", f"{resume}: further probes are added to those that are there"])
     bracket, refine = _rounded(budget.total_ns // 30), _rounded(budget.total_ns // 10)
     steps = [
-        ("bracketing", "about 4", f"{bracket} each, or twice the warm-up if that is longer"),
+        ("bracketing", "about 4", f"at most {bracket} each, or twice the warm-up if longer"),
         (
             "refining",
             "until the likely range is narrow",
-            f"{refine} each, until {_rounded(budget.total_ns - budget.reserved_ns)}",
+            f"at most {refine} each, until {_rounded(budget.total_ns - budget.reserved_ns)}",
         ),
         ("verification", "1 or more", f"at least {_rounded(budget.reserved_ns)}"),
     ]
     if settings.require == "proven":
         steps.append(("test", "until both ends are proven", "each at most half of the time left"))
     if scenario.measures_curve and budget.step_ns > LEAST_WARM_UP_NS:
-        steps.insert(0, ("throughput without think time", f"{MAX_STEPS} at most", f"{_rounded(budget.step_ns)} each"))
+        steps.insert(
+            0, ("throughput without think time", f"{MAX_STEPS} at most", f"at most {_rounded(budget.step_ns)} each")
+        )
     warm_up = "three responses" + " and half a think time" * bool(scenario.think)
     if scenario.load.warm_up is not None:
         warm_up = format_duration(scenario.load.warm_up)

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from loadbench.results.compare import ComparedFigure, Comparison
 
 _TOKENS = "output_tokens_per_s"
+# What is longer fills a legend alone.
+_ROOM = 32
 # The sides that the reason of a level that is left out names.
 _INVALID_SIDE = re.compile(r"(?:^|; )([ABab]): INVALID")
 # What both sides are shown for, beside the throughput: a metric, and what it is.
@@ -149,6 +151,9 @@ def _sides(comparison: Comparison, metric: str) -> list[Series]:
         ("B", comparison.b, [row.b for row in rows], [row.b_interval for row in rows]),
     ):
         name = f"{letter} {side.model}" + (f" on {side.device}" if side.device else "")
+        # What tells sides of one model apart, as far as a legend has room for it.
+        told = [one for one in side.apart if len(one) <= _ROOM][:2] if comparison.a.model == comparison.b.model else []
+        name += f": {', '.join(told)}" if told else ""
         band = [(load_of(row), *ends) for row, ends in zip(rows, intervals, strict=True) if ends is not None]
         series.append(Series(name, [(load_of(row), value) for row, value in zip(rows, values, strict=True)], band))
     return series

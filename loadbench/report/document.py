@@ -180,7 +180,7 @@ class Document:
 DETAIL: Final = "9"
 Tone: TypeAlias = Literal["good", "doubtful", "bad", ""]
 # A command of ours in a text, which a page and Markdown show as code. Nothing in it has a meaning in either.
-COMMAND: Final = re.compile(r"`(loadbench(?: [\w./~-]+)+)`", re.ASCII)
+COMMAND: Final = re.compile(r"`(loadbench(?: (?:[\w./~-]+|…|'…'))+)`", re.ASCII)
 # Columns whose cells are a state, and the states that a reader should see at once.
 _STATES: Final = {"verdict", "decision", "status", "B is", "answer"}
 _TONES: Final[dict[str, Tone]] = {

@@ -83,7 +83,7 @@ def render_grid(
         from loadbench.report.junit import grid_junit  # noqa: PLC0415
 
         return grid_junit(grid, runs)
-    return renderers(**look)[form](grid_document(grid, folder))
+    return renderers(**look)[form](grid_document(grid, folder, runs))
 
 
 def schema_text() -> str:

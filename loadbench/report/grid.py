@@ -4,30 +4,34 @@ from __future__ import annotations
 
 import math
 import shlex
+from itertools import takewhile
 from typing import TYPE_CHECKING
 
 import msgspec
 
 from loadbench.analyze.level.knee import commonest_reason
 from loadbench.core.text import printable, some
+from loadbench.core.units import NS_PER_S, format_duration, parse_duration
 from loadbench.plan.cells import cell_text, shown_value
 from loadbench.report.chart import band_note
 from loadbench.report.document import Block, Chart, Document, Heading, Notes, Series, Table, Text
 from loadbench.report.run import STEADINESS, UNKNOWN, interval_notes, with_interval
-from loadbench.report.values import byte_size, counted, duration, percent, reason_text, significant, spread
+from loadbench.report.values import alone_text, byte_size, counted, duration, percent, reason_text, significant, spread
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from loadbench.results.grid import BestCell, Cell, CellFigures, DepthFigures, Grid
-    from loadbench.results.run import OpenInterval
+    from loadbench.results.run import OpenInterval, Run
 
 BEST, MAYBE, FRONT = "★", "≈", "◆"
 # More cells in a sentence hide what it says.
 _MOST_NAMED = 4
 _INPUT_TOKENS = "work.input_tokens"
 _NO_INTERVAL = "±?"
+# A rate that is not known better than this tells few cells apart.
+_VAGUE = 0.1
 
 
 def with_conclusion(grid: Grid) -> Grid:
@@ -52,7 +56,8 @@ def _sentences(grid: Grid) -> list[str]:
         if len(measured) == 1:
             why = "One cell alone has levels that count, so nothing is compared."
         fastest = f"Most output tokens/s: {significant(most.output_tokens_per_s)} at {most.load} in cell {number}"
-        sentences += [why, f"{fastest} ({cell_text(grid.cells[number - 1].values)})."]
+        fastest += f" ({cell_text(grid.cells[number - 1].values)}){alone_text(most.faster_alone)}"
+        sentences += [why, f"{fastest}."]
     if measured and grid.unknown is not None:
         sentences.append(_unknown_text(grid, several=bool(compared)))
     failed = sum(cell.status == "failed" for cell in grid.cells)
@@ -85,11 +90,13 @@ def _unknown_text(grid: Grid, *, several: bool) -> str:
         parts.append(f"{text[:1].lower()}{text[1:]}" if none else text)
     if grid.unknown is None:
         return ""
-    below = [
-        f"in cell {number} {cell.not_counted}"
-        for number, cell in cells
-        if cell.not_counted and number not in {*none, *beyond}
-    ]
+    below, told = [], {grid.unknown.message}
+    for number, cell in cells:
+        if cell.not_counted and number not in {*none, *beyond}:
+            # A reason that was given is not repeated.
+            since = f", since {cell.why_not_counted}" * bool(cell.why_not_counted and cell.why_not_counted not in told)
+            told.add(cell.why_not_counted)
+            below.append(f"in cell {number} {cell.not_counted}{since}")
     why, advice = reason_text(grid.unknown.message, grid.unknown.code), grid.unknown.advice
     if not parts:
         text = "; ".join(below)
@@ -106,6 +113,18 @@ def _best_text(grid: Grid, found: BestCell) -> str:
         names = [f"{number} ({cell_text(_choice(grid, number))})" for number in found.candidates]
         first = figures(found.candidates[0])
         most = f"{significant(first.output_tokens_per_s)} output tokens/s at {first.load}"
+        most += alone_text(first.faster_alone)
+        halves = []
+        for number in found.candidates:
+            one = figures(number)
+            low, high = one.interval.get("output_tokens_per_s") or (None, None)
+            if low is not None and high is not None and one.output_tokens_per_s:
+                known = spread(one.output_tokens_per_s, low, high)
+                halves.append(((high - low) / 2 / one.output_tokens_per_s, f"cell {number} {known}"))
+        wide = [text for half, text in sorted(halves, reverse=True) if half > _VAGUE]
+        if wide:
+            # Neither a high figure nor a low one decides then.
+            most += f"; wide intervals rule nothing out ({some(wide, most=3)})"
         compared = sum(
             cell.status == "complete"
             and any(one.counts and found.model in {"", one.model} for one in cell.figures)
@@ -122,7 +141,7 @@ def _best_text(grid: Grid, found: BestCell) -> str:
         return f"not sure which cell is the best: {which}{remedy}"
     best = figures(found.best)
     text = f"the best is cell {found.best}, {cell_text(_choice(grid, found.best))}: "
-    text += f"{significant(best.output_tokens_per_s)} output tokens/s at {best.load}"
+    text += f"{significant(best.output_tokens_per_s)} output tokens/s at {best.load}{alone_text(best.faster_alone)}"
     if found.ratio is not None and found.ratio_interval is not None:
         low, high = found.ratio_interval
         text += f", {significant(found.ratio)} times the next ({significant(low)} to {significant(high)})"
@@ -183,7 +202,8 @@ def again_text(grid: Grid, folder: Path | None) -> str:
     if grid.again:
         every = "every cell, since they may differ in nothing else; what is there is kept in set-aside/"
         again = f"To measure again with what that takes: `{' '.join([command, *grid.again])}`"
-        return f"{again}. It measures {every}.{then}"
+        took = _again_takes(grid)
+        return f"{again}. It measures {every}.{took}{then}"
     lost = [
         (number, cell.folder)
         for number, cell in enumerate(grid.cells, 1)
@@ -193,14 +213,69 @@ def again_text(grid: Grid, folder: Path | None) -> str:
         which, folders = _named_cells([number for number, _ in lost]).lower(), [name for _, name in lost]
         whose = "its folder" if len(lost) == 1 else "their folders"
         again = f"To measure {which} again: move {whose} ({some(folders, most=4)}) out of {folder}, then `{command}`"
-        return f"{again}.{then}"
+        took = _takes([grid.cells[number - 1].took_s for number, _ in lost])
+        return f"{again}.{took}{then}"
     if any(cell.status in {"planned", "interrupted", "failed"} for cell in grid.cells):
         return f"To measure the cells that failed or are missing: `{command}`."
     return ""
 
 
-def grid_document(grid: Grid, folder: Path | None = None) -> Document:
-    """The whole report; with the folder of the grid, the command that measures again what does not count."""
+def _takes(seconds: Sequence[float | None]) -> str:
+    """A sentence on how long these take together; empty where one is not known."""
+    known = [one for one in seconds if one is not None]
+    if not known or len(known) < len(seconds):
+        return ""
+    whole_s = sum(known)
+    step_s = 60 if whole_s >= 100 else 10
+    return f" This takes about {format_duration(max(1, math.ceil(whole_s / step_s)) * step_s * NS_PER_S)}."
+
+
+def _again_takes(grid: Grid) -> str:
+    """How long all cells take with the settings that are advised: as long as they took, and what levels are longer by;
+    empty where that is not known."""
+    load, longer_s, times = grid.scenario.get("load", {}), 0.0, 1.0
+    try:
+        for flag in grid.again:
+            name, _, amount = flag.removeprefix("--").partition(" ")
+            before = load.get(name.replace("-", "_"))
+            if name == "requests":
+                times = max(times, int(amount) / int(str(before)))
+            else:
+                longer_s += (parse_duration(amount) - parse_duration(str(before))) / NS_PER_S
+    except (ValueError, ZeroDivisionError):
+        return ""
+    return _takes(
+        [None if cell.took_s is None else times * cell.took_s + longer_s * cell.levels for cell in grid.cells]
+    )
+
+
+def _requested(grid: Grid, runs: Mapping[int, Run]) -> list[Block]:
+    """What was varied, and what was requested in all cells alike; what differs from cell to cell is named."""
+    if not runs:
+        return []
+    from loadbench.report.page import requested  # noqa: PLC0415 - a sweep starts sooner without it
+
+    tables = [{name: text.split(", ") for name, text in requested(run).rows} for run in runs.values()]
+    varied = "; ".join(f"{one.name} {', '.join(map(shown_value, one.values))}" for one in grid.vary)
+    rows, others = [["varied", varied]], []
+    command = grid.scenario.get("target", {}).get("server_cmd")
+    if command and isinstance(command, str):
+        rows.append(["started with", command])
+    for name, parts in tables[0].items():
+        each = [*map(set, zip(*(table.get(name, []) for table in tables), strict=False))]
+        same = [part for part, found in takewhile(lambda pair: len(pair[1]) == 1, zip(parts, each, strict=False))]
+        if same and name != "started with":
+            rows.append([name, ", ".join(same)])
+        elif name != "started with":
+            others.append(name)
+    if others:
+        rows.append(["not alike", f"{', '.join(others)}: see the report of each cell"])
+    return [Heading("What was requested"), Table((), rows, "ll")]
+
+
+def grid_document(grid: Grid, folder: Path | None = None, runs: Mapping[int, Run] | None = None) -> Document:
+    """The whole report; with the folder of the grid, the command that measures again what does not count, and with the
+    runs of its cells, what was requested of them."""
     target = "the simulated server, not a real one" if grid.simulated else ""
     about = ", ".join(part for part in (target, grid.started_at) if part)
     text = grid.conclusion[:1].upper() + grid.conclusion[1:]
@@ -211,7 +286,10 @@ def grid_document(grid: Grid, folder: Path | None = None) -> Document:
     ]
     if _has_depth(grid):
         blocks += [Heading("Prefill and decode by prompt length (depth)"), depth_table(grid)]
-    return Document(f"{grid.name}, {counted(len(grid.cells), 'cell')}: {about}", [*blocks, Notes(grid_notes(grid))])
+    return Document(
+        f"{grid.name}, {counted(len(grid.cells), 'cell')}: {about}",
+        [*blocks, Notes(grid_notes(grid)), *_requested(grid, runs or {})],
+    )
 
 
 def _has_depth(grid: Grid) -> bool:

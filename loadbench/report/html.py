@@ -35,7 +35,7 @@ _WHOLE, _JOINT = 30, "\n"
 # A table with a column of text and at most so many others shows its cells below each other there.
 _FEW = 5
 # What follows the names of the rows of a wide table, which scrolls: its result, and whether that can be believed.
-_FRONT = ("tok/s", "verdict")
+_FRONT = ("tok/s", "mark", "verdict")
 # A sheet of paper has this many letters side by side, at the size of a table in print; a text takes so many lines.
 # A table of more columns is set in a smaller type, so that a desktop shows all of them.
 _MANY = 12

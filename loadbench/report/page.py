@@ -54,7 +54,7 @@ from loadbench.report.run_charts import (
     trade_off_chart,
 )
 from loadbench.report.terms import TERMS
-from loadbench.report.values import byte_size, counted, duration, significant
+from loadbench.report.values import alone_text, byte_size, counted, duration, significant
 from loadbench.results.quality import read_quality
 from loadbench.results.readings import read_readings
 from loadbench.results.requests import read_requests
@@ -179,7 +179,7 @@ def conclusion(run: Run) -> list[str]:
         interval = best.throughput.interval.get("output_tokens_per_s")
         between = f" ({significant(interval[0])} to {significant(interval[1])})" if interval else ""
         most = f"Of {len(models)} models, {model} has the highest throughput:" if len(models) > 1 else f"{model} gives"
-        text = f"{most} {significant(rate)} output tokens/s{between} at {_load(best)}{_alone_text(best)}"
+        text = f"{most} {significant(rate)} output tokens/s{between} at {_load(best)}{alone_text(faster_alone(best))}"
         if at is not None and at.high is not None:
             text += f" (the knee, where throughput stops growing, is {at.where})"
         ttft = best.metrics.get("ttft_s")
@@ -263,12 +263,6 @@ def levels_of_runs(runs: Sequence[tuple[str, Run]]) -> list[Block]:
     return [throughput_chart(lines), trade_off_chart(lines), *median_charts(lines)]
 
 
-def _alone_text(level: LevelResult) -> str:
-    """What the interval of a rate does not hold: how much other programs on the machine may have taken from it."""
-    factor = faster_alone(level)
-    return "" if factor is None else f", with other programs at work: alone maybe about {factor:.2g} times as fast"
-
-
 def _load(level: LevelResult) -> str:
     """A load in a sentence."""
     kind, _, number = level.load.label.partition("=")
@@ -284,7 +278,7 @@ def _tiles(run: Run) -> list[tuple[str, str, str]]:
     if best is not None:
         whose = f" ({best.model})" if len(by_model(run)) > 1 else ""
         rate = f"{significant(best.throughput.output_tokens_per_s)} tok/s"
-        tiles.append(("highest throughput", rate, f"at {_load(best)}{whose}{_alone_text(best)}"))
+        tiles.append(("highest throughput", rate, f"at {_load(best)}{whose}{alone_text(faster_alone(best))}"))
     if len(by_model(run)) == 1:
         tile = knee_tile(run.levels)
         tiles += [("knee", *tile)] if tile is not None else []

@@ -286,7 +286,7 @@ def _grid_page(folder: Path) -> Document:
     """Every cell next to each other: the table, the Pareto front, throughput and latency; then each cell's levels."""
     found, runs = grid_in(folder)
     grid = with_conclusion(found)
-    document = grid_document(grid, folder)
+    document = grid_document(grid, folder, runs)
     head = f"loadbench sweep of {counted(len(grid.cells), 'cell')} · {when(grid.started_at)}"
     named = [(f"{place + 1}: {cell_text(grid.cells[place].values)}", run) for place, run in runs.items()]
     question, said, *rest = document.blocks

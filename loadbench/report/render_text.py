@@ -183,7 +183,8 @@ def _table(table: Table, width: int | None, *, wide: bool, color: bool) -> tuple
     )
     while width is not None and (over := _total(sizes, shown) - width) > 0:
         able = [one for one in shown if sizes[one] > least[one]]
-        able = [one for one in able if 2 * figures[one] < len(cells)] or able
+        # Without headers, the first column has the names of the rows.
+        able = [one for one in able if (2 * figures[one] < len(cells) if table.headers else one != shown[0])] or able
         column = max(able, key=lambda one: sizes[one])
         others = [sizes[one] for one in able if one != column]
         sizes[column] = max(least[column], min(sizes[column] - 1, max([sizes[column] - over, *others])))

@@ -517,10 +517,10 @@ def _own_window_notes(levels: Sequence[LevelResult], whose: str) -> list[str]:
         later_s = 0.0 if most is None else load.users / most.throughput.requests_per_s - think_s
         if later_s > (1 + _VAGUE) * e2e.mean:
             long_run.append((load.users, f"{load.label} {duration(later_s)} (here {duration(e2e.mean)})"))
-    lines, alone_text = [], "those of their window alone"
+    lines, own = [], "those of their window alone"
     if short:
         lines.append(
-            f"intervals of {_named(short)}{whose}: {alone_text}, which is shorter than a user takes for a response and "
+            f"intervals of {_named(short)}{whose}: {own}, which is shorter than a user takes for a response and "
             "the think time, so that the queue may go on growing or shrinking after it"
         )
     if long_run and most is not None:
@@ -532,7 +532,7 @@ def _own_window_notes(levels: Sequence[LevelResult], whose: str) -> list[str]:
         lines[-1] += times
     if growing:
         lines.append(
-            f"intervals of {_named(growing)}{whose}: {alone_text}; more requests arrive than complete, so that "
+            f"intervals of {_named(growing)}{whose}: {own}; more requests arrive than complete, so that "
             "latencies grow as long as the load goes on"
         )
     return lines

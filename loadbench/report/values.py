@@ -40,6 +40,12 @@ def time_unit(seconds: float) -> tuple[str, float]:
     return "µs", 1e6
 
 
+def alone_text(factor: float | None) -> str:
+    """What the interval of a rate does not hold, to stand behind it: how much other programs on the machine may have
+    taken from it."""
+    return "" if factor is None else f", with other programs at work: alone maybe about {factor:.2g} times as fast"
+
+
 def percent(share: float) -> str:
     """A share of 1 as `98.4 %`, trailing zeros dropped."""
     return f"{100 * share:.3g} %"

@@ -46,7 +46,8 @@ class CellFigures(msgspec.Struct, frozen=True, kw_only=True):
     run. `on_front`: no other cell that did the same work is at least as good in every figure that both have, at the
     same loads, and surely better in one. `may_be_best`: no other cell surely has more output tokens per second.
     `unknown` says why a higher figure than this cannot be excluded. `steadiness_unknown`: the level was too short to
-    see whether the server was steady.
+    see whether the server was steady. `faster_alone`: by about what factor the server may be faster without the other
+    programs that kept it waiting.
     """
 
     model: str
@@ -64,6 +65,7 @@ class CellFigures(msgspec.Struct, frozen=True, kw_only=True):
     unknown: str = ""
     counts: bool = True
     steadiness_unknown: bool = False
+    faster_alone: float | None = None
 
 
 class DepthFigures(msgspec.Struct, frozen=True, kw_only=True):
@@ -87,7 +89,8 @@ class Cell(msgspec.Struct, frozen=True, kw_only=True):
     """One combination of the values, by name. `folder` is its run folder inside the grid's; `content_hash` identifies
     its settings. A cell that failed has its `error`, with what to do, and may have levels all the same. `exit_code` is
     what its sweep would have ended with. `uncounted` is the commonest reason of its levels where none
-    of them counts; `not_counted` are all that do not, with their verdict and the commonest reason's code."""
+    of them counts; `not_counted` are all that do not, with their verdict and the commonest reason's code;
+    `why_not_counted` is that reason's message."""
 
     values: dict[str, str]
     folder: str
@@ -102,6 +105,7 @@ class Cell(msgspec.Struct, frozen=True, kw_only=True):
     depth: list[DepthFigures] = []
     uncounted: Reason | None = None
     not_counted: str = ""
+    why_not_counted: str = ""
 
 
 class MoreAtLoad(msgspec.Struct, frozen=True, kw_only=True):

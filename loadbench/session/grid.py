@@ -179,7 +179,7 @@ class GridWriter:
         cells[place] = msgspec.structs.replace(cells[place], **changes)
         self.grid = with_conclusion(concluded(msgspec.structs.replace(self.grid, cells=cells), self.runs))
         self.folder.save(GRID_FILE, to_json(self.grid))
-        self.folder.save("grid.md", render_markdown(grid_document(self.grid, self.folder.path)).encode())
+        self.folder.save("grid.md", render_markdown(grid_document(self.grid, self.folder.path, self.runs)).encode())
         chart = front_chart(self.grid)
         if chart is not None:
             self.folder.save("grid.svg", svg(chart).encode())

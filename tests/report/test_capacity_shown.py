@@ -134,7 +134,7 @@ def shown(capacity):
             {"likely": (70, 91)},
             (
                 "200 users need 4 such servers with at most 56 users each (80 % of the likely 70); 3 would be enough "
-                "if each can serve 91, also with 20 % kept free."
+                "if each can serve 91 (at most 72 each)."
             ),
         ),
         ({"likely": (70, 80), "headroom": 0.0}, "200 users need 3 such servers with at most 70 users each"),
@@ -232,11 +232,8 @@ def test_a_search_without_a_limit_is_not_said_to_agree_with_a_prediction():
 
 @pytest.mark.parametrize(("status", "budget"), [("found", "22m"), ("inconclusive", "12m")])
 def test_a_budget_that_is_advised_is_said_to_be_that_of_the_whole_search(status, budget):
-    """What was spent counts, so the rest is what a resumed search takes at most."""
-    rest = {"22m": "19m53s", "12m": "9m53s"}[budget]
-    said = (
-        f"The budget of {budget} is that of the whole search: 128 s of it are spent, so that this takes at most {rest}"
-    )
+    """What was spent before counts."""
+    said = f"--budget {budget}` ({budget} is the total, of which 128 s are spent)"
     assert said in shown(answered(status, likely=(70, 91)))
 
 
@@ -539,12 +536,12 @@ def test_what_is_still_needed_comes_with_its_sum(times, proof):
 
 
 def test_a_likely_answer_has_the_command_that_makes_it_surer():
-    """With what is left of the budget; not where the answer is proven, nor for a side of a comparison."""
+    """With what is spent of its budget; not where the answer is proven, nor for a side of a comparison."""
     capacity = read_capacity(FOLDER)
     text = shown(capacity)
     command = f"loadbench capacity --resume {capacity.run} --require proven --budget 22m"
     assert text.count(command) == 1
-    assert "232 s of the budget of 360 s are left" in text
+    assert "(22m is the total, of which 128 s are spent)" in text
     spent = msgspec.structs.replace(capacity, spent_s=capacity.budget_s, run="a b")
     assert "--resume 'a b' --require proven --budget 60m" in shown(spent)
     assert "are left" not in shown(spent)

@@ -13,7 +13,7 @@ import pytest
 
 from loadbench.analyze.compare.compare import compare
 from loadbench.plan.gate import parse_gate
-from loadbench.report.compare_chart import compare_chart, comparison_charts
+from loadbench.report.compare_chart import compare_chart, comparison_charts, throughput_of_sides
 from loadbench.report.document import Tiles
 from loadbench.report.formats import render_comparison
 from loadbench.report.junit import compare_junit, run_junit
@@ -260,6 +260,18 @@ def test_the_picture_shows_both_sides_and_where_they_cross():
     assert "crossover at 2." in picture
     assert "A m" in picture
     assert "B m" in picture
+
+
+def test_legends_of_sides_say_what_tells_them_apart():
+    """Of one model the letters alone say nothing; what fills a legend is left out."""
+    known = {"a": ["--threads 1", "x" * 40, "1.2.3", "b"], "b": ["--threads 2"]}
+    compared = crossing()
+    sides = {name: msgspec.structs.replace(getattr(compared, name), apart=apart) for name, apart in known.items()}
+    names = [one.name for one in throughput_of_sides(msgspec.structs.replace(compared, **sides)).series]
+    assert names == ["A m: --threads 1, 1.2.3", "B m: --threads 2"]
+    sides["b"] = msgspec.structs.replace(sides["b"], model="other")
+    names = [one.name for one in throughput_of_sides(msgspec.structs.replace(compared, **sides)).series]
+    assert names == ["A m", "B other"]
 
 
 def test_the_page_has_the_crossovers_of_speed_and_energy():

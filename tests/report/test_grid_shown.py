@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import msgspec
 import pytest
 
@@ -12,6 +14,7 @@ from loadbench.report.formats import render_grid
 from loadbench.report.grid import depth_charts, front_chart, grid_document, with_conclusion
 from loadbench.report.html import render_html
 from loadbench.report.pages import page_of
+from loadbench.report.render_markdown import render_markdown
 from loadbench.report.render_text import render_text
 from loadbench.results.grid import GRID_FILE, VariedName
 from loadbench.results.run import ObjectiveResult, Reason, Verdict, to_json
@@ -292,3 +295,86 @@ def test_marks_of_columns_that_are_not_shown_are_not_explained():
     assert "not shown: TTFT p95" in narrow
     assert "\n~ too few" not in narrow
     assert "\n±? too few requests" in narrow
+
+
+def test_why_a_wide_cell_is_not_ruled_out_stands_in_the_sentence():
+    """Those cells are named of which little is known, the widest first; the others are not."""
+    runs = {
+        place: a_cell_run((30, 60, rate), (1, 2, half))
+        for place, (rate, half) in enumerate(((100, 50), (104, 3), (110, 20)))
+    }
+    grid = with_conclusion(concluded(a_grid(list("abc")), runs))
+    assert "110 output tokens/s at users=16; wide intervals rule nothing out (cell 1 ±50 %, cell 3 ±19 %)" in (
+        grid.conclusion
+    )
+    narrow = {place: a_cell_run((30, 60, 61), (1, 2, 2)) for place in range(3)}
+    assert "wide" not in with_conclusion(concluded(a_grid(list("abc")), narrow)).conclusion
+
+
+def test_how_long_measuring_again_takes_is_what_it_took_and_what_levels_are_longer_by(tmp_path):
+    """Where an earlier length is not known, nothing is said."""
+    grid = with_cold_level([1])
+    cells = [msgspec.structs.replace(cell, took_s=50.0) for cell in grid.cells]
+    known = {"load": {"warm_up": "2s", "duration": "10s"}}
+    grid = msgspec.structs.replace(grid, cells=cells, scenario=known, again=["--duration 40s", "--warm-up 6s"])
+    # Two cells of 50 s, and three levels of each that are longer by 34 s.
+    assert "This takes about 6m. Then" in " ".join(render_text(grid_document(grid, tmp_path)).split())
+    counts = msgspec.structs.replace(grid, scenario={"load": {"requests": 10}}, again=["--requests 30"])
+    assert "This takes about 5m. Then" in " ".join(render_text(grid_document(counts, tmp_path)).split())
+    for scenario in ({}, {"load": {"warm_up": "2s", "duration": None}}, {"load": {"warm_up": 1, "duration": "?"}}):
+        unknown = msgspec.structs.replace(grid, scenario=scenario)
+        assert "This takes" not in render_text(grid_document(unknown, tmp_path))
+    moved = with_cold_level([0], advice="look at the server")
+    cells = [msgspec.structs.replace(cell, took_s=50.0) for cell in moved.cells]
+    text = render_text(grid_document(msgspec.structs.replace(moved, cells=cells), tmp_path))
+    assert "This takes about 50s. Then" in " ".join(text.split())
+
+
+def test_what_was_requested_has_what_all_cells_have_and_names_the_rest():
+    """What is varied comes first; the command has its names and not the values of one cell."""
+    grid, runs = slots_and_threads(scenario={"target": {"server_cmd": "serve --parallel {slots}"}})
+    runs = {
+        place: msgspec.structs.replace(
+            run, scenario={"load": {"warm_up": "2s"}, "work": {"seed": place, "input_tokens": 32, "temperature": 0.5}}
+        )
+        for place, run in runs.items()
+    }
+    table = grid_document(grid, None, runs).blocks[-1]
+    rows = dict(table.rows)
+    assert rows["varied"] == "slots 1, 4, 8; threads 1, 2"
+    assert rows["started with"] == "serve --parallel {slots}"
+    assert (rows["warm-up"], rows["temperature"]) == ("2s", "0.5")
+    assert rows["prompt length"].startswith("32 tokens requested")
+    assert "seed" not in rows
+    assert "seed" in rows["not alike"].partition(":")[0].split(", ")
+    for width in (60, 80):
+        text = render_text(grid_document(grid, None, runs), width=width)
+        assert "\nprompt length  " in text, "names of rows are not broken"
+    assert "What was requested" not in render_text(grid_document(grid))
+
+
+def test_what_other_programs_may_have_taken_from_the_best_cell_is_in_the_sentence():
+    """As in that cell's own report."""
+    grid, _ = slots_and_threads()
+    cells = list(grid.cells)
+    figures = [msgspec.structs.replace(cells[3].figures[0], faster_alone=1.31)]
+    cells[3] = msgspec.structs.replace(cells[3], figures=figures)
+    text = with_conclusion(msgspec.structs.replace(grid, cells=cells)).conclusion
+    assert "180 output tokens/s at users=16, with other programs at work: alone maybe about 1.3 times as fast" in text
+
+
+def test_commands_are_code_and_the_mark_is_near_the_names_on_a_page(tmp_path):
+    """Also where a reader fills in a side; a narrow screen shows the first columns."""
+    grid = with_cold_level([1])
+    started = msgspec.structs.replace(grid, scenario={"target": {"server_cmd": "serve --port {port}"}})
+    for one, command in (
+        (grid, "loadbench compare --a … --b …"),
+        (started, "loadbench compare --a-cmd '…' --b-cmd '…'"),
+    ):
+        document = grid_document(one, tmp_path)
+        assert f"`{command}`" in render_markdown(document).replace("\\", "")
+        page = re.sub(r"</?span[^>]*>", "", render_html(document))
+        assert f"<code>{command}</code>" in page.replace("&#39;", "'")
+        assert "`" not in page.partition("<table")[0].rpartition("<body")[2]
+    heads = re.findall(r"<th[^>]*>([^<]*)</th>", page)
+    assert heads.index("tok/s") < heads.index("mark") < heads.index("verdict") < heads.index("load")

@@ -40,6 +40,7 @@ from loadbench.analyze.level.knee import (
     reasons_against,
     shows_throughput,
 )
+from loadbench.analyze.level.machine import faster_alone
 from loadbench.results.grid import BestCell, CellFigures, DepthFigures, Grid, MoreAtLoad
 from loadbench.results.run import Reason
 
@@ -95,7 +96,8 @@ def concluded(grid: Grid, runs: Mapping[int, Run]) -> Grid:
             uncounted=None
             if any(map(shows_throughput, run.levels))
             else commonest_reason(map(reasons_against, run.levels)),
-            not_counted=_not_counted(run.levels),
+            not_counted=_not_counted(run.levels)[0],
+            why_not_counted=_not_counted(run.levels)[1],
         )
     compared = [one for of_model in candidates.values() for one in of_model if _is_compared(grid, one)]
     # Beyond so many standard errors one pair of levels differs for sure.
@@ -151,10 +153,13 @@ def concluded(grid: Grid, runs: Mapping[int, Run]) -> Grid:
     )
 
 
-def _not_counted(levels: Sequence[LevelResult]) -> str:
+def _not_counted(levels: Sequence[LevelResult]) -> tuple[str, str]:
+    """The levels that do not count, with the code of the commonest reason, and that one's message."""
     out = [level for level in levels if not shows_throughput(level)]
     reason = commonest_reason(level.verdict.reasons for level in out)
-    return f"{named_with_verdict(out)}{f' ({reason.code})' if reason is not None else ''}" if out else ""
+    if reason is None:
+        return named_with_verdict(out) if out else "", ""
+    return f"{named_with_verdict(out)} ({reason.code})", reason.message
 
 
 def _is_unsteady(level: LevelResult) -> bool:
@@ -192,6 +197,7 @@ def _candidate(place: int, model: str, levels: Sequence[LevelResult]) -> _Candid
         unknown=", ".join(f"{one.load.label} is {one.verdict.status}" for one in beyond),
         counts=bool(rates),
         steadiness_unknown=_is_unsteady(level),
+        faster_alone=faster_alone(level),
     )
     return _Candidate(place, rates, figures, beyond, {one.load.label: one for one in counting})
 

@@ -12,7 +12,7 @@ from loadbench.analyze.grid.cells import ASSUMED_DRIFT, concluded
 from loadbench.report.grid import with_conclusion
 from loadbench.results.grid import VariedName
 from loadbench.results.run import Reason, Verdict
-from loadbench.results.telemetry import Gauge, Telemetry
+from loadbench.results.telemetry import Gauge, MachineLoad, Telemetry
 from tests.coverage.grids import a_cell_run, a_grid, measured, rates_of
 
 
@@ -191,7 +191,8 @@ def test_one_remedy_is_for_all_levels_that_do_not_count_or_are_not_surely_steady
         runs[at] = msgspec.structs.replace(runs[at], levels=levels)
     grid = with_conclusion(concluded(a_grid(list("abc")), runs))
     assert grid.again == ["--duration 40s", "--warm-up 6s"]
-    assert "; in cell 2 users=1 is INVALID (not_steady); measure again with --duration 40s or longer" in grid.conclusion
+    said = "; in cell 2 users=1 is INVALID (not_steady), since the server changed; measure again with --duration 40s or"
+    assert said in grid.conclusion
     assert "measure fewer" not in grid.conclusion
 
 
@@ -228,3 +229,15 @@ def test_cells_with_a_model_each_are_compared_and_several_models_are_kept_apart(
     grid = with_conclusion(concluded(a_grid(["a", "b"]), both))
     assert [(best.model, best.best) for best in grid.best] == [("x", 2), ("y", 1)]
     assert grid.conclusion.startswith("x: the best is cell 2, slots=b: 30.0 output tokens/s")
+
+
+def test_figures_of_a_cell_whose_server_waited_for_other_programs_have_its_factor_alone():
+    """As the report of the cell has it: a server that waited a quarter of the time may be a third faster."""
+    load = MachineLoad(cores=2, busy=0.98, others=0.4, stolen=0.0, waited=0.25, waited_by="the server")
+    runs = {at: a_cell_run((30, 60, 61), (1, 2, 2)) for at in range(2)}
+    note = Reason("busy_machine", "other programs used 40 %", "end them")
+    levels = [msgspec.structs.replace(level, caveats=[note], machine=load) for level in runs[0].levels]
+    runs[0] = msgspec.structs.replace(runs[0], levels=levels)
+    cells = concluded(a_grid(list("ab")), runs).cells
+    assert cells[0].figures[0].faster_alone == pytest.approx(4 / 3)
+    assert cells[1].figures[0].faster_alone is None
