@@ -42,7 +42,7 @@ LOADS = {
     "a mix": (Closed(7), BY_TIME),
 }
 # What is not compared of a recording, and why.
-LEFT_OUT = {"health": "how the processes fared", "workers": "one process has none"}
+LEFT_OUT = {"health": "how the processes fared", "workers": "one process has none", "lost_before": "as workers"}
 
 
 def spec_of(name: str) -> LevelSpec:

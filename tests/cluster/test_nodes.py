@@ -7,6 +7,7 @@ import json
 import os
 import secrets
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from functools import partial
 from importlib.util import find_spec
 from itertools import combinations
@@ -21,8 +22,9 @@ from loadbench.core import event_loop
 from loadbench.core.clock import MonotonicClock
 from loadbench.engine.worker_pool import Records, WorkerPool
 from loadbench.plan.cluster import Cluster
+from loadbench.plan.load import LevelDuration
 from tests.cli.running import loadbench
-from tests.cluster.parts import LOADS, NUMBERED, PLAN, TARGET, assert_as_one_process, on_workers, spec_of
+from tests.cluster.parts import LOADS, NUMBERED, PLAN, TARGET, S, assert_as_one_process, on_workers, spec_of
 
 pytestmark = [
     pytest.mark.slow,
@@ -97,7 +99,8 @@ def test_requests_of_a_worker_that_is_lost_are_counted(nodes):
 
     async def main() -> None:
         async with pool_of(2, address) as (pool, links):
-            level = await pool.level(PLAN, spec_of("a rate"), model="m", clock=MonotonicClock())
+            spec = replace(spec_of("a rate"), duration=LevelDuration(duration_ns=600 * S, warm_up_ns=S // 2))
+            level = await pool.level(PLAN, spec, model="m", clock=MonotonicClock())
 
             async def kill() -> None:
                 while level.done < 30:
@@ -110,9 +113,7 @@ def test_requests_of_a_worker_that_is_lost_are_counted(nodes):
             assert [worker.health is None for worker in recording.workers] == [False, True]
             assert recording.unreported == await links[1].sent() > 0
             assert recording.missed > 0
-            # Of some 150 arrivals each worker has every second.
-            assert 0 < sum(recording.phases.values()) <= await links[0].sent() <= 100
-            assert recording.unreported <= 100
+            assert sum(recording.phases.values()) == await links[0].sent() > 0
 
     event_loop.run(main)
 
