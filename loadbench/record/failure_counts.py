@@ -38,26 +38,27 @@ class FailureCounts:
     _kinds: dict[tuple[Outcome, str], tuple[str, bool]] = field(default_factory=dict)  # the first words, whether alone
     _counts: dict[tuple[Outcome, str], int] = field(default_factory=dict)
 
-    def add(self, outcome: Outcome, detail: str, times: int = 1) -> None:
-        """Count one, or so many."""
-        kind = outcome, _VARYING.sub("0", detail)
-        if kind not in self._kinds:
-            if len(self._kinds) >= _MOST_KINDS:
-                kind = outcome, _OTHERS
-            self._kinds.setdefault(kind, (detail if kind[1] != _OTHERS else _OTHERS, True))
-        elif self._kinds[kind][0] != detail:
-            self._kinds[kind] = self._kinds[kind][0], False
-        self._counts[kind] = self._counts.get(kind, 0) + times
+    def add(self, outcome: Outcome, detail: str) -> None:
+        """Count one."""
+        self._count((outcome, _VARYING.sub("0", detail)), detail, 1, is_alone=True)
 
     def absorb(self, other: FailureCounts) -> None:
         """Count what was counted elsewhere."""
-        for (outcome, _), (words, is_alone), times in zip(
-            other._counts, (other._kinds[kind] for kind in other._counts), other._counts.values(), strict=True
-        ):
-            self.add(outcome, words, times)
-            kind = outcome, _VARYING.sub("0", words)
-            if not is_alone and kind in self._kinds:
-                self._kinds[kind] = self._kinds[kind][0], False
+        for kind, times in other._counts.items():
+            words, is_alone = other._kinds[kind]
+            self._count(kind, words, times, is_alone=is_alone)
+
+    def _count(self, kind: tuple[Outcome, str], words: str, times: int, *, is_alone: bool) -> None:
+        """Count so many of a kind, whose first said this; `is_alone` if all did."""
+        known = self._kinds.get(kind)
+        if known is not None:
+            self._kinds[kind] = known[0], known[1] and is_alone and known[0] == words
+        elif len(self._kinds) < _MOST_KINDS:
+            self._kinds[kind] = words, is_alone
+        else:
+            kind = kind[0], _OTHERS
+            self._kinds.setdefault(kind, (_OTHERS, True))
+        self._counts[kind] = self._counts.get(kind, 0) + times
 
     @property
     def total(self) -> int:

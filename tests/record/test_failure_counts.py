@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import random
+
 import pytest
 
 from loadbench.record.failure_counts import FailureCounts
@@ -51,3 +53,26 @@ def test_kinds_without_end_are_counted_together():
 def test_kinds_of_the_same_number_stand_in_order():
     """Of their words: the same failures make the same report, whichever came first."""
     assert list(counted("no b", "no a", "no c")) == ["no a", "no b", "no c"]
+
+
+@pytest.mark.parametrize("kinds", [3, 50, 70])
+def test_failures_that_parts_counted_add_up(kinds):
+    """Each kind as one would have counted it, and whether others were like it. Of more kinds than are counted apart,
+    the number of all."""
+    rng = random.Random(kinds)
+    words = [f"{chr(0x4E00 + rng.randrange(kinds))} {rng.randrange(10, 40)}" for _ in range(1_000)]
+    joined, whole = FailureCounts(), FailureCounts()
+    for part in (words[::3], [], words[1::3], words[2::3]):
+        counts = FailureCounts()
+        for detail in part:
+            counts.add(Outcome.HTTP_ERROR, detail)
+            whole.add(Outcome.HTTP_ERROR, detail)
+        joined.absorb(counts)
+    assert joined.total == whole.total == 1_000
+    assert len(joined.by_words) == len(whole.by_words) == min(kinds, 51)
+    if kinds <= 50:
+        counted_by_kind, truth = (
+            {(text[0], text.endswith("others like it")): count for (_, text), count in one.by_words.items()}
+            for one in (joined, whole)
+        )
+        assert counted_by_kind == truth
