@@ -47,9 +47,10 @@ class Outage:
     """Takes the requests of all phases as they end, or in any order.
 
     A failure counts from when it ended, and one that ended in silence from the last that the server had sent for it.
-    The outage is made of the failures that count from after the last request was sent that succeeded. What was sent
-    before an outage may still succeed, as with a server that drains. Requests that the client cut prove nothing by
-    their number, as they may wait in a queue; the time does in which others would have succeeded.
+    The outage is made of the failures that count from after the last request was sent that succeeded, or whose response
+    had begun when the client cut it. What was sent before an outage may still succeed, as with a server that drains.
+    Requests that were waited for in vain prove nothing by their number, as they may wait in a queue; the time does in
+    which others would have succeeded.
 
     What the parts of a load saw is together what one would have seen of all (`absorb`), exactly up to `_MOST_PLACES`
     failures after the last success. Of more, up to four thousandths share a place, and of waits with gaps between them
@@ -61,7 +62,7 @@ class Outage:
     _ok: int = 0
     _failed: int = 0  # and a later request succeeded
     _longest_ok_ns: int = 1
-    _last_ok_ns: tuple[int, int] | None = None  # when the latest of those that succeeded was sent, and when one ended
+    _last_ok_ns: tuple[int, int] | None = None  # when the latest that had a response was sent, and when one ended
     _since: list[_Failures] = field(default_factory=list)  # the others, in the order of time
 
     def add(self, sample: Sample) -> None:
@@ -71,8 +72,11 @@ class Outage:
         if outcome is Outcome.OK:
             self._ok += 1
             self._longest_ok_ns = max(self._longest_ok_ns, sample.end_ns - sent_ns)
-            self._succeeded(sent_ns, sample.end_ns)
-        elif outcome.failed:
+            self._responded(sent_ns, sample.end_ns)
+        elif not outcome.failed:  # the client cut it, or its user left
+            if sample.last_token_ns is not None:
+                self._responded(sent_ns, sample.last_token_ns)
+        else:
             at_ns = sample.end_ns
             if outcome in _SILENT:
                 marks = (sent_ns, sample.headers_ns, sample.last_token_ns)
@@ -93,11 +97,11 @@ class Outage:
         self._since = list(merge(self._since, other._since))
         for last_ns in (self._last_ok_ns, other._last_ok_ns):
             if last_ns is not None:
-                self._succeeded(*last_ns)
+                self._responded(*last_ns)
         self._share_places()
 
-    def _succeeded(self, sent_ns: int, end_ns: int) -> None:
-        """A request that was sent then has succeeded: earlier failures are no part of the outage."""
+    def _responded(self, sent_ns: int, end_ns: int) -> None:
+        """A request that was sent then had a response until then: earlier failures are no part of the outage."""
         sent_last_ns, ended_last_ns = self._last_ok_ns or (sent_ns, end_ns)
         self._last_ok_ns = sent_ns, _ = max(sent_last_ns, sent_ns), max(ended_last_ns, end_ns)
         over = 0
@@ -126,7 +130,7 @@ class Outage:
     @property
     def began_ns(self) -> int | None:
         """Since when every request failed; `None` if one succeeded later, none ever did, or it may be chance."""
-        if not self._since or self._last_ok_ns is None:
+        if not self._since or not self._ok:
             return None
         count = sum(number for (outcome, _), number in self.failures.items() if outcome not in _CUT)
         count = max(count, self.silent_ns // (_LONG * self._longest_ok_ns))

@@ -34,6 +34,12 @@ def cut(sent_s: float, *, end_s: float, last_s: float | None = None):
     return make_sample(number=0, phase=Phase.MEASURED, outcome=Outcome.ABANDONED, last_token_ns=last_ns, **fields)
 
 
+def begun(sent_s: float, *, end_s: float):
+    """A request that was cut when the level ended, while its response came."""
+    marks = {"sent_ns": round(sent_s * S), "last_token_ns": round(end_s * S) - 1, "end_ns": round(end_s * S)}
+    return make_sample(number=0, phase=Phase.MEASURED, outcome=Outcome.CANCELLED, due_ns=round(sent_s * S), **marks)
+
+
 def began_s(*samples) -> float | None:
     """Since when every request failed, where they are given in the order of their ends."""
     outage = Outage()
@@ -72,6 +78,10 @@ def began_s(*samples) -> float | None:
         ([*OK, *failures(Outcome.REFUSED, count=2)], None),
         ([*OK[:3], *failures(Outcome.REFUSED, count=3, since_s=3)], None),
         ([*(one for n in range(20) for one in (OK[n], *failures(Outcome.HTTP_ERROR, since_s=n, count=1)))], None),
+        # Responses that had begun when a search had measured enough show that the server was there.
+        ([*OK, *failures(Outcome.HTTP_ERROR), *(begun(n, end_s=52) for n in range(40, 52))], None),
+        ([*OK, *failures(Outcome.HTTP_ERROR), *(begun(n, end_s=52) for n in range(36, 41))], 41),
+        ([*failures(Outcome.REFUSED), begun(30, end_s=52)], None),
         # It never responded, or its users left.
         (failures(Outcome.REFUSED), None),
         ([*OK, *failures(Outcome.GAVE_UP)], None),
@@ -212,7 +222,10 @@ RULES = {
     "by time": lambda at, count, parts: at * parts // count,
     "one has most": lambda at, _, parts: 0 if at % 10 else at // 10 % parts,
 }
-KINDS = (Outcome.OK, Outcome.HTTP_ERROR, Outcome.REFUSED, Outcome.TIMEOUT_IDLE, Outcome.ABANDONED, Outcome.GAVE_UP)
+KINDS = (
+    *(Outcome.OK, Outcome.HTTP_ERROR, Outcome.REFUSED, Outcome.TIMEOUT_IDLE, Outcome.ABANDONED),
+    *(Outcome.GAVE_UP, Outcome.CANCELLED),
+)
 
 
 def a_request(at_ms: int, lasts_ms: int, outcome: Outcome, word: int):
@@ -244,9 +257,12 @@ def by_definition(samples) -> Seen:
 
     ok = [one for one in samples if one.outcome is Outcome.OK]
     failed = [one for one in samples if one.outcome.failed]
-    since = [one for one in failed if not ok or counts_from(one) > max(one.sent_ns for one in ok)]
+    left = [one for one in samples if one.outcome in {Outcome.GAVE_UP, Outcome.CANCELLED} and one.last_token_ns]
+    until = max((one.sent_ns for one in (*ok, *left)), default=-1)
+    since = [one for one in failed if counts_from(one) > until]
     waits = {ms for one in since for ms in range(counts_from(one) // 10**6, one.end_ns // 10**6)}
-    silent_ms = sum(ms >= max((one.end_ns for one in ok), default=0) // 10**6 for ms in waits)
+    ends = [*(one.end_ns for one in ok), *(one.last_token_ns for one in left)]
+    silent_ms = sum(ms >= max(ends, default=0) // 10**6 for ms in waits)
     count = sum(one.outcome in {Outcome.HTTP_ERROR, Outcome.REFUSED} for one in since)
     longest_ms = max((one.end_ns - one.sent_ns for one in ok), default=0) // 10**6
     count = max(count, silent_ms // (4 * max(1, longest_ms)))
