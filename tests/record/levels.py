@@ -118,13 +118,16 @@ def closed(recorder: Recorder, *, slower: int = 1) -> LevelRecording:
     return recorder.close(window=window, arrivals_due=0, missed=0, interrupted=False, health=HEALTH)
 
 
-def together(parts: Sequence[Sequence[Sample]], *, slower: int = 1, moves: bool = False) -> LevelRecording:
-    """What the recorders of all parts have, each from another process; a single one is the whole."""
-    recorders = [recorder_of(samples, len(parts), slower=slower, moves=moves) for samples in parts]
+def together(
+    parts: Sequence[Sequence[Sample]], *, slower: int = 1, moves: bool = False, lost: int = 0
+) -> LevelRecording:
+    """What the recorders of all parts have, each from another process, but for so many at the end that were lost; a
+    single one is the whole."""
+    recorders = [recorder_of(samples, len(parts), slower=slower, moves=moves) for samples in parts[: len(parts) - lost]]
     for recorder in recorders:
         recorder.finish()
     copies = [pickle.loads(pickle.dumps(recorder)) for recorder in recorders]
-    if len(copies) == 1:
+    if len(parts) == 1:
         return closed(copies[0], slower=slower)
     whole = recorder_of([], len(parts), slower=slower)
     for copy in copies:

@@ -74,6 +74,15 @@ def test_parts_may_differ(rule: str, slower: int) -> None:
     assert whole.slice_ns == (100_000_000 if slower == 1 else 200_000_000)
 
 
+@pytest.mark.parametrize("lost", [1, 2, 3])
+def test_what_is_left_of_lost_parts_is_the_whole_of_the_others(lost: int) -> None:
+    """As if the requests of those that were lost had never been."""
+    samples = requests(400)
+    parts = divided(samples, 3, "in turn")
+    rest = [sample for part in parts[: 3 - lost] for sample in part]
+    assert list(differences(together(parts, lost=lost), closed(recorder_of(rest, 1)))) == []
+
+
 class Truth(NamedTuple):
     """A level of more requests than are kept: by one recorder as it is, and by one that keeps all."""
 
@@ -106,10 +115,15 @@ def truth(count: int, most: int, changes: int) -> Truth:
 KEPT = (".timeline.starts", ".timeline.kept", ".attained.kept", ".attained.kept_good", ".in_flight_peak")
 
 
-def assert_joined(parts: Sequence[Sequence[Sample]], level: Truth, most: int, *, moves: bool = False) -> None:
+# Of the starts that may be kept, the share that parts of one size keep at least, and others.
+EVEN, UNEVEN = 0.5, 0.12
+
+
+def assert_joined(level: Truth, parts: int, rule: str, *, most: int, moves: bool = False) -> None:
     """What several recorders have together is what one has, but for what each keeps of single requests; and that is
     what the documents say."""
-    merged = together(parts, moves=moves)
+    shares = divided(level.samples, parts, rule)
+    merged = together(shares, moves=moves)
     assert list(differences(merged, level.one, without=KEPT)) == []
     assert list(differences(merged, level.everything, without=KEPT)) == []
 
@@ -117,14 +131,14 @@ def assert_joined(parts: Sequence[Sequence[Sample]], level: Truth, most: int, *,
     assert max(merged.timeline.in_flight) - 1e-6 <= merged.in_flight_peak <= level.everything.in_flight_peak
 
     # The first requests are those that ended before a part had no more room, and so are all among the first of all.
-    part_of = {sample.end_ns: at for at, share in enumerate(parts) for sample in share}
-    room = room_of(most, len(parts))
+    part_of = {sample.end_ns: at for at, share in enumerate(shares) for sample in share}
+    room = room_of(most, parts)
 
     def first_of(rows: FirstRows) -> np.ndarray[Any, np.dtype[np.float64]]:
         """Of the requests that one recorder keeps, those that parts keep, in the order in which they were due."""
         ends, *columns = (column[: rows._count] for column in rows._columns)
         order = np.argsort(ends)
-        by_part = [[end for end in ends[order] if part_of[end] == at] for at in range(len(parts))]
+        by_part = [[end for end in ends[order] if part_of[end] == at] for at in range(parts)]
         complete = min((one[room - 1] for one in by_part if len(one) > room), default=max(ends))
         first = order[:most][ends[order[:most]] <= complete]
         assert len(first) >= min(room, len(ends))
@@ -143,7 +157,7 @@ def assert_joined(parts: Sequence[Sequence[Sample]], level: Truth, most: int, *,
         if len(hits.rows) == len(every):
             assert (hits.batches.size, hits.over) == (0, None)
             continue
-        if len(parts) > 1:  # by time, and so of all requests
+        if parts > 1:  # by time, and so of all requests
             np.testing.assert_allclose(hits.batches.sum(axis=1), every[:, :2].sum(axis=0))
         over = every[:, 2]
         if np.isfinite(over).all():
@@ -159,7 +173,8 @@ def assert_joined(parts: Sequence[Sequence[Sample]], level: Truth, most: int, *,
         for recorded in (merged.timeline.starts, level.everything.timeline.starts)
     )
     assert starts - true == Counter()
-    assert most / 8 < len(merged.timeline.starts) <= most
+    least = EVEN if rule in {"in turn", "one has none"} or parts == 1 else UNEVEN
+    assert least * most < len(merged.timeline.starts) <= most
     ttfts = Counter(sample.since_due(sample.first_token_ns) for sample in level.samples)
     due = {
         ttft: sample.due_ns for sample in level.samples if ttfts[ttft := sample.since_due(sample.first_token_ns)] == 1
@@ -179,7 +194,7 @@ def test_of_a_level_of_very_many_requests_only_what_is_kept_differs(
     """With room for few, and with a window that is not known at first."""
     level = truth(2_000, 500, 900)
     keep(500, 900, monkeypatch)
-    assert_joined(divided(level.samples, parts, rule), level, 500, moves=moves)
+    assert_joined(level, parts, rule, most=500, moves=moves)
 
 
 @pytest.mark.slow
@@ -193,7 +208,7 @@ def test_of_a_level_of_very_many_requests_only_what_is_kept_differs(
 def test_of_more_requests_than_are_kept_only_what_is_kept_differs(parts: int, rule: str) -> None:
     """24,000, of which 16,384 are kept."""
     level = truth(24_000, timeline._MOST_KEPT, timeline._MOST_CHANGES)
-    assert_joined(divided(level.samples, parts, rule), level, timeline._MOST_KEPT)
+    assert_joined(level, parts, rule, most=timeline._MOST_KEPT)
 
 
 def spread(count: int, begin_ns: int = 0, end_ns: int = 10**9) -> list[int]:
