@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
+from sys import intern
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -40,7 +41,7 @@ class FailureCounts:
 
     def add(self, outcome: Outcome, detail: str) -> None:
         """Count one."""
-        self._count((outcome, _VARYING.sub("0", detail)), detail, 1, is_alone=True)
+        self._count((outcome, intern(_VARYING.sub("0", detail))), detail, 1, is_alone=True)
 
     def absorb(self, other: FailureCounts) -> None:
         """Count what was counted elsewhere."""

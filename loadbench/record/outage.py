@@ -5,6 +5,7 @@ from __future__ import annotations
 from bisect import insort
 from dataclasses import dataclass, field
 from heapq import merge
+from sys import intern
 from typing import TYPE_CHECKING
 
 from loadbench.record.failure_counts import FailureCounts
@@ -38,7 +39,7 @@ class _Failures:
     first_ns: int
     waits_ns: int
     end_ns: int
-    words: list[tuple[Outcome, str]]  # of one alone, by which two of one moment have their order
+    words: tuple[Outcome, str]  # of one alone, by which two of one moment have their order
     counts: FailureCounts = field(compare=False)
 
 
@@ -84,9 +85,9 @@ class Outage:
             if self._last_ok_ns is not None and at_ns <= self._last_ok_ns[0]:
                 self._failed += 1
                 return
-            counts = FailureCounts()
-            counts.add(outcome, sample.detail)
-            insort(self._since, _Failures(at_ns, at_ns, sample.end_ns, [(outcome, sample.detail)], counts))
+            counts, words = FailureCounts(), intern(sample.detail)  # equal texts are kept, and sent, once
+            counts.add(outcome, words)
+            insort(self._since, _Failures(at_ns, at_ns, sample.end_ns, (outcome, words), counts))
             self._share_places()
 
     def absorb(self, other: Outage) -> None:
