@@ -11,27 +11,30 @@ import asyncio
 import logging
 import math
 import os
+import threading
 import time
+import warnings
 from contextlib import AsyncExitStack, asynccontextmanager, chdir, contextmanager, suppress
 from importlib import import_module
 from importlib.util import find_spec
+from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import anyio
-import anyio.to_thread
 
 from loadbench import __version__
 from loadbench.cluster.local_nodes import local_nodes
 from loadbench.cluster.relay import Node, machine
 from loadbench.core.errors import BadInput, LoadbenchError
+from loadbench.core.event_loop import in_daemon_thread
+from loadbench.core.signals import is_stuck
 from loadbench.core.text import some
 from loadbench.engine.worker_link import SAME_CLOCK, ClockOffset
 from loadbench.plan.cluster import Cluster, is_loopback
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
-    from pathlib import Path
 
 # What an actor waits for a report before it says that there is none: all of many workers are asked so often together.
 _ASKS_FOR_S, _MOST_ASKED_PER_S = 0.5, 200
@@ -49,8 +52,11 @@ _ROUND_TRIPS = 15
 # wait for each other take longer.
 _SAME_LEVEL_S, _NODES_AT_ONCE = 2.0, 8
 _REACHED_WITHIN_S = 5.0
-_CONNECTS_WITHIN_S = 60.0
+_CONNECTS_WITHIN_S = 40.0
 _STARTS_WITHIN_S = 60.0
+_ENDS_WITHIN_S = 3.0
+# Ray's own place for a token, which `ray get-auth-token --generate` fills.
+_TOKEN_FILE = Path("~/.ray/auth_token")
 _TRUST = "whoever reaches a cluster of Ray can run programs on all of its nodes and read what they are sent"
 
 
@@ -99,7 +105,6 @@ class RayLink:
         actor: Any,
         node: Node,
         clock: NodeClock,
-        end: Callable[[Any], None],
         *,
         put: Callable[[Path], Awaitable[Any]],
         is_here: bool,
@@ -109,7 +114,6 @@ class RayLink:
         self.node = node
         self._clock = clock
         self._actor = actor
-        self._end = end
         self._put = put
         self.is_here = is_here  # on this machine, whose clock it has
         self._asks_for_s = asks_for_s
@@ -194,11 +198,9 @@ class RayLink:
         self._gone.set()
 
     async def aclose(self) -> None:
-        """Have the worker leave, then end the actor."""
-        with suppress(Exception):
-            with anyio.fail_after(_LATE_S):
-                await self._call("close")
-        self._end(self._actor)
+        """Have the worker leave; the actor ends later."""
+        with suppress(Exception), anyio.move_on_after(_LATE_S):
+            await self._call("close")
 
 
 class Workers(NamedTuple):
@@ -212,9 +214,23 @@ def check_cluster(cluster: Cluster, *, insecure: bool) -> None:
     """Refuse a cluster that cannot be used, as far as that is known without it; raises `BadInput`."""
     if find_spec("ray") is None:
         raise BadInput("--cluster: needs Ray, which is not installed", hint="pip install 'loadbench[ray]'")
+    if cluster.address == "auto":
+        address = os.environ.get("RAY_ADDRESS", "")
+        if address and not Cluster(address).host:
+            raise BadInput(f"--cluster auto: RAY_ADDRESS is {address!r}, want HOST:PORT or ray://HOST:PORT")
     near = cluster.local_nodes or (cluster.host and is_loopback(cluster.host))
-    if not near and not insecure and os.environ.get("RAY_AUTH_MODE", "").lower() != "token":
+    if not near and not insecure and not _uses_token():
         raise _no_token(cluster, "RAY_AUTH_MODE is not token in this environment")
+
+
+def _uses_token() -> bool:
+    """Whether Ray sends a token from here: it is told to, or nobody says and it has one, by which nodes decide too."""
+    mode = os.environ.get("RAY_AUTH_MODE")
+    if mode is not None:
+        return mode.lower() == "token"
+    return bool(os.environ.get("RAY_AUTH_TOKEN") or os.environ.get("RAY_AUTH_TOKEN_PATH")) or (
+        _TOKEN_FILE.expanduser().is_file()
+    )
 
 
 @asynccontextmanager
@@ -228,9 +244,10 @@ async def cluster_workers(
     """
     check_cluster(cluster, insecure=insecure)
     async with AsyncExitStack() as stack:
-        ray = await stack.enter_async_context(_connected(cluster))
+        connection = await stack.enter_async_context(_connected(cluster, insecure=insecure))
+        ray = connection.ray
         with _one_error(cluster):
-            nodes = await anyio.to_thread.run_sync(ray.nodes)
+            nodes = await in_daemon_thread(ray.nodes)
         alive = [node for node in nodes if node["Alive"]]
         cores = int(sum(node["Resources"].get("CPU", 0) for node in alive))
         count = min(workers or max(1, cores), most)
@@ -240,9 +257,9 @@ async def cluster_workers(
                 hint="add nodes, or give fewer workers",
             )
         with _one_error(cluster):
-            links = await _start(ray, stack, count, sides=sides, insecure=insecure, cluster=cluster)
-        stack.push_async_callback(_close, links)
-        stack.callback(asyncio.create_task(_watch_nodes(ray, links)).cancel)
+            links = await _start(connection, stack, count, sides=sides, insecure=insecure, cluster=cluster)
+        stack.push_async_callback(_close, connection, links)
+        stack.callback(asyncio.create_task(_watch_nodes(connection, links)).cancel)
         await asyncio.gather(*(link.clock_offset() for link in links))
         about: dict[str, object] = {
             "address": str(cluster),
@@ -290,13 +307,29 @@ class _Connection:
     def __init__(self) -> None:
         self.users = 0
         self.stack = AsyncExitStack()
+        self.ray: Any = None
+        self.is_lost = False  # the cluster has ended, or does not answer: nothing of it can be ended
+
+    def lose(self) -> None:
+        """Ask nothing of Ray any more."""
+        self.is_lost = True
+        threading.excepthook = _say_nothing  # Ray's threads say with a traceback that nobody answers
+        is_stuck()
+
+    async def end(self, work: Callable[[], object]) -> None:
+        """End something of the cluster, for as long as that may take."""
+        if not self.is_lost:
+            with anyio.move_on_after(_ENDS_WITHIN_S, shield=True), suppress(Exception):
+                await in_daemon_thread(work)
+                return
+            self.lose()
 
 
 _connections: dict[Cluster, _Connection] = {}
 
 
 @asynccontextmanager
-async def _connected(cluster: Cluster) -> AsyncIterator[Any]:
+async def _connected(cluster: Cluster, *, insecure: bool) -> AsyncIterator[_Connection]:
     """Ray, connected to the cluster while the context lasts; raises `LoadbenchError` where that fails."""
     held = _connections.setdefault(cluster, _Connection())
     held.users += 1
@@ -305,15 +338,18 @@ async def _connected(cluster: Cluster) -> AsyncIterator[Any]:
             address = cluster.address
             if cluster.local_nodes:
                 address = await held.stack.enter_async_context(local_nodes(cluster.local_nodes))
-        # Else a call after the connection has ended would start a cluster of its own.
+        # Ray reads these as it is imported. A call after the connection has ended would start a cluster of its own.
         os.environ.setdefault("RAY_ENABLE_AUTO_CONNECT", "0")
+        if not insecure and _uses_token():
+            os.environ["RAY_AUTH_MODE"] = "token"
         with _one_error(cluster):
-            import ray  # noqa: PLC0415 - it is large, and an extra; it reads its environment now
+            import ray  # noqa: PLC0415 - it is large, and an extra
 
+        held.ray = ray
         if held.users == 1:
-            await _connect(ray, address, cluster)
-            held.stack.push_async_callback(_shut_down, ray)
-        yield ray
+            await _connect(held, address, cluster)
+            held.stack.push_async_callback(held.end, ray.shutdown)
+        yield held
     finally:
         held.users -= 1
         if not held.users:
@@ -321,7 +357,7 @@ async def _connected(cluster: Cluster) -> AsyncIterator[Any]:
             await held.stack.aclose()
 
 
-async def _connect(ray: Any, address: str, cluster: Cluster) -> None:
+async def _connect(connection: _Connection, address: str, cluster: Cluster) -> None:
     """Connect this process to the cluster; raises `LoadbenchError` where that fails."""
 
     def connect() -> None:
@@ -335,7 +371,7 @@ async def _connect(ray: Any, address: str, cluster: Cluster) -> None:
             options = {}
         # Ray puts the current folder first on the path of the actors: no module in it may stand for another.
         with TemporaryDirectory(prefix="loadbench-") as empty, chdir(empty):
-            ray.init(address=address, **options)
+            connection.ray.init(address=address, **options)
 
     # Ray itself asks for a minute and more whether somebody is there.
     known = Cluster(os.environ.get("RAY_ADDRESS", "") if address == "auto" else address)
@@ -351,13 +387,18 @@ async def _connect(ray: Any, address: str, cluster: Cluster) -> None:
             raise LoadbenchError(f"--cluster {cluster}: cannot reach {known}: {problem}", hint=hint) from None
     os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")  # else it would upload the current folder
     logging.disable(logging.WARNING)  # what Ray has to say about its own start
+    warnings.filterwarnings("ignore", module=r"ray\.")  # and about its use
     try:
         with anyio.fail_after(_CONNECTS_WITHIN_S):
-            await anyio.to_thread.run_sync(connect, abandon_on_cancel=True)
+            await in_daemon_thread(connect)
     except TimeoutError:
         problem = f"no answer within {_CONNECTS_WITHIN_S:.0f} s"
+        connection.lose()
     except Exception as error:  # noqa: BLE001 - Ray raises errors of many kinds
         problem = _first_line(error)
+    except BaseException:  # the user does not wait for it
+        connection.lose()
+        raise
     else:
         return
     finally:
@@ -367,7 +408,7 @@ async def _connect(ray: Any, address: str, cluster: Cluster) -> None:
 
 
 async def _start(
-    ray: Any, stack: AsyncExitStack, count: int, *, sides: int, insecure: bool, cluster: Cluster
+    connection: _Connection, stack: AsyncExitStack, count: int, *, sides: int, insecure: bool, cluster: Cluster
 ) -> list[RayLink]:
     """Start actors, spread over the nodes; those that started end with the stack. Raises `LoadbenchError`."""
     from ray.util.placement_group import placement_group, remove_placement_group  # noqa: PLC0415
@@ -375,21 +416,16 @@ async def _start(
 
     from loadbench.cluster.actor import GROUPS, RelayActor  # noqa: PLC0415 - it imports ray
 
+    ray = connection.ray
     group = placement_group([{"CPU": 1 / sides}] * count, strategy="SPREAD")
-
-    def remove() -> None:
-        with suppress(Exception):  # the cluster may be gone
-            remove_placement_group(group)
-
-    stack.callback(remove)
+    stack.push_async_callback(connection.end, lambda: remove_placement_group(group))
     make = ray.remote(num_cpus=1 / sides, max_restarts=0, max_task_retries=0, concurrency_groups=GROUPS)(RelayActor)
     puts: dict[Path, asyncio.Future[Any]] = {}
 
     async def put(path: Path) -> Any:
         """A reference to what is in the file, in the object store."""
         if path not in puts:
-            found = asyncio.ensure_future(anyio.to_thread.run_sync(lambda: ray.put(path.read_bytes())))
-            puts[path] = found
+            puts[path] = asyncio.ensure_future(in_daemon_thread(lambda: ray.put(path.read_bytes())))
         return await asyncio.shield(puts[path])
 
     actors = []
@@ -397,15 +433,12 @@ async def _start(
         strategy = PlacementGroupSchedulingStrategy(group, placement_group_bundle_index=index)
         actors.append(make.options(scheduling_strategy=strategy).remote())
 
-    def end(actor: Any) -> None:
-        with suppress(Exception):  # it is gone
-            ray.kill(actor)
-
     def end_all() -> None:
         for actor in actors:
-            end(actor)
+            with suppress(Exception):  # it is gone
+                ray.kill(actor)
 
-    stack.callback(end_all)
+    stack.push_async_callback(connection.end, end_all)
     try:
         with anyio.fail_after(_STARTS_WITHIN_S):
             calls = [asyncio.wrap_future(actor.about.remote().future()) for actor in actors]
@@ -417,7 +450,8 @@ async def _start(
         ) from None
     except Exception as error:  # noqa: BLE001 - Ray raises errors of many kinds
         lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
-        hint = f"install loadbench[ray] {__version__} for the same Python on every node"
+        hint = f"install loadbench[ray] {__version__} for the same Python on every node, and give all the same "
+        hint += "RAY_AUTH_MODE and RAY_AUTH_TOKEN"
         raise LoadbenchError(f"--cluster {cluster}: a worker did not start: {lines[-1][:300]}", hint=hint) from None
     others = sorted({f"{node.loadbench} on {node.host}" for node in nodes if node.loadbench != __version__})
     if others:
@@ -437,7 +471,6 @@ async def _start(
             actor,
             node,
             clocks[node.node],
-            end,
             put=put,
             is_here=bool(cluster.local_nodes) or (bool(node.machine) and node.machine == here),
             asks_for_s=asks_for_s,
@@ -446,27 +479,47 @@ async def _start(
     ]
 
 
-async def _watch_nodes(ray: Any, links: Sequence[RayLink]) -> None:
-    """Have the workers of a node that Ray has lost be lost at once."""
-    while True:
+async def _watch_nodes(connection: _Connection, links: Sequence[RayLink]) -> None:
+    """Have the workers of a node that Ray has lost be lost at once.
+
+    So are all where nobody answers, twice or for long: the head has ended. A driver is also a part of a node of its
+    machine: Ray ends a process some ten seconds after that node. Until then what was measured must be kept.
+    """
+    ray, own, failed = connection.ray, "", 0
+    with suppress(Exception):
+        if not import_module("ray.util.client").ray.is_connected():
+            own = ray.get_runtime_context().get_node_id()
+    while failed < 2:
         await anyio.sleep(_LOOKS_EVERY_S)
-        with suppress(Exception):  # the next look may succeed
-            alive = {node["NodeID"] for node in await anyio.to_thread.run_sync(ray.nodes) if node["Alive"]}
-            for link in links:
-                if link.node.node not in alive:
-                    link.lose()
+        alive: set[str] = set()
+        looked = asyncio.ensure_future(in_daemon_thread(ray.nodes))
+        # The second look is for a process that was stopped meanwhile, as in `receive`.
+        for within_s in (_LATE_S, _LOOKS_AGAIN_S):
+            if not looked.done():
+                await asyncio.wait({looked}, timeout=within_s)
+        if not looked.done():
+            looked.cancel()
+            break
+        with suppress(Exception):
+            alive = {node["NodeID"] for node in looked.result() if node["Alive"]}
+        if own and alive and own not in alive:
+            break
+        failed = 0 if alive else failed + 1
+        for link in links:
+            if alive and link.node.node not in alive:
+                link.lose()
+    connection.lose()
+    for link in links:
+        link.lose()
 
 
-async def _close(links: Sequence[RayLink]) -> None:
+async def _close(connection: _Connection, links: Sequence[RayLink]) -> None:
+    if connection.is_lost:
+        return
     with anyio.CancelScope(shield=True):
         async with anyio.create_task_group() as ends:
             for link in links:
                 ends.start_soon(link.aclose)
-
-
-async def _shut_down(ray: Any) -> None:
-    with anyio.CancelScope(shield=True), suppress(Exception):
-        await anyio.to_thread.run_sync(ray.shutdown)
 
 
 def _no_token(cluster: Cluster, why: str) -> BadInput:

@@ -11,11 +11,13 @@ import asyncio
 import json
 import os
 import secrets
+import shutil
 import socket
 import sys
-from contextlib import asynccontextmanager, suppress
+import time
+from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from tempfile import TemporaryDirectory, gettempdir
 from typing import TYPE_CHECKING
 
 import anyio
@@ -23,19 +25,22 @@ import anyio
 from loadbench.core.children import child_environment, python_command
 from loadbench.core.errors import LoadbenchError
 from loadbench.core.guard import Order
+from loadbench.results.append_log import lock, unlock
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Iterator
 
 # Frames of reports are small. Ray wants some 80 MB at least.
 _STORE_BYTES = 80_000_000
 # A node takes some five seconds on an idle machine.
 _STARTS_WITHIN_S = 120.0
 _LOOKS_EVERY_S = 0.1
-_GRACE_S = 5.0
+# Ray's processes end at once, or wait for a head that is gone.
+_GRACE_S = 2.0
 _LONGEST_LINE = 300
 # The paths of Unix sockets have a hundred characters at most, of which Ray needs most; macOS has long temporary ones.
 _FOLDERS = None if sys.platform == "win32" else "/tmp"  # noqa: S108 - a new folder of this user alone
+_PREFIX, _HELD = "lb-ray-", "held"
 # What Ray writes where it starts a head: the address of the cluster.
 _ADDRESS_FILE = "ray_current_cluster"
 
@@ -59,7 +64,8 @@ async def local_nodes(count: int, *, store_bytes: int = _STORE_BYTES) -> AsyncIt
     }
     environment.pop("RAY_ADDRESS", None)
     guards: list[asyncio.subprocess.Process] = []
-    with TemporaryDirectory(prefix="lb-ray-", dir=_FOLDERS, ignore_cleanup_errors=True) as name:
+    _remove_old_folders()
+    with TemporaryDirectory(prefix=_PREFIX, dir=_FOLDERS, ignore_cleanup_errors=True) as name, _held(Path(name)):
         folder = Path(name)
 
         async def start(*options: str) -> None:
@@ -81,11 +87,13 @@ async def local_nodes(count: int, *, store_bytes: int = _STORE_BYTES) -> AsyncIt
             assert guard.stdin is not None  # noqa: S101 - it is a pipe
             guard.stdin.write(json.dumps(order).encode() + b"\n")
 
+        file = folder / "r" / _ADDRESS_FILE
+
         async def running(log: Path, guard: asyncio.subprocess.Process) -> None:
-            """Wait until the node says that it runs."""
+            """Wait until the node says that it runs, and the cluster has an address."""
             with anyio.move_on_after(_STARTS_WITHIN_S):
                 while guard.returncode is None:
-                    if "Ray runtime started" in _text_of(log):
+                    if "Ray runtime started" in _text_of(log) and _text_of(file):
                         return
                     await anyio.sleep(_LOOKS_EVERY_S)
             last = next((line for line in reversed(_text_of(log).split("\n")) if line.strip()), "it wrote nothing")
@@ -93,7 +101,7 @@ async def local_nodes(count: int, *, store_bytes: int = _STORE_BYTES) -> AsyncIt
             raise LoadbenchError(f"--cluster local:{count}: {problem}", hint="see that Ray itself works here")
 
         try:
-            head = f"--temp-dir={folder}"
+            head = f"--temp-dir={folder / 'r'}"  # Ray lets everybody into it
             await start(
                 "--head",
                 f"--port={_free_port()}",
@@ -102,7 +110,7 @@ async def local_nodes(count: int, *, store_bytes: int = _STORE_BYTES) -> AsyncIt
                 head,
             )
             await running(folder / "node-1.log", guards[0])
-            address = (folder / _ADDRESS_FILE).read_text(encoding="ascii").strip()
+            address = _text_of(file).strip()
             # One after another: together they take so much of a small machine that Ray gives some up.
             for number in range(2, count + 1):
                 await start(f"--address={address}")
@@ -113,6 +121,26 @@ async def local_nodes(count: int, *, store_bytes: int = _STORE_BYTES) -> AsyncIt
                 async with anyio.create_task_group() as ends:
                     for guard in reversed(guards):
                         ends.start_soon(_end, guard)
+
+
+@contextmanager
+def _held(folder: Path) -> Iterator[None]:
+    """The folder is in use while the context lasts, however this process ends."""
+    with (folder / _HELD).open("wb") as file:
+        lock(file.fileno())
+        try:
+            yield
+        finally:
+            unlock(file.fileno())
+
+
+def _remove_old_folders() -> None:
+    """Remove what runs left behind that were killed."""
+    for folder in Path(gettempdir() if _FOLDERS is None else _FOLDERS).glob(f"{_PREFIX}*"):
+        with suppress(OSError), (folder / _HELD).open("r+b") as file:  # it may be somebody else's
+            is_new = time.time() - folder.stat().st_mtime < _STARTS_WITHIN_S
+            if not is_new and lock(file.fileno()):
+                shutil.rmtree(folder, ignore_errors=True)
 
 
 async def _end(guard: asyncio.subprocess.Process) -> None:
@@ -127,9 +155,9 @@ async def _end(guard: asyncio.subprocess.Process) -> None:
         guard.kill()
 
 
-def _text_of(log: Path) -> str:
+def _text_of(file: Path) -> str:
     """What a node has written so far."""
-    return log.read_text(encoding="utf-8", errors="replace") if log.exists() else ""
+    return file.read_text(encoding="utf-8", errors="replace") if file.exists() else ""
 
 
 def _free_port() -> int:

@@ -114,27 +114,33 @@ class EventLoop(_Base):
 
     async def getaddrinfo(self, host: Any, port: Any, **options: Any) -> Any:
         """The addresses of a host, as `socket.getaddrinfo` returns them."""
-        found: asyncio.Future[Any] = self.create_future()
-
-        def end(addresses: object, error: Exception | None) -> None:
-            if not found.done():  # else it was cancelled
-                if error is None:
-                    found.set_result(addresses)
-                else:
-                    found.set_exception(error)
-
-        def look_up() -> None:
-            addresses, error = None, None
-            try:
-                addresses = socket.getaddrinfo(host, port, **options)
-            except Exception as raised:  # noqa: BLE001 - it is raised where the addresses are awaited
-                error = raised
-            with suppress(RuntimeError):  # the loop is closed
-                self.call_soon_threadsafe(end, addresses, error)
-
         async with self._lookups:
-            threading.Thread(target=look_up, daemon=True, name="name lookup").start()
-            return await found
+            return await in_daemon_thread(lambda: socket.getaddrinfo(host, port, **options))
+
+
+async def in_daemon_thread(work: Callable[[], _T]) -> _T:
+    """Do this in a thread of its own, which ends with the process: nobody waits for it once this is cancelled."""
+    loop = asyncio.get_running_loop()
+    done: asyncio.Future[Any] = loop.create_future()
+
+    def end(value: object, error: BaseException | None) -> None:
+        if not done.done():  # else it was cancelled
+            if error is None:
+                done.set_result(value)
+            else:
+                done.set_exception(error)
+
+    def run_work() -> None:
+        value, error = None, None
+        try:
+            value = work()
+        except Exception as raised:  # noqa: BLE001 - it is raised where the value is awaited
+            error = raised
+        with suppress(RuntimeError):  # the loop is closed
+            loop.call_soon_threadsafe(end, value, error)
+
+    threading.Thread(target=run_work, daemon=True).start()
+    return await done  # type: ignore[no-any-return]
 
 
 def run(main: Callable[..., Awaitable[_T]], *args: object) -> _T:

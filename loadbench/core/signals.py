@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import threading
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from types import FrameType
+
+
+_stuck: list[bool] = []
 
 
 def ending_signals() -> list[signal.Signals]:
@@ -34,9 +39,19 @@ def end_as_ctrl_c_does() -> None:
             signal.signal(one, on_signal)
 
 
+def is_stuck() -> None:
+    """A library hangs in one of its threads: Python's own end would wait for it, or break in it."""
+    _stuck.append(True)
+
+
 def end_at_once(code: int) -> None:
     """Have every ending signal end this process without a word: its work is done, and Python is about to leave, where
-    an exception would only be printed. The exit code stands."""
+    an exception would only be printed. The exit code stands. Where a library `is_stuck`, it ends now."""
+    if _stuck:
+        with suppress(OSError, ValueError):
+            sys.stdout.flush()
+            sys.stderr.flush()
+        os._exit(code)
     if threading.current_thread() is threading.main_thread():
         for one in ending_signals():
             if signal.getsignal(one) is not signal.SIG_IGN:

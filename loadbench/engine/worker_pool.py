@@ -171,7 +171,8 @@ class WorkerPool:
         while True:
             workers = [worker for worker in self._workers if not worker.lost]
             if not workers:
-                raise LoadbenchError("every worker has ended", hint="see what ended them (memory?)")
+                hint = "see what ended them (memory?), or whether their cluster has; `--resume DIR` goes on with a run"
+                raise LoadbenchError("every worker has ended", hint=hint)
             workers = workers[: load.users if isinstance(load, Closed) else None][: duration.requests]
             orders.clear()
             async with anyio.create_task_group() as group:

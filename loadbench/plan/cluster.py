@@ -9,7 +9,7 @@ from ipaddress import ip_address
 # Each local node takes about a quarter of a gigabyte, and some seconds to start.
 MOST_LOCAL_NODES = 16
 _ADDRESS = re.compile(r"(?:ray://)?(?P<host>\[[0-9a-fA-F:.]+\]|[A-Za-z0-9._-]+):(?P<port>\d{1,5})")
-WANTED = "local:N, auto, or ray://HOST:PORT"
+WANTED = "local:N, auto, HOST:PORT or ray://HOST:PORT"
 
 
 @dataclass(frozen=True, slots=True)

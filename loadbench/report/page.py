@@ -39,6 +39,7 @@ from loadbench.report.run import (
     is_search,
     level_place,
     level_table,
+    load_from,
     merged_reasons,
     notes,
     server_programs,
@@ -386,6 +387,7 @@ def requested(run: Run) -> Table:
     add(
         "load generator", about.get("cpu"), f"{cores} usable core{'s' * (cores != 1)}" if cores else "", about.get("os")
     )
+    add("load from", load_from(run).removeprefix("load from "))
     host = about.get("telemetry")
     host = host if isinstance(host, dict) else {}
     memory = host.get("host", {}).get("memory_bytes") if isinstance(host.get("host"), dict) else None

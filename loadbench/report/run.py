@@ -143,7 +143,28 @@ def run_document(run: Run, *, quality: Quality | None = None) -> Document:
     served = [f"server: {programs}"] if programs else []
     if not about:
         environment = "there is no run.json: the settings and the load generator are unknown, and if it was simulated"
-    return Document(title(run), [*blocks, Text([*served, environment])])
+    return Document(title(run), [*blocks, Text([*served, *filter(None, [load_from(run)]), environment])])
+
+
+def load_from(run: Run) -> str:
+    """Which workers made the load, and how well they began together; empty where the main process made it alone."""
+    about, clients = run.environment, [level.client for level in run.levels]
+    cluster, workers = about.get("cluster"), about.get("workers")
+    if not isinstance(workers, int) or (workers < 2 and not isinstance(cluster, dict)):
+        return ""
+    text = f"load from {workers} worker processes"
+    if isinstance(cluster, dict):
+        nodes, known = cluster.get("nodes"), cluster.get("workers")
+        found = [one for one in known if isinstance(one, dict)] if isinstance(known, list) else []
+        hosts = sorted({str(one.get("host")) for one in found})
+        text = f"load from {counted(workers, 'worker')}"
+        text += f" on {counted(nodes, 'node')}" if isinstance(nodes, int) else ""
+        text += f" of the Ray cluster {cluster.get('address')}"
+        text += f" ({some(hosts, most=3)})" if hosts != [str(about.get("host"))] else ""
+    skews = [client.start_skew_s for client in clients if client.start_skew_s is not None]
+    text += f", which began at most {duration(max(skews))} apart" if skews else ""
+    errors = [worker.clock_error_s for client in clients for worker in client.workers]
+    return text + (f"; their clocks are known to {duration(max(errors))}" if max(errors, default=0) > 0 else "")
 
 
 def server_programs(run: Run) -> str:

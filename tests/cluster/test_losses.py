@@ -78,7 +78,6 @@ async def nodes(count, records=None):
             actor,
             Node(str(number), str(number), "", "", "", has_token=True),
             NodeClock(anyio.CapacityLimiter(8)),
-            Actor.end,
             put=put,
             is_here=True,
             asks_for_s=0.5,
@@ -90,8 +89,9 @@ async def nodes(count, records=None):
         try:
             yield pool, links, actors
         finally:
-            for link in links:
+            for link, actor in zip(links, actors, strict=True):
                 await link.aclose()
+                actor.end()
     assert not [actor for actor in actors if actor.folder.exists()]
 
 

@@ -6,6 +6,8 @@ import json
 import os
 import secrets
 import signal
+import subprocess
+import sys
 import time
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -26,7 +28,7 @@ from loadbench.plan.cluster import Cluster
 from loadbench.plan.load import LevelDuration
 from loadbench.record.outcome import Outcome
 from tests.building import verdict_of
-from tests.cli.running import loadbench
+from tests.cli.running import environment, loadbench
 from tests.cluster.parts import NUMBERED, PLAN, TARGET, S, facts, in_one_process, on_workers, spec_of
 
 pytestmark = [
@@ -148,3 +150,29 @@ def test_a_capacity_search_has_its_probes_made_by_a_cluster(tmp_path):
     for number, level in enumerate(levels):
         measured = [line for line in lines if line["level"] == number and line["phase"] == "measured"]
         assert len(measured) == sum(level["outcomes"].values())
+
+
+def test_the_end_of_the_head_ends_the_run_with_its_result(tmp_path):
+    """Ray would end the process ten seconds later, without a word; the level is kept, and the exit code is ours."""
+    command = ("sweep", "--cluster", "local:2", "--users", "4", "--duration", "600s", "--warm-up", "1s", "--json")
+    with subprocess.Popen(
+        [sys.executable, "-m", "loadbench", *command],
+        cwd=tmp_path,
+        env=environment(PYTHONWARNINGS="ignore"),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as run:
+        for line in run.stderr:
+            if "done" in line and "tok/s" in line:
+                break
+        processes = psutil.Process(run.pid).children(recursive=True)
+        next(one for one in processes if one.name() == "gcs_server").kill()
+        shown, said = run.communicate(timeout=120)
+    assert "Traceback" not in said
+    (level,) = json.loads(shown)["levels"]
+    assert sum(level["outcomes"].values()) > 0
+    assert "lost_worker" in [reason["code"] for reason in level["verdict"]["reasons"]]
+    assert run.returncode == 4
+    psutil.wait_procs(processes, timeout=30)
+    assert not [one for one in processes if one.is_running() and one.status() != psutil.STATUS_ZOMBIE]

@@ -11,10 +11,12 @@ from loadbench.plan.cluster import parse_cluster
 
 
 @pytest.fixture(autouse=True)
-def with_ray(monkeypatch):
+def with_ray(tmp_path, monkeypatch):
     """Ray is installed, and nothing is said of tokens."""
     monkeypatch.setattr(connection, "find_spec", lambda _: object())
-    monkeypatch.delenv("RAY_AUTH_MODE", raising=False)
+    for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH", "RAY_ADDRESS"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(connection, "_TOKEN_FILE", tmp_path / "none")
 
 
 @pytest.mark.parametrize("text", ["auto", "10.0.0.7:6379", "ray://head.example:10001"])
@@ -41,3 +43,26 @@ def test_without_ray_the_remedy_is_named(monkeypatch):
     with pytest.raises(BadInput, match="needs Ray") as refused:
         check_cluster(parse_cluster("local:2"), insecure=False)
     assert "loadbench[ray]" in refused.value.hint
+
+
+@pytest.mark.parametrize("there", ["RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH", "file"])
+def test_a_token_that_ray_has_is_used_unless_somebody_says_otherwise(there, tmp_path, monkeypatch):
+    """As by nodes, which are started without a word where Ray has one."""
+    monkeypatch.setattr(connection, "_TOKEN_FILE", tmp_path / "auth_token")
+    if there == "file":
+        (tmp_path / "auth_token").write_text("t")
+    else:
+        monkeypatch.setenv(there, "t")
+    check_cluster(parse_cluster("auto"), insecure=False)
+    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
+    with pytest.raises(BadInput, match="without token authentication"):
+        check_cluster(parse_cluster("auto"), insecure=False)
+
+
+def test_auto_starts_no_cluster(monkeypatch):
+    """RAY_ADDRESS may say so to Ray; here it names one that runs."""
+    monkeypatch.setenv("RAY_ADDRESS", "local")
+    with pytest.raises(BadInput, match="RAY_ADDRESS is 'local', want HOST:PORT"):
+        check_cluster(parse_cluster("auto"), insecure=True)
+    monkeypatch.setenv("RAY_ADDRESS", "10.0.0.7:6379")
+    check_cluster(parse_cluster("auto"), insecure=True)

@@ -12,9 +12,20 @@ from hypothesis import strategies as st
 from loadbench.plan.arrivals import parse_arrivals
 from loadbench.plan.load import Closed, Open
 from loadbench.record.outcome import Outcome, failed_of
-from loadbench.report.run import KNEE, UNSURE, by_model, level_table, quantile, start_text, title
+from loadbench.report.render_text import render_text
+from loadbench.report.run import (
+    KNEE,
+    UNSURE,
+    by_model,
+    level_table,
+    load_from,
+    quantile,
+    run_document,
+    start_text,
+    title,
+)
 from loadbench.report.values import duration, significant, spread
-from loadbench.results.run import ClosedLoad, ModelStatus, OpenLoad, ServerStart, Verdict
+from loadbench.results.run import ClosedLoad, ModelStatus, OpenLoad, ServerStart, Verdict, WorkerHealth
 from tests.building import MS, S, a_failure, a_level, a_run, a_sample
 from tests.report.golden import all_notes, bending, empty, level, models, stopped
 
@@ -329,3 +340,29 @@ def test_intervals_where_more_requests_arrive_than_complete_are_said_to_be_of_th
     kept = _changed(OpenLoad(2.0, "poisson"))
     (line,) = [line for line in all_notes(a_run(kept, over)) if line.startswith("intervals of")]
     assert line.startswith("intervals of rate=8: those of their window alone; more requests arrive than complete")
+
+
+APART, CLOCKS = ", which began at most 200 µs apart", "; their clocks are known to 300 µs"
+TWO_HOSTS = {"address": "auto", "nodes": 2, "workers": [{"host": "here"}, {"host": "there"}]}
+LOCAL = {"address": "local:1", "nodes": 1, "workers": [{"host": "here"}]}
+
+
+@pytest.mark.parametrize(
+    ("workers", "cluster", "said"),
+    [
+        (1, None, ""),
+        (2, None, f"load from 2 worker processes{APART}"),
+        (2, TWO_HOSTS, f"load from 2 workers on 2 nodes of the Ray cluster auto (here, there){APART}{CLOCKS}"),
+        (1, LOCAL, f"load from 1 worker on 1 node of the Ray cluster local:1{APART}{CLOCKS}"),
+        (3, {"workers": "x", "nodes": "y"}, "load from 3 workers of the Ray cluster None"),
+    ],
+)
+def test_who_made_the_load_is_said(workers, cluster, said):
+    """Of workers, where they were and how well they began together; also of a file that somebody changed."""
+    one = level(1, tokens_per_s=40.0)
+    health = [WorkerHealth(name="a", requests=5, clock_error_s=3e-4 if cluster else 0.0)] * workers
+    client = msgspec.structs.replace(one.client, start_skew_s=2e-4, workers=health)
+    about = {"host": "here", "workers": workers} | ({} if cluster is None else {"cluster": cluster})
+    run = msgspec.structs.replace(a_run(msgspec.structs.replace(one, client=client)), environment=about)
+    assert load_from(run).startswith(said) if said else load_from(run) == ""
+    assert said in render_text(run_document(run), width=400)

@@ -144,16 +144,6 @@ def client_reasons(verdict: Verdict, *, per_token: bool) -> list[Reason]:
 
 def _incomplete(recording: LevelRecording, load: Load) -> Iterator[Reason]:
     """The level did not run as planned: it was cut short, lost a part, or did not send all its requests."""
-    if not recording.outcomes:
-        advice = "use a --duration longer than one request plus its think time"
-        yield Reason("no_answers", "no request was due during the measurement", advice)
-    elif not recording.outcomes.get(Outcome.OK):
-        gave_up, measured = recording.outcomes.get(Outcome.GAVE_UP, 0), sum(recording.outcomes.values())
-        message, advice = "no measured request succeeded", "see the failures"
-        if gave_up:
-            message += f": {gave_up} of {measured} users gave up"
-            advice = "use --abandon with a smaller share or more patience" if gave_up == measured else advice
-        yield Reason("no_answers", message, advice)
     if recording.server_ended:
         advice = "see the server's log in the run folder; --resume goes on with this level"
         yield Reason("server_ended", recording.server_ended, advice)
@@ -173,6 +163,16 @@ def _incomplete(recording: LevelRecording, load: Load) -> Iterator[Reason]:
             message += f"; {recording.unreported} requests that they had sent are in no figure"
         advice = "find out what ended or stopped them (out of memory?), then run it again"
         yield Reason("lost_worker", message, advice)
+    if not recording.outcomes:
+        advice = "use a --duration longer than one request plus its think time"
+        yield Reason("no_answers", "no request was due during the measurement", advice)
+    elif not recording.outcomes.get(Outcome.OK):
+        gave_up, measured = recording.outcomes.get(Outcome.GAVE_UP, 0), sum(recording.outcomes.values())
+        message, advice = "no measured request succeeded", "see the failures"
+        if gave_up:
+            message += f": {gave_up} of {measured} users gave up"
+            advice = "use --abandon with a smaller share or more patience" if gave_up == measured else advice
+        yield Reason("no_answers", message, advice)
     unsent = {words: count for (outcome, words), count in recording.details.items() if outcome is Outcome.CLIENT_LIMIT}
     if unsent:
         message = f"{sum(unsent.values())} of {sum(recording.outcomes.values())} requests were not sent: "
@@ -192,6 +192,8 @@ def _incomplete(recording: LevelRecording, load: Load) -> Iterator[Reason]:
     due, sent = recording.arrivals_due, recording.arrivals_sent
     if isinstance(load, Open) and recording.missed:
         advice = "raise --max-in-flight, or reduce the rate"
+        if recording.lost_workers:
+            advice = "find out what ended the workers, whose arrivals are among them"
         yield Reason("missed_arrivals", f"{recording.missed} of {due} arrivals were not sent", advice)
     # One request may be due just before the window closes and be sent after it.
     elif isinstance(load, Open) and sent < _MIN_ACHIEVED * due - 1:

@@ -284,6 +284,24 @@ def test_what_a_lost_worker_took_along_is_counted():
         assert ("5 requests that they had sent are in no figure" in reason.message) is said
 
 
+def test_arrivals_that_a_lost_worker_missed_need_no_other_limit():
+    """What ended the worker is what to look for; without one lost, it is the limit or the rate."""
+    workers = (WorkerPart(name="a", health=calm()), WorkerPart(name="b"))
+    load = Open(0.5, parse_arrivals("constant"))
+    for lost, advice in ((0, "raise --max-in-flight"), (1, "find out what ended the workers")):
+        recording = dataclasses.replace(recorded(quiet(), missed=1), workers=workers, lost_workers=lost)
+        (missed,) = [
+            one for one in a_level(recording=recording, load=load).verdict.reasons if one.code == "missed_arrivals"
+        ]
+        assert missed.advice.startswith(advice)
+
+
+def test_what_ended_a_level_comes_before_what_it_lacks():
+    """A rule that ends a level in its warm-up leaves no measured request."""
+    level = a_level(recording=dataclasses.replace(recorded([]), aborted="failures>3%"))
+    assert codes(level)[:2] == ["aborted", "no_answers"]
+
+
 def a_worker(name: str, late_ms: float, *, count: int = 200, **facts) -> WorkerPart:
     """A worker whose requests were all sent so late."""
     worker = WorkerPart(name=name, **{"health": calm(), "began_ns": 0} | facts)

@@ -1,0 +1,120 @@
+"""A cluster that ends, or does not answer any more, and what a killed run of local nodes leaves behind."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+import time
+
+import anyio
+import pytest
+
+from loadbench.cluster import connection, local_nodes
+from loadbench.cluster.connection import _Connection, _watch_nodes
+from loadbench.core import signals
+from loadbench.core.event_loop import in_daemon_thread
+from loadbench.results.append_log import lock
+
+
+class Link:
+    """What is watched of a link."""
+
+    def __init__(self, node):
+        self.node = type("Node", (), {"node": node})
+        self.is_lost = False
+
+    def lose(self):
+        """It is gone."""
+        self.is_lost = True
+
+
+class Ray:
+    """Its nodes, as scripted: a list of those that are alive, an error, or no answer for a while."""
+
+    def __init__(self, *answers):
+        self.answers, self.asked = list(answers), 0
+
+    def get_runtime_context(self):
+        """This process is on node a."""
+        return type("Context", (), {"get_node_id": lambda _: "a"})()
+
+    def nodes(self):
+        """The next answer; the last one again and again."""
+        self.asked += 1
+        answer = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
+        if isinstance(answer, float):
+            time.sleep(answer)
+        elif isinstance(answer, Exception):
+            raise answer
+        return [{"NodeID": name, "Alive": name in answer} for name in "abc"]
+
+
+@pytest.mark.parametrize(
+    ("answers", "lost", "has_ended"),
+    [
+        (("abc",), "", False),
+        (("abc", "ab"), "c", False),
+        (("abc", ValueError("later"), "abc"), "", False),
+        (("abc", ValueError("no head"), ValueError("no head")), "abc", True),
+        (("abc", "bc"), "abc", True),
+        (("abc", 3600.0), "abc", True),
+    ],
+    ids=["well", "a node ended", "one error", "no head", "our own node ended", "no answer"],
+)
+def test_nodes_are_lost_one_by_one_and_with_their_head(answers, lost, has_ended, monkeypatch):
+    """A process whose own node has ended is ended by Ray soon; so all that it measures must end before that."""
+    monkeypatch.setattr(signals, "_stuck", [])
+    monkeypatch.setattr(threading, "excepthook", threading.excepthook)
+    for name, value in (("_LOOKS_EVERY_S", 0.01), ("_LATE_S", 0.2), ("_LOOKS_AGAIN_S", 0.05)):
+        monkeypatch.setattr(connection, name, value)
+    module = type("Module", (), {"ray": type("Client", (), {"is_connected": lambda: False})})
+    monkeypatch.setattr(connection, "import_module", lambda _: module)
+    held, links = _Connection(), [Link(name) for name in "abc"]
+    held.ray = Ray(*answers)
+
+    async def main() -> None:
+        async with anyio.create_task_group() as group:
+            group.start_soon(_watch_nodes, held, links)
+            while held.ray.asked < 5 and not held.is_lost:
+                await anyio.sleep(0.01)
+            group.cancel_scope.cancel()
+
+    anyio.run(main)
+    assert "".join(link.node.node for link in links if link.is_lost) == lost
+    assert (held.is_lost, bool(signals._stuck)) == (has_ended, has_ended)
+
+
+def test_nobody_waits_for_a_thread_that_hangs():
+    """Neither who is cancelled, nor the process; what a thread returns or raises arrives."""
+
+    async def main() -> None:
+        assert await in_daemon_thread(lambda: 7) == 7
+        with pytest.raises(KeyError):
+            await in_daemon_thread(lambda: {}[1])
+        with anyio.move_on_after(0.05) as scope:
+            await in_daemon_thread(lambda: time.sleep(3600))
+        assert scope.cancelled_caught
+
+    anyio.run(main)
+    program = "import threading, time; from loadbench.core.signals import end_at_once, is_stuck\n"
+    program += "threading.Thread(target=time.sleep, args=(3600,)).start(); print('kept'); is_stuck(); end_at_once(4)"
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False)
+    assert (ended.returncode, ended.stdout) == (4, "kept\n")
+
+
+def test_the_folder_of_a_run_that_was_killed_is_removed_by_the_next(tmp_path, monkeypatch):
+    """One that is in use, is new, or is not ours stays."""
+    monkeypatch.setattr(local_nodes, "_FOLDERS", str(tmp_path))
+    folders = {name: tmp_path / f"{local_nodes._PREFIX}{name}" for name in ("old", "used", "new", "other")}
+    for name, folder in folders.items():
+        (folder / "r").mkdir(parents=True)
+        if name != "other":
+            (folder / local_nodes._HELD).touch()
+        if name != "new":
+            os.utime(folder, (1, 1))
+    with (folders["used"] / local_nodes._HELD).open("r+b") as held:
+        assert lock(held.fileno())
+        local_nodes._remove_old_folders()
+    assert [name for name, folder in folders.items() if folder.exists()] == ["used", "new", "other"]
