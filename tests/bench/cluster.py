@@ -45,6 +45,7 @@ from loadbench.record.outcome import Outcome, TokenSource
 from loadbench.record.recorder import SO_FAR, Recorder, WorkerPart
 from loadbench.record.request import Request
 from loadbench.record.sample import Sample
+from loadbench.report.values import counted
 from tests.bench.running import say
 from tests.cli.running import loadbench
 from tests.cluster.parts import NUMBERED, PLAN, TARGET
@@ -99,7 +100,7 @@ def levels() -> None:
             level["throughput"]["interval"]["output_tokens_per_s"],
         )
         shown += [f"{rate:.0f} tok/s ({low:.0f} to {high:.0f})", level["verdict"]["status"]]
-        say(f"{workers} workers: {', '.join(shown)}")
+        say(f"{counted(workers, 'worker')}: {', '.join(shown)}")
 
 
 async def loss() -> None:
