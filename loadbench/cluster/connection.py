@@ -51,6 +51,8 @@ _ROUND_TRIPS = 15
 # Workers of one node have one clock, which is measured once for a level; of so many nodes at one time, as calls that
 # wait for each other take longer.
 _SAME_LEVEL_S, _NODES_AT_ONCE = 2.0, 8
+# By more than round trips can be wrong, and this, a clock is another one.
+_SAME_NS = 1_000_000
 _REACHED_WITHIN_S = 5.0
 _CONNECTS_WITHIN_S = 40.0
 _STARTS_WITHIN_S = 60.0
@@ -126,6 +128,8 @@ class RayLink:
 
     def _tell(self, method: str, *values: object) -> None:
         """Call a method whose end nobody waits for; what becomes of it, the reports show."""
+        if self._gone.is_set():
+            return
         with suppress(Exception):  # whatever Ray raises: the actor is gone
             self._call(method, *values).add_done_callback(lambda done: done.cancelled() or done.exception())
 
@@ -176,7 +180,8 @@ class RayLink:
             return int(await self._call("now_ns"))
 
         measured = await self._clock.measured(read)
-        if self.is_here:
+        # Machines that were restored from one image may call themselves the same.
+        if self.is_here and abs(measured.ahead_ns) <= measured.error_ns + _SAME_NS:
             return SAME_CLOCK
         if not self._clock.is_known:
             self.lose()  # nobody can tell it when to begin
@@ -184,10 +189,18 @@ class RayLink:
 
     async def give(self, path: Path) -> None:
         """Have the node get a copy of the file, which is sent to each node once. One that does not get it is lost."""
-        with suppress(Exception), anyio.move_on_after(_GIVEN_WITHIN_S):
+
+        async def copy() -> None:
             await self._call("give", path.name, await self._put(path))
-            return
-        self.lose()
+
+        copied, gone = asyncio.ensure_future(copy()), asyncio.ensure_future(self._gone.wait())
+        try:
+            await asyncio.wait({copied, gone}, timeout=_GIVEN_WITHIN_S, return_when=asyncio.FIRST_COMPLETED)
+            if not copied.done() or copied.exception() is not None:
+                self.lose()
+        finally:
+            gone.cancel()
+            copied.cancel()
 
     def kill(self) -> None:
         """Have the actor kill the worker."""
@@ -228,9 +241,11 @@ def _uses_token() -> bool:
     mode = os.environ.get("RAY_AUTH_MODE")
     if mode is not None:
         return mode.lower() == "token"
-    return bool(os.environ.get("RAY_AUTH_TOKEN") or os.environ.get("RAY_AUTH_TOKEN_PATH")) or (
-        _TOKEN_FILE.expanduser().is_file()
-    )
+    if os.environ.get("RAY_AUTH_TOKEN") or os.environ.get("RAY_AUTH_TOKEN_PATH"):
+        return True
+    with suppress(RuntimeError, OSError):  # a user without a home
+        return _TOKEN_FILE.expanduser().is_file()
+    return False
 
 
 @asynccontextmanager
@@ -247,7 +262,14 @@ async def cluster_workers(
         connection = await stack.enter_async_context(_connected(cluster, insecure=insecure))
         ray = connection.ray
         with _one_error(cluster):
-            nodes = await in_daemon_thread(ray.nodes)
+            try:
+                with anyio.fail_after(_CONNECTS_WITHIN_S):
+                    nodes = await in_daemon_thread(ray.nodes)
+            except TimeoutError:
+                connection.lose()
+                raise LoadbenchError(
+                    f"--cluster {cluster}: no answer within {_CONNECTS_WITHIN_S:.0f} s", hint="see that it still runs"
+                ) from None
         alive = [node for node in nodes if node["Alive"]]
         cores = int(sum(node["Resources"].get("CPU", 0) for node in alive))
         count = min(workers or max(1, cores), most)
@@ -312,17 +334,25 @@ class _Connection:
 
     def lose(self) -> None:
         """Ask nothing of Ray any more."""
-        self.is_lost = True
-        threading.excepthook = _say_nothing  # Ray's threads say with a traceback that nobody answers
-        is_stuck()
+        if not self.is_lost:
+            self.is_lost = True
+            ours = threading.excepthook
+
+            def hook(raised: threading.ExceptHookArgs) -> None:
+                """Ray's threads say with a traceback that nobody answers."""
+                if raised.thread is None or not raised.thread.name.startswith("ray"):
+                    ours(raised)
+
+            threading.excepthook = hook
+            is_stuck()
 
     async def end(self, work: Callable[[], object]) -> None:
         """End something of the cluster, for as long as that may take."""
         if not self.is_lost:
-            with anyio.move_on_after(_ENDS_WITHIN_S, shield=True), suppress(Exception):
+            with anyio.move_on_after(_ENDS_WITHIN_S, shield=True) as scope, suppress(Exception):
                 await in_daemon_thread(work)
-                return
-            self.lose()
+            if scope.cancelled_caught:
+                self.lose()
 
 
 _connections: dict[Cluster, _Connection] = {}
@@ -426,7 +456,11 @@ async def _start(
         """A reference to what is in the file, in the object store."""
         if path not in puts:
             puts[path] = asyncio.ensure_future(in_daemon_thread(lambda: ray.put(path.read_bytes())))
-        return await asyncio.shield(puts[path])
+        try:
+            return await asyncio.shield(puts[path])
+        except Exception:
+            puts.pop(path, None)  # the next level may try again
+            raise
 
     actors = []
     for index in range(count):
@@ -493,6 +527,7 @@ async def _watch_nodes(connection: _Connection, links: Sequence[RayLink]) -> Non
         await anyio.sleep(_LOOKS_EVERY_S)
         alive: set[str] = set()
         looked = asyncio.ensure_future(in_daemon_thread(ray.nodes))
+        looked.add_done_callback(lambda done: done.cancelled() or done.exception())
         # The second look is for a process that was stopped meanwhile, as in `receive`.
         for within_s in (_LATE_S, _LOOKS_AGAIN_S):
             if not looked.done():

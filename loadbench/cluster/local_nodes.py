@@ -54,7 +54,7 @@ async def local_nodes(count: int, *, store_bytes: int = _STORE_BYTES) -> AsyncIt
     """
     # Ray reads these once, as it is imported.
     os.environ["RAY_AUTH_MODE"] = "token"
-    token = os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
+    token = os.environ["RAY_AUTH_TOKEN"] = os.environ.get("RAY_AUTH_TOKEN") or secrets.token_hex(32)
     environment = {
         **child_environment("RAY_"),
         "RAY_AUTH_MODE": "token",

@@ -134,7 +134,7 @@ async def in_daemon_thread(work: Callable[[], _T]) -> _T:
         value, error = None, None
         try:
             value = work()
-        except Exception as raised:  # noqa: BLE001 - it is raised where the value is awaited
+        except BaseException as raised:  # noqa: BLE001 - it is raised where the value is awaited
             error = raised
         with suppress(RuntimeError):  # the loop is closed
             loop.call_soon_threadsafe(end, value, error)

@@ -294,7 +294,10 @@ class Level:
             if not await self._clock.sleep_until(due_ns, self._over):
                 return
             if self.lease is not None and due_ns >= self.phases.opens_ns:
-                await self.lease.wait(due_ns)
+                given_ns = await self.lease.wait(due_ns)
+                if given_ns is None:
+                    return
+                due_ns = given_ns
             request = self._admit(due_ns, prepared)
             if request is None:
                 return
@@ -486,7 +489,7 @@ class Level:
         self.phases.close(self._clock.now_ns())
         self._over.set()
         if self.lease is not None:
-            self.lease.end()
+            self.lease.end(self.phases.closes_ns or self._clock.now_ns())
 
     @property
     def now_ns(self) -> int:

@@ -21,7 +21,17 @@ import anyio.to_thread
 
 from loadbench.engine.lease import few, next_lease
 from loadbench.engine.part_recorder import Progress, Recorded
-from loadbench.engine.workers import LOOK_S, Close, DistributedLevel, Done, Finish, GiveLease, GiveLines, Lines
+from loadbench.engine.workers import (
+    LOOK_S,
+    Close,
+    DistributedLevel,
+    Done,
+    Finish,
+    GiveLease,
+    GiveLines,
+    Lines,
+    TakeBack,
+)
 from loadbench.plan.load import Closed
 from loadbench.record.histogram import Histogram
 from loadbench.record.recorder import SO_FAR, Recorder, SoFar
@@ -102,8 +112,8 @@ class MergedLevel(DistributedLevel):
             self._on_sample(sample)
         self._on_progress(now)
         if self._left is not None:
-            self._share_requests(worker, now)
-        if now.closes_ns is not None and self.duration.requests is not None:
+            self._share_requests(worker, before, now)
+        elif now.closes_ns is not None and self.duration.requests is not None:
             # The earliest counts: the first user without work, whichever worker has it, or the arrival after the last.
             self._close_window(now.closes_ns)
         if now.drained:
@@ -116,19 +126,33 @@ class MergedLevel(DistributedLevel):
             for worker in self._workers:
                 worker.send(Finish(cut=False, at_ns=at_ns))
 
-    def _share_requests(self, worker: WorkerHandle, now: Progress) -> None:
-        """Give this worker more of the requests that nobody has yet, if it needs them. Once all have been taken, the
-        window closes at the first user without work; who has been waiting is without from the last request on."""
+    def _share_requests(self, worker: WorkerHandle, before: Progress | None, now: Progress) -> None:
+        """Give workers more of the requests that nobody has, where they need them. If there are none, and a user waits,
+        have the others give some back. Once all have been taken, the window closes at the first user without work: who
+        has been waiting is without from the last request on."""
         assert isinstance(self.load, Closed)  # noqa: S101 - arrivals are not shared by number
-        needs_more = worker.given - now.due <= few(worker.lease)
-        if self._left and needs_more and self.phases.closes_ns is None:
-            worker.lease = next_lease(self._left, worker.users, self.load.users)
-            worker.given, self._left = worker.given + worker.lease, self._left - worker.lease
-            worker.send(GiveLease(worker.lease))
-        told = [one.progress for one in self._workers if one.progress is not None]
-        wants = [one.wants_ns for one in told if one.wants_ns is not None]
-        if not self._left and wants and sum(one.due for one in told) == self.duration.requests:
-            self._close_window(max(min(wants), max(one.last_due_ns for one in told) + 1))
+        if self._left is None or self.phases.closes_ns is not None:
+            return
+        came_back = now.returned - (0 if before is None else before.returned)
+        self._left += came_back
+        told = [(one, one.progress) for one in self._workers if one.progress is not None]
+        for one, progress in told if came_back else [(worker, now)]:
+            held = one.given - progress.returned - progress.taken
+            # What came back is for users who wait: else it would go to and fro.
+            if self._left and (held < progress.waiting or (held <= few(one.lease) and not came_back)):
+                one.lease = next_lease(self._left, one.users, self.load.users, progress.waiting)
+                one.given, self._left = one.given + one.lease, self._left - one.lease
+                one.send(GiveLease(one.lease))
+        if self._left or not any(progress.waiting for _, progress in told):
+            return
+        if sum(progress.taken for _, progress in told) == self.duration.requests:
+            wants = [progress.wants_ns for _, progress in told if progress.wants_ns is not None]
+            self._close_window(max(min(wants), max(progress.last_due_ns for _, progress in told) + 1))
+        elif now.waiting > worker.given - now.returned - now.taken:
+            for one, progress in told:
+                if one.given > progress.returned + progress.taken and one.asked == progress.obeyed:
+                    one.asked += 1
+                    one.send(TakeBack())
 
     def _close_if_drained(self) -> None:
         """Once nothing is in flight anywhere, say which window it was."""

@@ -91,8 +91,12 @@ class Progress:
     started: list[tuple[int, Request]]
     ended: list[Sample]
     drained: bool = False  # nothing is in flight, and nothing will be
-    last_due_ns: int = 0  # of its lease: `loadbench.engine.lease.Lease`
-    wants_ns: int | None = None
+    taken: int = 0  # of its lease: `loadbench.engine.lease.Lease`
+    returned: int = 0
+    obeyed: int = 0
+    last_due_ns: int = 0
+    waiting: int = 0
+    wants_ns: int | None = None  # since when the first of these waits
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -211,9 +215,17 @@ class PartRecorder:
             started=self._started,
             ended=self._ended,
             drained=drained,
-            last_due_ns=0 if lease is None else lease.last_due_ns - ahead_ns,
-            wants_ns=None if lease is None or lease.wants_ns is None else lease.wants_ns - ahead_ns,
         )
+        if lease is not None:
+            told = replace(
+                told,
+                taken=lease.taken,
+                returned=lease.returned,
+                obeyed=lease.obeyed,
+                last_due_ns=lease.last_due_ns - ahead_ns,
+                waiting=len(lease.waiting),
+                wants_ns=min(lease.waiting) - ahead_ns if lease.waiting else None,
+            )
         self._fresh = tuple(Histogram() for _ in SO_FAR)
         self._started, self._ended = [], []
         return told
@@ -223,6 +235,7 @@ class PartRecorder:
         self.phases.opens_ns, self.phases.closes_ns, self.phases.moves = opens_ns, closes_ns, False
         self.recorder.finish()
         self.part.began_ns = began_ns - self.ahead_ns - self.begin_ns
+        self.part.waited_ns = 0 if self._level.lease is None else self._level.lease.waited_ns
         if self.log is not None:
             self.log.flush()
             if self.order.log is not None and not self.order.log.gathered:

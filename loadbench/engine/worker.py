@@ -60,6 +60,7 @@ from loadbench.engine.workers import (
     Prepare,
     Ready,
     Stop,
+    TakeBack,
 )
 from loadbench.plan.load import Closed
 from loadbench.results.append_log import lock, unlock
@@ -225,6 +226,8 @@ class Worker:
                         self._level.finish(cut=cut)
                     case GiveLease(more) if self._level is not None and self._level.lease is not None:
                         self._level.lease.add(more)
+                    case TakeBack() if self._level is not None and self._level.lease is not None:
+                        self._level.lease.give_back()
                     case Close() as window if self._closed is not None and not self._closed.done():
                         self._closed.set_result(window)
                     case GiveLines():
@@ -307,7 +310,7 @@ class Worker:
             self._report(pack(told))
 
         if isinstance(level.load, Closed) and level.phases.requests is not None:
-            lease = level.lease = None if record.lease is None else Lease(record.lease, report)
+            lease = level.lease = None if record.lease is None else Lease(record.lease, self._clock.now_ns, report)
             level.phases.take = self._left.take if lease is None else lease.take
 
         async def run() -> None:

@@ -146,7 +146,7 @@ class WorkerPool:
 
         async def prepare(worker: WorkerHandle, shard: Shard) -> None:
             worker.clock = await worker.link.clock_offset()
-            worker.users = worker.given = worker.lease = 0
+            worker.users = worker.given = worker.lease = worker.asked = 0
             if isinstance(load, Closed):
                 worker.users = shard.share(load.users)
                 if duration.requests is not None and not worker.link.shares_count:

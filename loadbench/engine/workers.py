@@ -162,6 +162,11 @@ class GiveLease:
 
 
 @dataclass(frozen=True, slots=True)
+class TakeBack:
+    """To such a worker: give back those that have not begun."""
+
+
+@dataclass(frozen=True, slots=True)
 class GiveLines:
     """To such a worker: report the next lines of its request log."""
 
@@ -230,8 +235,11 @@ class WorkerHandle:
     until_ns: int = 0
     measured: int = 0  # of those that were sent, in this level
     users: int = 0
-    given: int = 0  # of a number of requests, how many it may measure, if not all take from one count; the last lease
+    # Of a number of requests, if not all take from one count: how many it was given, the last of these leases, and how
+    # often it was asked to give some back.
+    given: int = 0
     lease: int = 0
+    asked: int = 0
     part: WorkerPart = field(default_factory=lambda: WorkerPart(name=""))
     clock: ClockOffset = SAME_CLOCK
     done: Done | None = None

@@ -141,6 +141,7 @@ class WorkerPart:
     began_ns: int | None = None
     health: Health | None = None
     lateness: Histogram = field(default_factory=Histogram)  # of measured requests
+    waited_ns: int = 0  # its users, for requests that other workers had
     answers: int = 0  # measured requests that ended ok, and of these the next ones
     late_first_tokens: int = 0
     events: int = 0

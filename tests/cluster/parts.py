@@ -13,7 +13,7 @@ from loadbench.plan.distribution import Constant
 from loadbench.plan.load import Closed, LevelDuration, Open
 from loadbench.plan.sources import resolve
 from loadbench.targets.target import Target
-from tests.cluster.numbered.client import STOPPING, NumberedClient, NumberedLevel
+from tests.cluster.numbered.client import SLOW, STOPPING, NumberedClient, NumberedLevel
 from tests.engine.no_health import NoHealth
 from tests.record.levels import differences
 
@@ -31,7 +31,8 @@ PLAN = resolve(flags=FLAGS, environment={})
 # Conversations of two personas, some of whose users give up, with a server that stops; and objectives of each kind.
 MIX = {"mix": ("chat,code",), "turns": "3", "input_tokens": "20", "max_tokens": str(STOPPING), "abandon": "30%@70ms"}
 RULES = ("ttft_p95<60ms", "itl_p99<4ms", "tpot_mean<4ms", "e2e_response_p90<90ms", "failures<1%")
-PLANS = {"k": PLAN, "mixed": resolve(flags=FLAGS | MIX | {"objectives": RULES}, environment={})}
+SLOWLY = resolve(flags=FLAGS | {"max_tokens": str(SLOW)}, environment={})
+PLANS = {"k": PLAN, "slowly": SLOWLY, "mixed": resolve(flags=FLAGS | MIX | {"objectives": RULES}, environment={})}
 BY_TIME = LevelDuration(duration_ns=S, warm_up_ns=3 * S // 10)
 BY_NUMBER = LevelDuration(requests=120, warm_up_ns=3 * S // 10)
 LOADS = {

@@ -67,7 +67,7 @@ def test_nodes_are_lost_one_by_one_and_with_their_head(answers, lost, has_ended,
     """A process whose own node has ended is ended by Ray soon; so all that it measures must end before that."""
     monkeypatch.setattr(signals, "_stuck", [])
     monkeypatch.setattr(threading, "excepthook", threading.excepthook)
-    for name, value in (("_LOOKS_EVERY_S", 0.01), ("_LATE_S", 0.2), ("_LOOKS_AGAIN_S", 0.05)):
+    for name, value in (("_LOOKS_EVERY_S", 0.01), ("_LATE_S", 3.0), ("_LOOKS_AGAIN_S", 0.5)):
         monkeypatch.setattr(connection, name, value)
     module = type("Module", (), {"ray": type("Client", (), {"is_connected": lambda: False})})
     monkeypatch.setattr(connection, "import_module", lambda _: module)

@@ -6,10 +6,12 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import anyio
+import anyio.lowlevel
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from loadbench.analyze.level.audit import audit
 from loadbench.engine.lease import Lease, few, first_lease, next_lease
 from loadbench.engine.level import LevelSpec
 from loadbench.engine.worker_link import local_links
@@ -27,7 +29,7 @@ def test_leases_come_to_all_requests_and_are_small_at_the_end(data):
     workers = data.draw(st.integers(1, min(users, requests, 16)), "workers")
     shares = [Shard(index, workers).share(users) for index in range(workers)]
     given_out = [first_lease(requests, share, users, workers) for share in shares]
-    left, lease = requests - sum(given_out), max(given_out)
+    left, lease = requests - sum(given_out), 1
     assert left >= 0
     assert (left == 0) or workers > 1
     while left:
@@ -36,38 +38,70 @@ def test_leases_come_to_all_requests_and_are_small_at_the_end(data):
         assert lease <= max(1, left * max(shares) // (2 * users))
         given_out[worker], left = given_out[worker] + lease, left - lease
     assert sum(given_out) == requests
-    assert lease == 1 or workers in {1, requests}
+    assert lease == 1
+
+
+async def settled() -> None:
+    """All that can be done now is done, what follows from it too."""
+    for _ in range(9):
+        await anyio.lowlevel.checkpoint()
 
 
 def test_a_user_waits_for_a_lease_and_says_so():
-    """Reports come when few are left and when a user waits; at the end of a level nobody waits any more."""
-    told = []
+    """Reports come once a turn: when few are left, when users wait, and with what was given back. The next request is
+    due when it is given; at the end of a level nobody waits any more, and all waits are counted."""
+    told, now_ns = [], 4
 
     async def main() -> None:
-        lease = Lease(4, lambda: told.append((lease.last_due_ns, lease.wants_ns)))
+        nonlocal now_ns
+
+        def tell() -> None:
+            told.append((lease.taken, lease.returned, sorted(lease.waiting)))
+
+        lease = Lease(4, lambda: now_ns, tell)
         for due_ns in (1, 2, 3, 4):
-            await lease.wait(due_ns)
+            assert await lease.wait(due_ns) == due_ns
             assert lease.take()
-        assert told == [(2, None)]
+            await settled()
         assert few(4) == 2
+        assert told == [(2, 0, []), (4, 0, [])]
         assert not lease.take()
         got = []
 
         async def user(due_ns: int) -> None:
-            await lease.wait(due_ns)
-            got.append((due_ns, lease.take()))
+            got.append((due_ns, await lease.wait(due_ns), lease.take()))
 
         async with anyio.create_task_group() as users:
             for due_ns in (7, 6, 9):
                 users.start_soon(user, due_ns)
-            await anyio.wait_all_tasks_blocked()
-            assert told[1:] == [(4, 7), (4, 6)]
+            await settled()
+            assert told[2:] == [(4, 0, [6, 7, 9])]
+            now_ns = 10
             lease.add(2)
-            await anyio.wait_all_tasks_blocked()
-            assert sorted(got) == [(6, True), (7, True)]
-            assert lease.wants_ns == 9
-            lease.end()
-        assert got[-1] == (9, False)
+            await settled()
+            assert sorted(got) == [(6, 10, True), (7, 10, True)]
+            assert (lease.waiting, lease.last_due_ns, lease.waited_ns) == ([9], 10, 3 + 4)
+            lease.end(12)
+        assert got[-1] == (9, None, False)
+        assert lease.waited_ns == 3 + 4 + 3
+        assert await lease.wait(20) is None
+
+    anyio.run(main)
+
+
+def test_what_has_not_begun_is_given_back():
+    """All of it, and nothing of it can be taken any more."""
+    told = []
+
+    async def main() -> None:
+        lease = Lease(5, lambda: 0, lambda: told.append((lease.taken, lease.returned, lease.obeyed)))
+        assert lease.take()
+        lease.give_back()
+        assert not lease.take()
+        await settled()
+        lease.give_back()
+        await settled()
+        assert told == [(1, 4, 1), (1, 4, 2)]
 
     anyio.run(main)
 
@@ -113,3 +147,18 @@ def test_one_worker_measures_what_one_process_does(monkeypatch):
         if workers == alone:
             break
     assert workers == alone
+
+
+def test_a_worker_whose_users_are_busy_keeps_no_request_from_the_others(monkeypatch):
+    """One response of eight is as long as all others together: its worker gives back what it has, and the window closes
+    long before that response ends."""
+    monkeypatch.setenv("PYTHONPATH", str(NUMBERED))
+    spec = LevelSpec(load=Closed(8), key="slowly", duration=LevelDuration(requests=40))
+    recording = anyio.run(on_links, spec, 8)
+    assert sum(recording.outcomes.values()) == 40
+    opens_ns, closes_ns = recording.window
+    assert closes_ns - opens_ns < recording.histograms["e2e"].max / 2
+    assert min(worker.lateness.count for worker in recording.workers) == 1
+    assert [check.name for check in audit(recording, spec.load) if not check.ok] == []
+    # Nobody is idle for long beside the others: until the last request has begun, all users work.
+    assert sum(worker.waited_ns for worker in recording.workers) < 0.3 * 8 * (closes_ns - opens_ns)

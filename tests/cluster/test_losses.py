@@ -11,6 +11,7 @@ import anyio
 import pytest
 
 from loadbench.analyze.level.verdict import caveats
+from loadbench.cluster import connection
 from loadbench.cluster.connection import NodeClock, RayLink
 from loadbench.cluster.relay import Node, Relay
 from loadbench.core.clock import MonotonicClock
@@ -106,8 +107,9 @@ def test_links_to_actors_record_what_one_process_records():
     anyio.run(main)
 
 
-def test_what_a_lost_worker_had_sent_is_counted_to_the_last():
+def test_what_a_lost_worker_had_sent_is_counted_to_the_last(monkeypatch):
     """Its actor lives, and knows more than the worker had reported; the next level says who is missing."""
+    monkeypatch.setattr(connection, "_COUNTED_WITHIN_S", 60.0)
 
     async def main():
         async with nodes(2) as (pool, links, actors):

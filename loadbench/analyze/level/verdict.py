@@ -264,6 +264,7 @@ def _late_start(recording: LevelRecording, load: Load, *, among: int = 1) -> Ite
     mean_ns, e2e_ns = lateness.mean, recording.histograms["e2e_response"].mean
     if mean_ns is None or e2e_ns is None:
         return
+    mean_ns += sum(worker.waited_ns for worker in recording.workers) / lateness.count
     cycle_ns = e2e_ns + (load.think.mean if load.think is not None else 0.0)
     allowed_ns = max(DELAY_NS, _MAX_LOST_CYCLE * cycle_ns)
     if mean_ns > allowed_ns:
@@ -324,6 +325,7 @@ def _late_client(recording: LevelRecording, load: Load) -> Iterator[Reason]:
                 separate_events=worker.separate_events,
                 censored_events=worker.censored_events,
                 late_first_tokens=worker.late_first_tokens,
+                workers=(worker,),
             )
             for reason in (*_late_start(alone, load, among=many), *_late_stamps(alone, among=many)):
                 sick.setdefault(reason.code, []).append((worker.name, reason))

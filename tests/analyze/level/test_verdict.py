@@ -336,6 +336,14 @@ def test_a_worker_that_makes_a_whole_level_late_is_named():
         assert reason.message.endswith(whose) if whose else "workers it was" not in reason.message
 
 
+@pytest.mark.parametrize(("waited_s", "reasons"), [(0, []), (0.1, []), (60, ["late_start"])])
+def test_users_who_wait_for_what_other_workers_have_think_longer(waited_s, reasons):
+    """As with a late start: by how much, on average of all requests, is what counts."""
+    workers = [a_worker("a", 0.1, waited_ns=round(waited_s * S)), a_worker("b", 0.1)]
+    level = a_level(recording=dataclasses.replace(recorded(quiet()), workers=tuple(workers)))
+    assert codes(level) == reasons
+
+
 @pytest.mark.parametrize(("late", "is_sick"), [(8, False), (40, True)])
 def test_first_tokens_that_one_worker_read_late_are_its_own(late, is_sick):
     """By more than chance: of many workers one has more of them than the half per cent that is allowed."""

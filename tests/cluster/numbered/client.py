@@ -17,6 +17,8 @@ from loadbench.record.sample import Sample
 MS = 1_000_000
 # With this limit of tokens the server stops after so many requests.
 STOPPING, STOPS_AFTER = 9, 70
+# With this one the response to request 1 takes much longer than the others.
+SLOW, SLOW_MS = 10, 4_000
 
 
 class _DueSink:
@@ -65,6 +67,8 @@ class NumberedClient:
         # No two users have a moment in common, whose order would be that of the reports.
         first_ns = due_ns + (20 + 7 * (number % 11)) * MS + number * 1_009
         events = array("q", [first_ns + n * (2 + number % 5) * MS for n in range(3 + number % 4)])
+        if request.max_tokens == SLOW and number == 1:
+            events[-1] += SLOW_MS * MS
         outcome, end_ns = Outcome.OK, events[-1]
         if request.max_tokens == STOPPING and number >= STOPS_AFTER:
             outcome, events, end_ns = Outcome.REFUSED, events[:0], due_ns + MS + number * 1_009
