@@ -110,13 +110,14 @@ class RayLink:
         *,
         put: Callable[[Path], Awaitable[Any]],
         is_here: bool,
+        by_client: bool = False,
         asks_for_s: float,
     ) -> None:
         self.name = name
         self.node = node
         self._clock = clock
         self._actor = actor
-        self._put = put
+        self._put, self._by_client = put, by_client
         self.is_here = is_here  # on this machine, whose clock it has
         self._asks_for_s = asks_for_s
         self._bodies: list[bytes] = []
@@ -128,7 +129,8 @@ class RayLink:
 
     def _tell(self, method: str, *values: object) -> None:
         """Call a method whose end nobody waits for; what becomes of it, the reports show."""
-        if self._gone.is_set():
+        # By Ray's client a call would wait for the head; others reach an actor whose head has ended.
+        if self._gone.is_set() and self._by_client:
             return
         with suppress(Exception):  # whatever Ray raises: the actor is gone
             self._call(method, *values).add_done_callback(lambda done: done.cancelled() or done.exception())
@@ -196,7 +198,7 @@ class RayLink:
         copied, gone = asyncio.ensure_future(copy()), asyncio.ensure_future(self._gone.wait())
         try:
             await asyncio.wait({copied, gone}, timeout=_GIVEN_WITHIN_S, return_when=asyncio.FIRST_COMPLETED)
-            if not copied.done() or copied.exception() is not None:
+            if not copied.done() or copied.cancelled() or copied.exception() is not None:
                 self.lose()
         finally:
             gone.cancel()
@@ -330,6 +332,7 @@ class _Connection:
         self.users = 0
         self.stack = AsyncExitStack()
         self.ray: Any = None
+        self.is_client = False  # by Ray's client server
         self.is_lost = False  # the cluster has ended, or does not answer: nothing of it can be ended
 
     def lose(self) -> None:
@@ -340,7 +343,7 @@ class _Connection:
 
             def hook(raised: threading.ExceptHookArgs) -> None:
                 """Ray's threads say with a traceback that nobody answers."""
-                if raised.thread is None or not raised.thread.name.startswith("ray"):
+                if not raised.exc_type.__module__.startswith(("ray", "grpc")):
                     ours(raised)
 
             threading.excepthook = hook
@@ -402,6 +405,7 @@ async def _connect(connection: _Connection, address: str, cluster: Cluster) -> N
         # Ray puts the current folder first on the path of the actors: no module in it may stand for another.
         with TemporaryDirectory(prefix="loadbench-") as empty, chdir(empty):
             connection.ray.init(address=address, **options)
+        connection.is_client = import_module("ray.util.client").ray.is_connected()
 
     # Ray itself asks for a minute and more whether somebody is there.
     known = Cluster(os.environ.get("RAY_ADDRESS", "") if address == "auto" else address)
@@ -506,6 +510,7 @@ async def _start(
             node,
             clocks[node.node],
             put=put,
+            by_client=connection.is_client,
             is_here=bool(cluster.local_nodes) or (bool(node.machine) and node.machine == here),
             asks_for_s=asks_for_s,
         )
@@ -521,7 +526,7 @@ async def _watch_nodes(connection: _Connection, links: Sequence[RayLink]) -> Non
     """
     ray, own, failed = connection.ray, "", 0
     with suppress(Exception):
-        if not import_module("ray.util.client").ray.is_connected():
+        if not connection.is_client:
             own = ray.get_runtime_context().get_node_id()
     while failed < 2:
         await anyio.sleep(_LOOKS_EVERY_S)

@@ -123,7 +123,7 @@ async def in_daemon_thread(work: Callable[[], _T]) -> _T:
     loop = asyncio.get_running_loop()
     done: asyncio.Future[Any] = loop.create_future()
 
-    def end(value: object, error: BaseException | None) -> None:
+    def end(value: object, error: Exception | None) -> None:
         if not done.done():  # else it was cancelled
             if error is None:
                 done.set_result(value)
@@ -135,7 +135,8 @@ async def in_daemon_thread(work: Callable[[], _T]) -> _T:
         try:
             value = work()
         except BaseException as raised:  # noqa: BLE001 - it is raised where the value is awaited
-            error = raised
+            # What ends a process would leave a whole event loop there.
+            error = raised if isinstance(raised, Exception) else RuntimeError(type(raised).__name__)
         with suppress(RuntimeError):  # the loop is closed
             loop.call_soon_threadsafe(end, value, error)
 

@@ -90,11 +90,11 @@ class Lease:
         """The main process gives so many more."""
         self._left, self._few = self._left + more, few(more)
         self._wake()
-        self._tell_soon()
 
     def give_back(self) -> None:
-        """The main process needs those that have not begun."""
-        self.returned, self._left, self.obeyed = self.returned + self._left, 0, self.obeyed + 1
+        """The main process needs those that have not begun, but for those that users here have been waiting for."""
+        kept = min(self._left, len(self.waiting))
+        self.returned, self._left, self.obeyed = self.returned + self._left - kept, kept, self.obeyed + 1
         self._tell_soon()
 
     def end(self, at_ns: int) -> None:

@@ -136,21 +136,23 @@ class MergedLevel(DistributedLevel):
         came_back = now.returned - (0 if before is None else before.returned)
         self._left += came_back
         told = [(one, one.progress) for one in self._workers if one.progress is not None]
+        takes = before is None or now.taken > before.taken
         for one, progress in told if came_back else [(worker, now)]:
             held = one.given - progress.returned - progress.taken
-            # What came back is for users who wait: else it would go to and fro.
-            if self._left and (held < progress.waiting or (held <= few(one.lease) and not came_back)):
+            # What came back is for users who wait; ahead of need only a worker gets some whose users take them.
+            if self._left and (held < progress.waiting or (held <= few(one.lease) and takes and not came_back)):
                 one.lease = next_lease(self._left, one.users, self.load.users, progress.waiting)
                 one.given, self._left = one.given + one.lease, self._left - one.lease
                 one.send(GiveLease(one.lease))
         if self._left or not any(progress.waiting for _, progress in told):
             return
+        spare = [(one, one.given - progress.returned - progress.taken - progress.waiting) for one, progress in told]
         if sum(progress.taken for _, progress in told) == self.duration.requests:
             wants = [progress.wants_ns for _, progress in told if progress.wants_ns is not None]
             self._close_window(max(min(wants), max(progress.last_due_ns for _, progress in told) + 1))
-        elif now.waiting > worker.given - now.returned - now.taken:
-            for one, progress in told:
-                if one.given > progress.returned + progress.taken and one.asked == progress.obeyed:
+        elif any(amount < 0 for _, amount in spare):
+            for (one, amount), (_, progress) in zip(spare, told, strict=True):
+                if amount > 0 and one.asked == progress.obeyed:
                     one.asked += 1
                     one.send(TakeBack())
 

@@ -69,8 +69,6 @@ def test_nodes_are_lost_one_by_one_and_with_their_head(answers, lost, has_ended,
     monkeypatch.setattr(threading, "excepthook", threading.excepthook)
     for name, value in (("_LOOKS_EVERY_S", 0.01), ("_LATE_S", 3.0), ("_LOOKS_AGAIN_S", 0.5)):
         monkeypatch.setattr(connection, name, value)
-    module = type("Module", (), {"ray": type("Client", (), {"is_connected": lambda: False})})
-    monkeypatch.setattr(connection, "import_module", lambda _: module)
     held, links = _Connection(), [Link(name) for name in "abc"]
     held.ray = Ray(*answers)
 

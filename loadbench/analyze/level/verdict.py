@@ -264,13 +264,20 @@ def _late_start(recording: LevelRecording, load: Load, *, among: int = 1) -> Ite
     mean_ns, e2e_ns = lateness.mean, recording.histograms["e2e_response"].mean
     if mean_ns is None or e2e_ns is None:
         return
-    mean_ns += sum(worker.waited_ns for worker in recording.workers) / lateness.count
+    # Of users who wait for a request that another worker has, so is the wait.
+    requests = sum(worker.lateness.count for worker in recording.workers)
+    waited_ns = sum(worker.waited_ns for worker in recording.workers) / max(1, requests)
+    mean_ns += waited_ns
     cycle_ns = e2e_ns + (load.think.mean if load.think is not None else 0.0)
     allowed_ns = max(DELAY_NS, _MAX_LOST_CYCLE * cycle_ns)
     if mean_ns > allowed_ns:
         message = f"loadbench sent the users' next requests late, by {mean_ns / 1e6:.1f} ms on average; "
         message += f"{allowed_ns / 1e6:.1f} ms is allowed at this length of responses and pauses"
-        yield Reason("late_start", message, _GENERATOR_BOTTLENECK)
+        advice = _GENERATOR_BOTTLENECK
+        if waited_ns > mean_ns / 2:
+            message += "; most of it were waits, at the end, for requests that other workers had"
+            advice = "measure more --requests, or by --duration"
+        yield Reason("late_start", message, advice)
 
 
 def _late_stamps(recording: LevelRecording, *, among: int = 1) -> Iterator[Reason]:
@@ -325,7 +332,7 @@ def _late_client(recording: LevelRecording, load: Load) -> Iterator[Reason]:
                 separate_events=worker.separate_events,
                 censored_events=worker.censored_events,
                 late_first_tokens=worker.late_first_tokens,
-                workers=(worker,),
+                workers=(),
             )
             for reason in (*_late_start(alone, load, among=many), *_late_stamps(alone, among=many)):
                 sick.setdefault(reason.code, []).append((worker.name, reason))
