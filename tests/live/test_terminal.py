@@ -129,7 +129,7 @@ def sweep(*arguments: str) -> tuple[str, ...]:
 @pytest.mark.parametrize(("columns", "lines"), SIZES)
 def test_a_level_is_shown_at_any_size_and_nothing_wraps(tmp_path, started, columns, lines):
     """The level, the time left and the rates come and go; each level leaves one line, with its rate."""
-    arguments = sweep("--users", "1,2", "--duration", "5s", "--out", "o")
+    arguments = sweep("--users", "1,2", "--duration", "9s", "--out", "o")
     terminal = started(*arguments, cwd=tmp_path, columns=columns, lines=lines)
     terminal.shows(lambda it: "users=1 · measuring" in it.text and " left" in it.text)
     if lines > 10:
