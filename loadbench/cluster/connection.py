@@ -96,6 +96,15 @@ class NodeClock:
             return self.offset
 
 
+async def _is_done(called: asyncio.Future[Any], within_s: float) -> bool:
+    """Whether a call has its reply within this time."""
+    # The second look is for a process that was stopped meanwhile: its timers are the first to go on.
+    for look_s in (within_s, _LOOKS_AGAIN_S):
+        if not called.done():
+            await asyncio.wait({called}, timeout=look_s)
+    return called.done()
+
+
 class RayLink:
     """A worker on a node: `loadbench.engine.worker_link.WorkerLink`."""
 
@@ -152,11 +161,7 @@ class RayLink:
             with suppress(Exception):  # whatever Ray raises, no report will come
                 asked = self._call("reports", self._asks_for_s)
                 asked.add_done_callback(lambda done: done.cancelled() or done.exception())
-                # The second look is for a process that was stopped meanwhile: its timers are the first to go on.
-                for within_s in (self._asks_for_s + _LATE_S, _LOOKS_AGAIN_S):
-                    if not asked.done():
-                        await asyncio.wait({asked}, timeout=within_s)
-                found = asked.result() if asked.done() else None
+                found = asked.result() if await _is_done(asked, self._asks_for_s + _LATE_S) else None
             if found is None:
                 return None
             self._bodies = found
@@ -308,8 +313,10 @@ def _say_nothing(*_: object, **__: object) -> None:
     """In place of what prints."""
 
 
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
+def _one_line(error: Exception, at: int = 0) -> str:
+    """The first line of an error of Ray, or another one: where an actor failed the last says why."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+    return lines[at][:300]
 
 
 @contextmanager
@@ -321,7 +328,7 @@ def _one_error(cluster: Cluster) -> Iterator[None]:
         raise
     except Exception as error:  # noqa: BLE001 - Ray raises errors of many kinds
         raise LoadbenchError(
-            f"--cluster {cluster}: {_first_line(error)}", hint="see that the cluster still runs"
+            f"--cluster {cluster}: {_one_line(error)}", hint="see that the cluster still runs"
         ) from None
 
 
@@ -429,7 +436,7 @@ async def _connect(connection: _Connection, address: str, cluster: Cluster) -> N
         problem = f"no answer within {_CONNECTS_WITHIN_S:.0f} s"
         connection.lose()
     except Exception as error:  # noqa: BLE001 - Ray raises errors of many kinds
-        problem = _first_line(error)
+        problem = _one_line(error)
     except BaseException:  # the user does not wait for it
         connection.lose()
         raise
@@ -487,10 +494,11 @@ async def _start(
             f"--cluster {cluster}: {count} workers did not start within {_STARTS_WITHIN_S:.0f} s", hint=hint
         ) from None
     except Exception as error:  # noqa: BLE001 - Ray raises errors of many kinds
-        lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
         hint = f"install loadbench[ray] {__version__} for the same Python on every node, and give all the same "
         hint += "RAY_AUTH_MODE and RAY_AUTH_TOKEN"
-        raise LoadbenchError(f"--cluster {cluster}: a worker did not start: {lines[-1][:300]}", hint=hint) from None
+        raise LoadbenchError(
+            f"--cluster {cluster}: a worker did not start: {_one_line(error, -1)}", hint=hint
+        ) from None
     others = sorted({f"{node.loadbench} on {node.host}" for node in nodes if node.loadbench != __version__})
     if others:
         hint = f"install {__version__} on every node"
@@ -533,11 +541,7 @@ async def _watch_nodes(connection: _Connection, links: Sequence[RayLink]) -> Non
         alive: set[str] = set()
         looked = asyncio.ensure_future(in_daemon_thread(ray.nodes))
         looked.add_done_callback(lambda done: done.cancelled() or done.exception())
-        # The second look is for a process that was stopped meanwhile, as in `receive`.
-        for within_s in (_LATE_S, _LOOKS_AGAIN_S):
-            if not looked.done():
-                await asyncio.wait({looked}, timeout=within_s)
-        if not looked.done():
+        if not await _is_done(looked, _LATE_S):
             looked.cancel()
             break
         with suppress(Exception):

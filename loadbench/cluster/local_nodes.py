@@ -25,7 +25,7 @@ import anyio
 from loadbench.core.children import child_environment, python_command
 from loadbench.core.errors import LoadbenchError
 from loadbench.core.guard import Order
-from loadbench.results.append_log import lock, unlock
+from loadbench.results.append_log import lock
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
@@ -128,10 +128,7 @@ def _held(folder: Path) -> Iterator[None]:
     """The folder is in use while the context lasts, however this process ends."""
     with (folder / _HELD).open("wb") as file:
         lock(file.fileno())
-        try:
-            yield
-        finally:
-            unlock(file.fileno())
+        yield
 
 
 def _remove_old_folders() -> None:

@@ -21,17 +21,7 @@ import anyio.to_thread
 
 from loadbench.engine.lease import few, next_lease
 from loadbench.engine.part_recorder import Progress, Recorded
-from loadbench.engine.workers import (
-    LOOK_S,
-    Close,
-    DistributedLevel,
-    Done,
-    Finish,
-    GiveLease,
-    GiveLines,
-    Lines,
-    TakeBack,
-)
+from loadbench.engine.workers import LOOK_S, Close, DistributedLevel, Done, GiveLease, GiveLines, Lines, TakeBack
 from loadbench.plan.load import Closed
 from loadbench.record.histogram import Histogram
 from loadbench.record.recorder import SO_FAR, Recorder, SoFar
@@ -119,13 +109,6 @@ class MergedLevel(DistributedLevel):
         if now.drained:
             self._close_if_drained()
 
-    def _close_window(self, at_ns: int) -> None:
-        was_open = self.phases.closes_ns is None
-        self.phases.close(at_ns)
-        if was_open and isinstance(self.load, Closed):
-            for worker in self._workers:
-                worker.send(Finish(cut=False, at_ns=at_ns))
-
     def _share_requests(self, worker: WorkerHandle, before: Progress | None, now: Progress) -> None:
         """Give workers more of the requests that nobody has, where they need them. If there are none, and a user waits,
         have the others give some back. Once all have been taken, the window closes at the first user without work: who
@@ -136,23 +119,26 @@ class MergedLevel(DistributedLevel):
         came_back = now.returned - (0 if before is None else before.returned)
         self._left += came_back
         told = [(one, one.progress) for one in self._workers if one.progress is not None]
+
+        def held(one: WorkerHandle, progress: Progress) -> int:
+            return one.given - progress.returned - progress.taken
+
         takes = before is None or now.taken > before.taken
         for one, progress in told if came_back else [(worker, now)]:
-            held = one.given - progress.returned - progress.taken
+            has = held(one, progress)
             # What came back is for users who wait; ahead of need only a worker gets some whose users take them.
-            if self._left and (held < progress.waiting or (held <= few(one.lease) and takes and not came_back)):
+            if self._left and (has < progress.waiting or (has <= few(one.lease) and takes and not came_back)):
                 one.lease = next_lease(self._left, one.users, self.load.users, progress.waiting)
                 one.given, self._left = one.given + one.lease, self._left - one.lease
                 one.send(GiveLease(one.lease))
         if self._left or not any(progress.waiting for _, progress in told):
             return
-        spare = [(one, one.given - progress.returned - progress.taken - progress.waiting) for one, progress in told]
         if sum(progress.taken for _, progress in told) == self.duration.requests:
             wants = [progress.wants_ns for _, progress in told if progress.wants_ns is not None]
             self._close_window(max(min(wants), max(progress.last_due_ns for _, progress in told) + 1))
-        elif any(amount < 0 for _, amount in spare):
-            for (one, amount), (_, progress) in zip(spare, told, strict=True):
-                if amount > 0 and one.asked == progress.obeyed:
+        elif any(held(one, progress) < progress.waiting for one, progress in told):
+            for one, progress in told:
+                if held(one, progress) > progress.waiting and one.asked == progress.obeyed:
                     one.asked += 1
                     one.send(TakeBack())
 

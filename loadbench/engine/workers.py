@@ -435,13 +435,15 @@ class DistributedLevel:
         worker.tokens_in_flight, worker.lag_ns = batch.tokens_in_flight, batch.lag_ns or worker.lag_ns
         if batch.closes_ns is not None and self.duration.requests is not None:
             # The earliest counts: the first user without work, whichever worker has it, or the arrival after the last.
-            was_open = self.phases.closes_ns is None
-            self.phases.close(batch.closes_ns)
-            if was_open and isinstance(self._load, Closed):
-                for other in self._workers:
-                    other.send(
-                        Finish(cut=False, at_ns=batch.closes_ns)
-                    )  # its users need not wait for their next turn to see that
+            self._close_window(batch.closes_ns)
+
+    def _close_window(self, at_ns: int) -> None:
+        """Of a level by number; its users need not wait for their next turn to see that."""
+        was_open = self.phases.closes_ns is None
+        self.phases.close(at_ns)
+        if was_open and isinstance(self.load, Closed):
+            for worker in self._workers:
+                worker.send(Finish(cut=False, at_ns=at_ns))
 
     def _record(self, sample: Sample) -> None:
         self._recorder.add(sample)

@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 import msgspec
 
 from loadbench.analyze.level.batching import batching_sentence
-from loadbench.analyze.level.knee import knee, knee_sentence, shows_throughput, unsound_sentence
+from loadbench.analyze.level.knee import knee, knee_sentence, named_loads, shows_throughput, unsound_sentence
 from loadbench.analyze.level.needed import needed_for_p95
 from loadbench.analyze.level.next_users import why_enough
 from loadbench.analyze.level.overload import ABOVE_CAPACITY, FAILURES, limit_sentence
@@ -525,7 +525,7 @@ def _own_window_notes(levels: Sequence[LevelResult], whose: str) -> list[str]:
         if e2e is None or not any(metric.interval for metric in level.metrics.values() if metric is not None):
             continue
         if not isinstance(load, ClosedLoad):
-            growing += [level] if ABOVE_CAPACITY in level.verdict.load_evidence else []
+            growing += [load.label] if ABOVE_CAPACITY in level.verdict.load_evidence else []
             continue
         try:
             think_s = parse_distribution(load.think or "0", parse_value=parse_duration).mean / NS_PER_S
@@ -533,7 +533,7 @@ def _own_window_notes(levels: Sequence[LevelResult], whose: str) -> list[str]:
             continue
         if not think_s or level.window_s >= think_s + e2e.mean:
             continue
-        short.append(level)
+        short.append(load.label)
         # By Little's law, with the throughput that the server keeps up.
         later_s = 0.0 if most is None else load.users / most.throughput.requests_per_s - think_s
         if later_s > (1 + _VAGUE) * e2e.mean:
@@ -541,7 +541,7 @@ def _own_window_notes(levels: Sequence[LevelResult], whose: str) -> list[str]:
     lines, own = [], "those of their window alone"
     if short:
         lines.append(
-            f"intervals of {_named(short)}{whose}: {own}, which is shorter than a user takes for a response and "
+            f"intervals of {named_loads(short)}{whose}: {own}, which is shorter than a user takes for a response and "
             "the think time, so that the queue may go on growing or shrinking after it"
         )
     if long_run and most is not None:
@@ -553,16 +553,10 @@ def _own_window_notes(levels: Sequence[LevelResult], whose: str) -> list[str]:
         lines[-1] += times
     if growing:
         lines.append(
-            f"intervals of {_named(growing)}{whose}: {own}; more requests arrive than complete, so that "
+            f"intervals of {named_loads(growing)}{whose}: {own}; more requests arrive than complete, so that "
             "latencies grow as long as the load goes on"
         )
     return lines
-
-
-def _named(levels: Sequence[LevelResult]) -> str:
-    """The loads of levels of one kind: `users=4, 8`."""
-    kind, amounts = levels[0].load.label.partition("=")[0], [one.load.label.partition("=")[2] for one in levels]
-    return f"{kind}={some(list(dict.fromkeys(amounts)), most=_MOST_NAMED)}"
 
 
 def _outlier_notes(run: Run) -> list[str]:

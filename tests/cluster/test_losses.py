@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -37,9 +37,7 @@ class Method:
 
     def remote(self, *values):
         """Call it."""
-        future = self._thread.submit(
-            self._call, *(value.result() if isinstance(value, Future) else value for value in values)
-        )
+        future = self._thread.submit(self._call, *values)
         return type("Reference", (), {"future": lambda _: future})()
 
 
@@ -65,12 +63,11 @@ class Actor:
 
 
 @asynccontextmanager
-async def nodes(count, records=None):
+async def nodes(count):
     """(the pool, its links, their actors) of so many nodes with a worker on each."""
-    actors, puts = [Actor() for _ in range(count)], []
+    actors = [Actor() for _ in range(count)]
 
     async def put(path):
-        puts.append(path)
         return path.read_bytes()
 
     links = [
@@ -86,7 +83,7 @@ async def nodes(count, records=None):
         for number, actor in enumerate(actors)
     ]
     with TemporaryDirectory() as folder:
-        pool = await WorkerPool.over(links, lambda: (TARGET,), Path(folder), records=records or Records())
+        pool = await WorkerPool.over(links, lambda: (TARGET,), Path(folder), records=Records())
         try:
             yield pool, links, actors
         finally:
@@ -94,6 +91,19 @@ async def nodes(count, records=None):
                 await link.aclose()
                 actor.end()
     assert not [actor for actor in actors if actor.folder.exists()]
+
+
+async def run_and(level, act):
+    """The recording of a level, after some of whose requests something happened."""
+
+    async def wait_and_act():
+        while level.done < 20:
+            await anyio.sleep(0.02)
+        act()
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(wait_and_act)
+        return await level.run()
 
 
 def test_links_to_actors_record_what_one_process_records():
@@ -115,14 +125,7 @@ def test_what_a_lost_worker_had_sent_is_counted_to_the_last(monkeypatch):
         async with nodes(2) as (pool, links, actors):
             level = await pool.level(PLAN, spec_of("a rate"), model="m", clock=MonotonicClock())
 
-            async def kill():
-                while level.done < 20:
-                    await anyio.sleep(0.02)
-                actors[1].relay.kill()
-
-            async with anyio.create_task_group() as group:
-                group.start_soon(kill)
-                recording = await level.run()
+            recording = await run_and(level, actors[1].relay.kill)
             assert recording.lost_workers == 1
             assert recording.unreported == actors[1].relay.sent() > 0
             after = await on_workers(pool, spec_of("users"))
@@ -141,15 +144,11 @@ def test_a_node_that_is_gone_is_not_asked():
         async with nodes(2) as (pool, links, actors):
             level = await pool.level(PLAN, spec_of("a rate"), model="m", clock=MonotonicClock())
 
-            async def lose():
-                while level.done < 20:
-                    await anyio.sleep(0.02)
+            def lose():
                 actors[1].calls.clear()
                 links[1].lose()
 
-            async with anyio.create_task_group() as group:
-                group.start_soon(lose)
-                recording = await level.run()
+            recording = await run_and(level, lose)
             assert recording.lost_workers == 1
             assert "sent" not in actors[1].calls
 

@@ -87,6 +87,7 @@ def concluded(grid: Grid, runs: Mapping[int, Run]) -> Grid:
             candidate = _candidate(place, model, levels)
             if candidate is not None:
                 candidates.setdefault(model if several else "", []).append(candidate)
+        not_counted, why = _not_counted(run.levels)
         cells[place] = msgspec.structs.replace(
             cells[place],
             levels=len(run.levels),
@@ -96,8 +97,8 @@ def concluded(grid: Grid, runs: Mapping[int, Run]) -> Grid:
             uncounted=None
             if any(map(shows_throughput, run.levels))
             else commonest_reason(map(reasons_against, run.levels)),
-            not_counted=_not_counted(run.levels)[0],
-            why_not_counted=_not_counted(run.levels)[1],
+            not_counted=not_counted,
+            why_not_counted=why,
         )
     compared = [one for of_model in candidates.values() for one in of_model if _is_compared(grid, one)]
     # Beyond so many standard errors one pair of levels differs for sure.

@@ -212,12 +212,14 @@ def named_with_verdict(levels: Sequence[LevelResult]) -> str:
             status if status not in {"VALID", "OVERLOADED"} else "not complete" if level.interrupted else "too short"
         )
         by_why.setdefault(why, []).append(level.load.label)
-    texts = []
-    for why, labels in by_why.items():
-        kind, _, first = labels[0].partition("=")
-        amounts = list(dict.fromkeys([first, *(label.partition("=")[2] for label in labels[1:])]))
-        texts.append(f"{kind}={some(amounts, most=8)} {'is' if len(amounts) == 1 else 'are'} {why}")
+    texts = [f"{named_loads(of)} {'is' if len({*of}) == 1 else 'are'} {why}" for why, of in by_why.items()]
     return ", ".join(texts)
+
+
+def named_loads(labels: Sequence[str]) -> str:
+    """Labels of loads of one kind, each once: `users=4, 8`."""
+    amounts = list(dict.fromkeys(label.partition("=")[2] for label in labels))
+    return f"{labels[0].partition('=')[0]}={some(amounts, most=8)}"
 
 
 def measure_again(levels: Sequence[LevelResult]) -> tuple[str, list[str]]:

@@ -477,10 +477,8 @@ def caveats(
         yield Reason("fewer_workers", message, "find out what ended or stopped them (out of memory?)")
     if recording.not_logged:
         lines, names = sum(recording.not_logged.values()), some(list(recording.not_logged), most=3)
-        message = (
-            f"requests.jsonl lacks {lines} of the requests of this level, which are in its figures: {names} ended "
-        )
-        message += "or was out of reach while they were gathered"
+        message = f"requests.jsonl lacks {lines} of the requests of this level, which are in its figures: {names} "
+        message += "ended or was out of reach while they were gathered"
         yield Reason("log_incomplete", message, "measure again if the single requests matter")
     ok = recording.outcomes.get(Outcome.OK, 0)
     for sure, message, name in other_names(recording, model, listed):
