@@ -104,9 +104,12 @@ def test_restarted_server_is_as_fast_as_itself(model: Path, tmp_path: Path) -> N
 
 
 def test_more_slots_answer_sooner(llamacpp: Callable[..., str], tmp_path: Path) -> None:
-    """8 users wait for 4 slots and not for 8: time to first token is surely less than half, whoever comes first."""
+    """8 users wait for 4 slots and not for 8: time to first token is surely less than half, whoever comes first.
+
+    A wait is for a whole long response, some 30 times a first token without a wait.
+    """
     four, eight = llamacpp(parallel=4), llamacpp(parallel=8, ctx=16384)
-    a, b = measured(tmp_path, four, eight, "--users=8")
+    a, b = measured(tmp_path, four, eight, "--users=8", work=LONG)
     ttft = row(compare(a, b, paired=True), "ttft_p50")
     assert ttft.n == (REPEATS, REPEATS)
     assert ttft.decision == "faster"
