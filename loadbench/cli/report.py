@@ -188,6 +188,7 @@ def _tell_github(run: Path) -> ExitCode:
 
 def _of_run(result: Run, folder: Path, form: str, kind: str, **appearance: Unpack[Look]) -> str:
     """The report of a run: that of a tool, by `prompt` or by `user`, if such a `kind` is named."""
+    from loadbench.plan.cluster import REQUESTS_ELSEWHERE, WHERE_THEY_ARE
     from loadbench.report.capacity import capacity_document
     from loadbench.report.formats import RENDERERS, render, renderers
     from loadbench.report.junit import run_junit
@@ -198,10 +199,7 @@ def _of_run(result: Run, folder: Path, form: str, kind: str, **appearance: Unpac
 
     requests, shown = folder / "requests.jsonl", renderers(**appearance)
     if kind and result.requests_elsewhere:
-        raise BadInput(
-            f"{requests}: the requests of this run stayed on the nodes of its cluster",
-            hint="measure with --gather-requests; run.json says where each worker's log is",
-        )
+        raise BadInput(f"{requests}: {REQUESTS_ELSEWHERE}", hint=WHERE_THEY_ARE)
     if kind == "prompt":
         from loadbench.analyze.level.by_prompt import by_prompt
         from loadbench.report.by_prompt import by_prompt_document

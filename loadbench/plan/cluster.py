@@ -10,6 +10,12 @@ from ipaddress import ip_address
 MOST_LOCAL_NODES = 16
 _ADDRESS = re.compile(r"(?:ray://)?(?P<host>\[[0-9a-fA-F:.]+\]|[A-Za-z0-9._-]+):(?P<port>\d{1,5})")
 WANTED = "local:N, auto, HOST:PORT or ray://HOST:PORT"
+# Of a run without --gather-requests: in reports, and where a command needs them.
+REQUESTS_ELSEWHERE = "the requests of this run stayed on the nodes of its cluster"
+WHERE_THEY_ARE = (
+    "run.json says where each worker's log is (client.workers[].log of each level); measure with --gather-requests to "
+    "have them in the run folder"
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -45,6 +45,7 @@ _OTHER_FORMATS = tuple(
         (rb"([^\0]\0){4}|(\0[^\0]){4}", "UTF-16", "save the file as UTF-8"),
     )
 )
+NOT_STDIN = "standard input is not read: name a file"
 _HEAD_BYTES = 262  # the mark of a tar archive ends there
 _BUFFER_BYTES = 1 << 20
 # Text shrinks to a tenth, seldom to a hundredth. What shrinks more was made to fill memory (the most is 1030).
@@ -117,7 +118,8 @@ def open_text(path: Path, contents: str, *, max_bytes: int, hint: str) -> Iterat
 
 def _unreadable(path: Path, contents: str, error: OSError) -> BadInput:
     reason = error.strerror or str(error)
-    return BadInput(f"cannot read the {contents} in {path}: {reason}", hint="name a file that exists")
+    hint = NOT_STDIN if str(path) == "-" else "name a file that exists"
+    return BadInput(f"cannot read the {contents} in {path}: {reason}", hint=hint)
 
 
 def read_lines(

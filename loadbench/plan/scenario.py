@@ -108,6 +108,13 @@ class Scenario:
         return self.work.deterministic or self.report.keep_texts
 
     @property
+    def leaves_requests(self) -> bool:
+        """Whether the logs of its requests stay on the nodes of a cluster, where its workers write them."""
+        cluster = self.load.cluster
+        far = cluster is not None and not cluster.local_nodes
+        return far and not (self.load.gather_requests or self.keeps_answers)
+
+    @property
     def plays_turns(self) -> bool:
         """Whether conversations go on after their first turn: at a rate, no user reads the response. The workshop's
         benchmark, and answers that are rated, have one response to each prompt.

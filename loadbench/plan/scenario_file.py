@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from loadbench.core.bounded import read_file
 from loadbench.core.errors import BadInput
 from loadbench.core.text import SURROGATE
+from loadbench.plan.input_files import NOT_STDIN
 from loadbench.plan.personas import PERSONA_SETTINGS, Persona
 from loadbench.plan.setting_types import THINK, TOKENS, TURNS
 from loadbench.plan.settings import SECTIONS, Entry, Origin, Source, settings
@@ -50,7 +51,7 @@ def read(setting: Setting, value: object, origin: Origin) -> Entry:
         elif near and words[0].islower():
             hint = f"did you mean {near[0]}?"
         elif isinstance(error, OSError) or "No such file" in str(error):
-            hint = "name a file that can be read"
+            hint = NOT_STDIN if text.removeprefix("@") == "-" else "name a file that can be read"
         raise BadInput(f"{origin.place}: {error}", hint=hint) from None
 
 
@@ -74,7 +75,7 @@ class ScenarioFile:
         try:
             raw = read_file(path, _MOST_BYTES)
         except OSError as error:
-            hint = "name a scenario file (TOML or JSON)"
+            hint = NOT_STDIN if str(path) == "-" else "name a scenario file (TOML or JSON)"
             if re.match(r"https?:/", str(path)):
                 hint = "this is a server: name it with --url"
             raise BadInput(f"{path}: {error.strerror or error}", hint=hint) from None

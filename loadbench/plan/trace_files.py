@@ -31,12 +31,14 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 import orjson
 
 from loadbench.core.bounded import parse_json
 from loadbench.core.errors import BadInput
 from loadbench.core.units import NS_PER_S, format_duration
-from loadbench.plan.input_files import read_lines
+from loadbench.plan.cluster import REQUESTS_ELSEWHERE, WHERE_THEY_ARE
+from loadbench.plan.input_files import read_lines, read_text
 from loadbench.plan.trace_formats import AUTO, BLOCK_TOKENS, FORMATS, LENGTHS, NS_PER_MS
 from loadbench.plan.traces import Row, Trace, TraceBuilder
 
@@ -49,6 +51,7 @@ if TYPE_CHECKING:
 # A week of Azure's traces, 44 million requests, has 2 GiB.
 _MAX_BYTES = 8 << 30
 _MAX_LINE = 1 << 20
+_MOST_OF_RUN = 256 << 20
 _MAX_TOKENS = 10_000_000
 # A hundred years: times are dates, or offsets from any origin.
 _MAX_NS = 100 * 366 * 86_400 * NS_PER_S
@@ -81,6 +84,8 @@ def read_trace(path: str | Path, *, limit: int | None = None, form: str = AUTO) 
     if path.is_dir():
         names = [path / "requests.jsonl", path / "requests.jsonl.gz"]
         file = next((name for name in names if name.exists()), names[0])
+    if _stayed_on_nodes(file):
+        raise BadInput(f"{file}: {REQUESTS_ELSEWHERE}", hint=WHERE_THEY_ARE)
     records = _records(file)
     builder, evidence = TraceBuilder(), _Evidence()
     name = next(iter(FORMATS))
@@ -116,6 +121,37 @@ def read_trace(path: str | Path, *, limit: int | None = None, form: str = AUTO) 
         skipped=evidence.skipped,
         notes=evidence.notes(),
     )
+
+
+class _Worker(msgspec.Struct):
+    log: str = ""
+
+
+class _Client(msgspec.Struct):
+    workers: list[_Worker] = []
+
+
+class _Level(msgspec.Struct):
+    client: _Client = msgspec.field(default_factory=_Client)
+
+
+class _OwnRun(msgspec.Struct):
+    """Of `run.json` what says where its requests are: `Run.requests_elsewhere` in `loadbench.results.run`."""
+
+    levels: list[_Level] = []
+
+
+def _stayed_on_nodes(file: Path) -> bool:
+    """Whether this is the `requests.jsonl` of a run whose requests stayed on the nodes of a cluster."""
+    beside = file.with_name("run.json")
+    if not file.name.startswith("requests.jsonl") or not beside.is_file():
+        return False
+    try:
+        text = read_text(beside, "run", max_bytes=_MOST_OF_RUN, hint="")
+        run = msgspec.json.decode(text, type=_OwnRun)
+    except (BadInput, msgspec.MsgspecError, ValueError, RecursionError):  # it says nothing
+        return False
+    return any(worker.log for level in run.levels for worker in level.client.workers)
 
 
 # Records.

@@ -6,9 +6,16 @@ import math
 from typing import TYPE_CHECKING
 
 from loadbench.plan.load import Closed
-from loadbench.plan.load_generator import MOST_READ_PER_S, PORTS_OF_A_MACHINE, reads_requests
+from loadbench.plan.load_generator import MOST_PORTS, MOST_READ_PER_S, PORTS_OF_A_MACHINE, reads_requests
 from loadbench.report.values import counted
-from loadbench.results.ceiling import known_ceiling, largest_demand, most_connections, planned_loads, workers_of
+from loadbench.results.ceiling import (
+    known_ceiling,
+    largest_demand,
+    most_connections,
+    planned_loads,
+    sure_connections,
+    workers_of,
+)
 from loadbench.results.environment import usable_cores
 from loadbench.results.space import speed_text
 
@@ -27,30 +34,44 @@ def cluster_facts(scenario: Scenario) -> list[tuple[str, str]]:
     ceiling, connections = known_ceiling(), most_connections(scenario)
     demand = largest_demand(scenario, ceiling)
     workers, cores = workers_of(demand, ceiling), usable_cores()
-    load = f"{demand.load}: about {demand.chunks_per_s:,.0f} chunks/s in {demand.streams:,.0f} streams"
-    load += f", {demand.requests_per_s:,.0f} requests/s"
+    load = f"{demand.load}: about {demand.chunks_per_s:,.0f} chunks/s in {_about(demand.streams, 'stream')}"
+    load += f", {_about(demand.requests_per_s, 'request')}/s"
     # At a rate too, the server's speed says how many streams there are at one time.
     if any(isinstance(one, Closed) for one in planned_loads(scenario)) or scenario.simulated:
         load += f", {speed_text(scenario)}"
     servers = len(scenario.target.url or ("",))
-    ports = f"{connections:,} connections; a machine has {PORTS_OF_A_MACHINE:,} for each server"
+    ports = f"{_about(connections, 'connection')}; a machine has {PORTS_OF_A_MACHINE:,} for each server"
+    ports += f" ({MOST_PORTS:,} at most)"
     by_ports, by_cores = math.ceil(connections / (PORTS_OF_A_MACHINE * servers)), math.ceil(workers / cores)
     machines = f"{max(by_ports, by_cores):,}"
-    if cluster.local_nodes:
-        machines = "1, which this one is" if by_ports <= 1 else f"{by_ports:,}, and {cluster} is one"
-    elif by_cores >= by_ports:
+    if by_cores < by_ports:
+        machines += ", for their source ports"
+    else:
         machines += f" of {counted(cores, 'core')}, as this one has"
         machines += f"; fewer with more cores, at least {by_ports}" if by_cores > 1 else ""
-    else:
-        machines += ", for their source ports"
+    if cluster.local_nodes and max(by_ports, by_cores) <= 1:
+        machines = "1, which this one is"
+    elif cluster.local_nodes:
+        lacks = "cores" if by_cores >= by_ports else "source ports"
+        machines += f". {cluster} is this machine alone, which has not enough {lacks}"
+    logs = "are copied into the run folder after each level"
+    if scenario.leaves_requests:
+        logs = "stay on the nodes; --gather-requests copies them into the run folder"
     return [
         ("cluster", str(cluster)),
         ("largest load", load),
         ("a worker", f"keeps up with {ceiling_text(ceiling)}"),
-        ("workers needed", f"{workers:,}, each on a core of its own"),
+        ("workers needed", f"{workers:,}, each on a core of its own" if workers > 1 else "1, on a core of its own"),
         ("source ports", f"for {ports}"),
         ("machines needed", machines),
+        ("request logs", logs),
     ]
+
+
+def _about(amount: float, noun: str) -> str:
+    """`1,200 streams`, `1 stream`, `less than 1 stream`."""
+    whole = round(amount)
+    return f"{whole:,} {noun}{'s' * (whole != 1)}" if amount >= 1 else f"less than 1 {noun}"
 
 
 def hardest(scenarios: Sequence[Scenario]) -> Scenario | None:
@@ -83,6 +104,17 @@ def cluster_warnings(scenario: Scenario) -> list[str]:
     given = scenario.load.workers or cluster.local_nodes or needed
     if given < needed:
         warnings.append(f"{counted(given, 'worker')} may be too few: {demand.load} needs about {needed:,}")
+    # Without a number of workers, how many machines there are is not known.
+    machines = 1 if cluster.local_nodes else scenario.load.workers
+    connections, servers = sure_connections(scenario), len(scenario.target.url or ("",))
+    if machines is not None and connections > machines * PORTS_OF_A_MACHINE * servers:
+        who, have = f"--workers {machines}", "as many machines usually have"
+        if cluster.local_nodes:
+            who, have = str(cluster), "this machine usually has"
+        warnings.append(
+            f"{who}: {connections:,} connections at one time need more source ports than {have}: "
+            f"{PORTS_OF_A_MACHINE:,} for each server on each, up to {MOST_PORTS:,} where the range was widened"
+        )
     cores = usable_cores()
     if cluster.local_nodes > cores:
         share = f"{cluster.local_nodes} local nodes share {counted(cores, 'core')}"

@@ -25,6 +25,7 @@ from loadbench.core.errors import BadInput
 from loadbench.core.secrets import MASK
 from loadbench.core.text import some
 from loadbench.core.units import NS_PER_S, parse_duration
+from loadbench.plan.cluster import REQUESTS_ELSEWHERE
 from loadbench.record.outcome import failed_of
 from loadbench.report import machine
 from loadbench.report.by_prompt import by_prompt_document
@@ -492,7 +493,7 @@ def _in_time(run: Run, folder: Path | None) -> list[Block]:
     if file is None or not file.is_file() or not run.levels:
         return []
     if run.requests_elsewhere:
-        return [Text(["left out: the requests stayed on the nodes of the cluster; measure with --gather-requests"])]
+        return [Text([f"left out: {REQUESTS_ELSEWHERE}, as the notes say"])]
     if file.stat().st_size > _MOST_BYTES:
         size = byte_size(file.stat().st_size)
         return [Text([f"left out: requests.jsonl has {size}, and reading it would take minutes"])]
@@ -513,6 +514,8 @@ def _prompts(run: Run, folder: Path | None) -> list[Block]:
     file = None if folder is None else folder / "requests.jsonl"
     if file is None or not file.is_file() or not run.prompts or file.stat().st_size > _MOST_BYTES:
         return []
+    if run.requests_elsewhere:
+        return [Text([f"left out: {REQUESTS_ELSEWHERE}, as the notes say"])]
     try:
         figures = by_prompt(read_requests(file))
     except BadInput:

@@ -189,7 +189,8 @@ def traffic_facts(scenario: Scenario, *, times: int = 1, left: Sequence[Load] | 
 def saved_text(scenario: Scenario) -> str:
     """Where the run's folder will be, what is in it, and whether there is room."""
     folder = (scenario.report.out or RESULTS) / f"<time>-{scenario.report.name}"
-    return f"{folder}: run.json, requests.jsonl, histograms.hlog, report.md; {space_text(scenario)[0]}"
+    requests = "" if scenario.leaves_requests else "requests.jsonl, "
+    return f"{folder}: run.json, {requests}histograms.hlog, report.md; {space_text(scenario)[0]}"
 
 
 def length_text(scenario: Scenario) -> list[str]:
@@ -214,7 +215,8 @@ def space_text(scenario: Scenario) -> tuple[str, bool]:
     """(what the run is expected to write and how much may be written, whether that is too little)."""
     out, (_, whole) = scenario.report.out or RESULTS, expected_bytes(scenario)
     free, largest = free_bytes(out), largest_file()
-    speed = f", {speed_text(scenario)}" if scenario.load.users is not None else ""
+    by_users = scenario.load.users is not None and not scenario.leaves_requests
+    speed = f", {speed_text(scenario)}" if by_users else ""
     text = f"about {byte_size(whole)} to write{speed}"
     text += "" if free is None else f"; {byte_size(free)} free at {out}"
     text += (

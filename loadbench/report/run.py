@@ -24,6 +24,7 @@ from loadbench.analyze.level.verdict import CLIENT_CODES
 from loadbench.analyze.stats.intervals import quantile_ranks
 from loadbench.core.text import some
 from loadbench.core.units import NS_PER_S, format_duration, parse_duration
+from loadbench.plan.cluster import REQUESTS_ELSEWHERE, WHERE_THEY_ARE
 from loadbench.plan.distribution import parse_distribution
 from loadbench.plan.server_url import UNVERIFIED
 from loadbench.plan.setting_types import AUTO_USERS
@@ -507,6 +508,7 @@ def notes(run: Run) -> tuple[list[str], list[str], list[str]]:
         details += _gave_up_notes(levels, whose[model])
         details += [_timeline_note(level, whose[model]) for level in levels if level.course]
     details += [*shares, *_request_notes(run), *equality_notes(run.outputs or ()), *_model_notes(run)]
+    details += [f"{REQUESTS_ELSEWHERE}; {WHERE_THEY_ARE}"] if run.requests_elsewhere else []
     return conclusion, problems, [*details, *machine.notes(run)]
 
 

@@ -133,6 +133,13 @@ def most_connections(scenario: Scenario) -> int:
     return max(connections_of(scenario, load) for load in planned_loads(scenario))
 
 
+def sure_connections(scenario: Scenario) -> int:
+    """As many as are planned: users have one each; of a rate it is known only where --max-in-flight says so."""
+    is_given = scenario.is_set("load.max_in_flight")
+    loads = [load for load in planned_loads(scenario) if is_given or isinstance(load, Closed)]
+    return max((connections_of(scenario, load) for load in loads), default=0)
+
+
 def planned_loads(scenario: Scenario) -> Sequence[Load]:
     """Those of the levels; of a search the largest that it may try."""
     if scenario.command != "capacity":

@@ -53,12 +53,14 @@ def speed_text(scenario: Scenario) -> str:
 
 
 def expected_bytes(scenario: Scenario) -> tuple[int, int]:
-    """(the least that a run with these loads writes, what it is expected to), in bytes."""
+    """(the least that a run with these loads writes, what it is expected to), in bytes on this machine."""
     models, extent, work = len(scenario.target.model or ("",)), scenario.extent, scenario.work
     least = _RUN_BYTES + _LEVEL_BYTES * models
     if scenario.command == "capacity":
         return least, least
     loads = scenario.loads
+    if scenario.leaves_requests:
+        return least, _RUN_BYTES + _LEVEL_BYTES * models * len(loads)
     seconds = (extent.warm_up_ns + (extent.duration_ns or 0) + extent.cool_down_ns) / 1e9
     if scenario.waits_for_answers:
         seconds = max(seconds, scenario.load.max_total / 1e9 / len(loads))

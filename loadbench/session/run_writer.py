@@ -104,10 +104,7 @@ class RunWriter:
         # The workers of a cluster write the lines of their requests themselves.
         self._records = None if session.workers is None else session.workers.records
         if self._records is not None:
-            cluster = scenario.load.cluster
-            near = cluster is not None and bool(cluster.local_nodes)
-            gathers = near or scenario.load.gather_requests or scenario.keeps_answers
-            take = self._log.add_lines if gathers else None
+            take = None if scenario.leaves_requests else self._log.add_lines
             self._records.log = WorkerLog(origin_ns, scenario.report.keep_texts, take)
         session.telemetry.keep_in(folder, origin_ns=origin_ns)
         if session.server is not None:

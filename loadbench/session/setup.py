@@ -42,7 +42,7 @@ from loadbench.plan.sim_profile import profile_named
 from loadbench.record.figures import MANY_A_REQUEST
 from loadbench.record.request import ONLY_DESTINATION
 from loadbench.report.values import byte_size, counted
-from loadbench.results.ceiling import known_ceiling, most_connections
+from loadbench.results.ceiling import known_ceiling, sure_connections
 from loadbench.results.environment import environment as describe_environment
 from loadbench.results.environment import usable_cores
 from loadbench.results.folder import RESULTS, check_folder, free_bytes
@@ -167,9 +167,8 @@ def check_cluster_size(scenario: Scenario, cluster: Cluster) -> None:
             hint=f"give --cluster local:{workers}" if workers <= MOST_LOCAL_NODES else "give fewer workers",
         )
     # Each worker may be on a machine of its own, and no machine has more ports than that.
-    connections, servers = most_connections(scenario), len(scenario.target.url or ("",))
-    is_sure = scenario.load.rate is None or scenario.is_set("load.max_in_flight")
-    if not nodes and workers is not None and is_sure and connections > MOST_PORTS * servers * workers:
+    connections, servers = sure_connections(scenario), len(scenario.target.url or ("",))
+    if not nodes and workers is not None and connections > MOST_PORTS * servers * workers:
         needed = math.ceil(connections / (PORTS_OF_A_MACHINE * servers))
         raise BadInput(
             f"--workers {workers}: {connections:,} connections at one time need more source ports than as many "

@@ -124,6 +124,55 @@ def test_a_plan_says_where_source_ports_end(flags, ports, machines):
     assert facts["machines needed"].startswith(machines)
 
 
+@pytest.mark.parametrize(
+    ("flags", "machines"),
+    [
+        ({"users": "8"}, "1, which this one is"),
+        (
+            {"users": "4000"},
+            "10 of 4 cores, as this one has; fewer with more cores, at least 1. local:3 is this machine alone",
+        ),
+        ({"users": "60000", "think": "1h"}, "3, for their source ports. local:3 is this machine alone, which"),
+    ],
+)
+def test_a_plan_for_local_nodes_says_what_this_machine_has_not(flags, machines):
+    """The load needs as many cores there as elsewhere."""
+    facts = dict(cluster_facts(planned(cluster="local:3", **flags)))
+    assert facts["machines needed"].startswith(machines)
+
+
+@pytest.mark.parametrize(
+    ("flags", "load", "workers", "ports"),
+    [
+        ({"users": "1"}, "users=1: about 100 chunks/s in 1 stream, 2 requests/s", "1, on", "for 1 connection;"),
+        (
+            {"rate": "0.08"},
+            "rate=0.08: about 5 chunks/s in less than 1 stream, less than 1 request/s",
+            "1, on",
+            "for 5",
+        ),
+    ],
+)
+def test_a_plan_for_a_small_load_is_in_words_that_fit(flags, load, workers, ports):
+    """One is no plural, and a part of one is not none."""
+    facts = dict(cluster_facts(planned(**flags)))
+    assert facts["largest load"].startswith(load)
+    assert facts["workers needed"].startswith(workers)
+    assert facts["source ports"].startswith(ports)
+
+
+@pytest.mark.parametrize(
+    ("flags", "stay"),
+    [({}, True), ({"gather_requests": True}, False), ({"keep_texts": True}, False), ({"cluster": "local:2"}, False)],
+)
+def test_a_plan_says_where_the_requests_will_be(flags, stay):
+    """On the nodes, unless something brings them here; what stays there needs no room here."""
+    text = " ".join(render_text(plan_document(planned(users="4", duration="600s", **flags)), width=400).split())
+    assert ("stay on the nodes; --gather-requests copies them" in text) is stay
+    assert ("run.json, requests.jsonl" in text) is not stay
+    assert ("97.7 KiB to write;" in text) is stay
+
+
 def test_every_plan_says_it():
     """That of a sweep, and that of a search for its largest load; without a cluster nothing is said."""
     sweep = render_text(plan_document(planned(users="1000")))
@@ -142,6 +191,15 @@ def test_every_plan_says_it():
         ({"users": "1000", "cluster": "local:2"}, ["2 workers may be too few"]),
         ({"users": "8", "cluster": "local:6"}, ["6 local nodes share 4 cores: they make no more load than 4 do"]),
         ({"rate": "7000"}, []),
+        ({"users": "30000", "think": "1h", "workers": "2"}, []),
+        (
+            {"users": "30000", "think": "1h", "workers": "1"},
+            ["--workers 1: 30,000 connections at one time need more source ports than as many machines usually have"],
+        ),
+        (
+            {"users": "30000", "think": "1h", "cluster": "local:1"},
+            ["local:1: 30,000 connections at one time need more source ports than this machine usually has: 28,232"],
+        ),
         ({"rate": "9000"}, []),
         (
             {"rate": "9000", "otlp": "http://127.0.0.1:4318"},

@@ -8,7 +8,7 @@ import io
 import lzma
 import tarfile
 import zipfile
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -16,9 +16,7 @@ from hypothesis import strategies as st
 
 from loadbench.core.errors import BadInput
 from loadbench.plan.input_files import read_lines, read_text
-
-if TYPE_CHECKING:
-    from pathlib import Path
+from loadbench.plan.sources import resolve
 
 MIB = 1 << 20
 
@@ -131,3 +129,14 @@ def test_a_file_that_cannot_be_opened_is_bad_input(tmp_path):
     for path in (tmp_path / "nothing", tmp_path):
         with pytest.raises(BadInput, match="cannot read the things in "):
             read(path)
+
+
+def test_a_dash_is_no_standard_input():
+    """A file of texts, a scenario, and fields of a request: each says so."""
+    with pytest.raises(BadInput) as of_text:
+        read(Path("-"))
+    with pytest.raises(BadInput) as of_scenario:
+        resolve(flags={}, file=Path("-"), environment={})
+    with pytest.raises(BadInput) as of_fields:
+        resolve(flags={"extra_body": "@-"}, environment={})
+    assert {one.value.hint for one in (of_text, of_scenario, of_fields)} == {"standard input is not read: name a file"}

@@ -253,3 +253,24 @@ def test_a_warm_up_leaves_something_to_measure():
     """One as long as the trace is refused."""
     with pytest.raises(BadInput, match=r"--warm-up: nothing of the trace, .* would be left to measure"):
         resolve(flags={"trace": str(AZURE_TRACE), "warm_up": "1h"}, environment={})
+
+
+@pytest.mark.parametrize("named", ["", "requests.jsonl"])
+@pytest.mark.parametrize("lines", [0, 1])
+def test_a_run_whose_requests_stayed_on_its_nodes_is_no_trace(tmp_path, named, lines):
+    """By its folder or its file; also where some levels were gathered, as a part of a run is another load."""
+    (tmp_path / "requests.jsonl").write_text('{"due_ns": 0, "input_tokens": 5, "output_tokens": 9}\n' * lines)
+    client = {"workers": [{"name": "w", "requests": 3, "log": "/tmp/x/requests.jsonl"}]}
+    (tmp_path / "run.json").write_text(json.dumps({"levels": [{}, {"client": client}]}))
+    with pytest.raises(BadInput, match="the requests of this run stayed on the nodes of its cluster") as error:
+        read_trace(tmp_path / named)
+    assert "client.workers[].log" in error.value.hint
+    assert "--gather-requests" in error.value.hint
+
+
+@pytest.mark.parametrize("beside", ["{", '{"levels": [{"client": {"workers": [{"log": ""}]}}]}', '{"levels": 3}'])
+def test_what_is_beside_the_requests_does_not_stop_a_replay(tmp_path, beside):
+    """A run whose workers' logs were gathered, or a damaged file."""
+    (tmp_path / "requests.jsonl").write_text('{"due_ns": 0, "input_tokens": 5, "output_tokens": 9}\n')
+    (tmp_path / "run.json").write_text(beside)
+    assert len(read_trace(tmp_path)) == 1

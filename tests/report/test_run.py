@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 
 import msgspec
 import pytest
@@ -10,8 +11,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from loadbench.plan.arrivals import parse_arrivals
+from loadbench.plan.cluster import REQUESTS_ELSEWHERE
 from loadbench.plan.load import Closed, Open
 from loadbench.record.outcome import Outcome, failed_of
+from loadbench.report.html import render_html
+from loadbench.report.page import run_page
+from loadbench.report.render_markdown import render_markdown
 from loadbench.report.render_text import render_text
 from loadbench.report.run import (
     KNEE,
@@ -366,3 +371,25 @@ def test_who_made_the_load_is_said(workers, cluster, said):
     run = msgspec.structs.replace(a_run(msgspec.structs.replace(one, client=client)), environment=about)
     assert load_from(run).startswith(said) if said else load_from(run) == ""
     assert said in render_text(run_document(run), width=400)
+
+
+def test_every_report_says_that_the_requests_stayed_on_the_nodes():
+    """By one sentence, with where they are and what brings them here; of gathered ones nothing is said."""
+    one = level(1, tokens_per_s=40.0)
+
+    def shown(log: str) -> list[str]:
+        client = msgspec.structs.replace(one.client, workers=[WorkerHealth(name="a", requests=5, log=log)])
+        run = a_run(msgspec.structs.replace(one, client=client))
+        document = run_document(run)
+        page = render_html(run_page(run, None))
+        return [
+            render_text(document, width=400),
+            render_markdown(document).replace("\\", ""),
+            re.sub("<[^>]+>", "", page),
+        ]
+
+    for text in shown("/tmp/loadbench-x/requests.jsonl"):
+        assert REQUESTS_ELSEWHERE in text
+        assert "client.workers[].log" in text
+        assert "--gather-requests" in text
+    assert not any(REQUESTS_ELSEWHERE in text for text in shown(""))

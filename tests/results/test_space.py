@@ -84,3 +84,13 @@ def test_the_limit_of_a_file_is_that_of_the_process(monkeypatch):
     for limits, most in (((5000, 9000), 5000), ((resource.RLIM_INFINITY, resource.RLIM_INFINITY), None)):
         monkeypatch.setattr(resource, "getrlimit", lambda _, limits=limits: limits)
         assert largest_file() == most
+
+
+def test_requests_that_stay_on_the_nodes_of_a_cluster_are_not_written_here():
+    """Unless they are gathered, or what is done with the responses needs them; those of local nodes are here."""
+    here = of_requests(8 * 120)
+    assert expected(cluster="auto") == (RUN + LEVEL, RUN + LEVEL)
+    assert expected(cluster="auto", model=("a", "b"), users="4,8") == (RUN + 2 * LEVEL, RUN + 4 * LEVEL)
+    assert expected(cluster="auto", gather_requests=True) == (RUN + LEVEL, here)
+    assert expected(cluster="auto", keep_texts=True)[1] > here
+    assert expected(cluster="local:2") == (RUN + LEVEL, here)

@@ -164,8 +164,12 @@ def _incomplete(recording: LevelRecording, load: Load) -> Iterator[Reason]:
         advice = "find out what ended or stopped them (out of memory?), then run it again"
         yield Reason("lost_worker", message, advice)
     if not recording.outcomes:
+        message = "no request was due during the measurement"
         advice = "use a --duration longer than one request plus its think time"
-        yield Reason("no_answers", "no request was due during the measurement", advice)
+        if recording.lost_workers:
+            message = "no request that is known was due during the measurement: what lost workers measured is lost"
+            advice = "find out what ended or stopped them, then run it again"
+        yield Reason("no_answers", message, advice)
     elif not recording.outcomes.get(Outcome.OK):
         gave_up, measured = recording.outcomes.get(Outcome.GAVE_UP, 0), sum(recording.outcomes.values())
         message, advice = "no measured request succeeded", "see the failures"

@@ -284,6 +284,19 @@ def test_what_a_lost_worker_took_along_is_counted():
         assert ("5 requests that they had sent are in no figure" in reason.message) is said
 
 
+def test_a_level_that_lost_all_that_was_measured_needs_no_longer_duration():
+    """What the lost workers had measured is in no figure; without one lost, the measurement was too short."""
+    workers = (WorkerPart(name="a", health=calm()), WorkerPart(name="b"))
+    for lost, said, advice in (
+        (0, "no request was due during the measurement", "use a --duration longer than"),
+        (1, "no request that is known was due", "find out what ended or stopped them"),
+    ):
+        recording = dataclasses.replace(recorded([]), workers=workers, lost_workers=lost)
+        (none,) = [one for one in a_level(recording=recording).verdict.reasons if one.code == "no_answers"]
+        assert none.message.startswith(said)
+        assert none.advice.startswith(advice)
+
+
 def test_arrivals_that_a_lost_worker_missed_need_no_other_limit():
     """What ended the worker is what to look for; without one lost, it is the limit or the rate."""
     workers = (WorkerPart(name="a", health=calm()), WorkerPart(name="b"))
