@@ -28,7 +28,7 @@ from loadbench.cluster.local_nodes import local_nodes
 from loadbench.cluster.relay import Node, machine
 from loadbench.core.errors import BadInput, LoadbenchError
 from loadbench.core.event_loop import in_daemon_thread
-from loadbench.core.signals import is_stuck
+from loadbench.core.signals import is_stuck, take_signals_back
 from loadbench.core.text import some
 from loadbench.engine.worker_link import SAME_CLOCK, ClockOffset
 from loadbench.plan.cluster import Cluster, is_loopback
@@ -96,6 +96,33 @@ class NodeClock:
             return self.offset
 
 
+def _reply(call: Any) -> asyncio.Future[Any]:
+    """The result of a call, by Ray's reference to it. Who does not wait for it any more cancels it as any future.
+
+    A future of Ray's own must not be cancelled: a thread of Ray gives it a result or an error all the same, and prints
+    the error that this is.
+    """
+    loop = asyncio.get_running_loop()
+    reply: asyncio.Future[Any] = loop.create_future()
+    reply.add_done_callback(lambda done: done.cancelled() or done.exception())  # nobody has to look at it
+
+    def take(value: object, error: BaseException | None) -> None:
+        if not reply.done():  # else it was cancelled
+            if error is None:
+                reply.set_result(value)
+            else:
+                reply.set_exception(error)
+
+    def pass_on(done: Any) -> None:
+        """In a thread of Ray."""
+        error = done.exception()
+        with suppress(RuntimeError):  # the loop is closed
+            loop.call_soon_threadsafe(take, None if error else done.result(), error)
+
+    call.future().add_done_callback(pass_on)
+    return reply
+
+
 async def _is_done(called: asyncio.Future[Any], within_s: float) -> bool:
     """Whether a call has its reply within this time."""
     # The second look is for a process that was stopped meanwhile: its timers are the first to go on.
@@ -134,7 +161,7 @@ class RayLink:
 
     def _call(self, method: str, *values: object) -> asyncio.Future[Any]:
         """Call a method of the actor, after those that were called before it in the same group."""
-        return asyncio.wrap_future(getattr(self._actor, method).remote(*values).future())
+        return _reply(getattr(self._actor, method).remote(*values))
 
     def _tell(self, method: str, *values: object) -> None:
         """Call a method whose end nobody waits for; what becomes of it, the reports show."""
@@ -142,7 +169,7 @@ class RayLink:
         if self._gone.is_set() and self._by_client:
             return
         with suppress(Exception):  # whatever Ray raises: the actor is gone
-            self._call(method, *values).add_done_callback(lambda done: done.cancelled() or done.exception())
+            self._call(method, *values)
 
     def begin(self, left: int) -> None:
         """On the node."""
@@ -160,7 +187,6 @@ class RayLink:
             found: list[bytes] | None = None
             with suppress(Exception):  # whatever Ray raises, no report will come
                 asked = self._call("reports", self._asks_for_s)
-                asked.add_done_callback(lambda done: done.cancelled() or done.exception())
                 found = asked.result() if await _is_done(asked, self._asks_for_s + _LATE_S) else None
             if found is None:
                 return None
@@ -388,6 +414,7 @@ async def _connected(cluster: Cluster, *, insecure: bool) -> AsyncIterator[_Conn
         held.ray = ray
         if held.users == 1:
             await _connect(held, address, cluster)
+            take_signals_back()  # Ray prints where its own threads are when one comes
             held.stack.push_async_callback(held.end, ray.shutdown)
         yield held
     finally:
@@ -395,6 +422,7 @@ async def _connected(cluster: Cluster, *, insecure: bool) -> AsyncIterator[_Conn
         if not held.users:
             del _connections[cluster]
             await held.stack.aclose()
+            take_signals_back()  # without Ray each would end the process at once
 
 
 async def _connect(connection: _Connection, address: str, cluster: Cluster) -> None:
@@ -486,8 +514,7 @@ async def _start(
     stack.push_async_callback(connection.end, end_all)
     try:
         with anyio.fail_after(_STARTS_WITHIN_S):
-            calls = [asyncio.wrap_future(actor.about.remote().future()) for actor in actors]
-            nodes: list[Node] = await asyncio.gather(*calls)
+            nodes: list[Node] = await asyncio.gather(*(_reply(actor.about.remote()) for actor in actors))
     except TimeoutError:
         hint = "see whether other work has the cores of the cluster (ray status), or give fewer workers"
         raise LoadbenchError(

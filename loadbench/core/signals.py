@@ -39,6 +39,16 @@ def end_as_ctrl_c_does() -> None:
             signal.signal(one, on_signal)
 
 
+def take_signals_back() -> None:
+    """Have Python handle every ending signal again, as it did before a library put a handler of its own in its place,
+    below Python: Python is told neither of that one nor of the signals that it gets."""
+    if threading.current_thread() is threading.main_thread():
+        for one in ending_signals():
+            handler = signal.getsignal(one)
+            if handler is not None:
+                signal.signal(one, handler)
+
+
 def is_stuck() -> None:
     """A library hangs in one of its threads: Python's own end would wait for it, or break in it."""
     _stuck.append(True)

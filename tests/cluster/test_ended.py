@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import asyncio
+import ctypes
 import os
+import signal
 import subprocess
 import sys
 import threading
 import time
+from concurrent.futures import Future
+from types import SimpleNamespace
+from unittest.mock import Mock
 
 import anyio
 import pytest
 
 from loadbench.cluster import connection, local_nodes
-from loadbench.cluster.connection import _Connection, _watch_nodes
+from loadbench.cluster.connection import _connected, _Connection, _reply, _watch_nodes
 from loadbench.core import signals
 from loadbench.core.event_loop import in_daemon_thread
+from loadbench.plan.cluster import Cluster
 from loadbench.results.append_log import lock
 
 
@@ -116,3 +123,53 @@ def test_the_folder_of_a_run_that_was_killed_is_removed_by_the_next(tmp_path, mo
         assert lock(held.fileno())
         local_nodes._remove_old_folders()
     assert [name for name, folder in folders.items() if folder.exists()] == ["used", "new", "other"]
+
+
+def test_a_call_that_nobody_waits_for_any_more_is_still_rays():
+    """A thread of Ray gives its future a result or an error later, and prints a traceback where that was cancelled."""
+    futures = [Future() for _ in range(4)]
+    calls = [Mock(**{"future.return_value": one}) for one in futures]
+
+    async def main() -> None:
+        with pytest.raises(TimeoutError), anyio.fail_after(0.01):
+            await asyncio.gather(*(_reply(call) for call in calls[:2]))
+        futures[0].set_result(7)
+        futures[1].set_exception(ConnectionError("ended"))
+        # To those who still wait, both arrive.
+        waited = [_reply(call) for call in calls[2:]]
+        futures[2].set_result(7)
+        futures[3].set_exception(ConnectionError("ended"))
+        assert await waited[0] == 7
+        with pytest.raises(ConnectionError, match="ended"):
+            await waited[1]
+
+    anyio.run(main)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGTERM that is sent")
+def test_a_signal_ends_the_wait_for_workers_without_a_word_of_ray(monkeypatch):
+    """Ray has a handler below Python's, which prints where its threads are; at its end, it leaves none."""
+    library, came = ctypes.CDLL(None), []
+    library.signal.restype = ctypes.c_void_p
+    library.signal.argtypes = (ctypes.c_int, ctypes.c_void_p)
+
+    def ignored(**_: object) -> None:
+        library.signal(signal.SIGTERM, 1)  # SIG_IGN, of which Python does not know
+
+    ray = SimpleNamespace(init=ignored, shutdown=ignored, is_connected=lambda: False)
+    modules = {"ray.util.client": SimpleNamespace(ray=ray)}
+    monkeypatch.setitem(sys.modules, "ray", ray)
+    monkeypatch.setattr(connection, "import_module", lambda name: modules.get(name, SimpleNamespace()))
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+
+    async def main() -> None:
+        async with _connected(Cluster("auto"), insecure=True):
+            signal.raise_signal(signal.SIGTERM)
+        signal.raise_signal(signal.SIGTERM)
+
+    before = signal.signal(signal.SIGTERM, lambda number, _: came.append(number))
+    try:
+        anyio.run(main)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert came == [signal.SIGTERM] * 2
