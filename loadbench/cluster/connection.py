@@ -25,7 +25,7 @@ import anyio
 
 from loadbench import __version__
 from loadbench.cluster.local_nodes import local_nodes
-from loadbench.cluster.relay import Node, machine
+from loadbench.cluster.relay import Node, machine, pid_namespace
 from loadbench.core.errors import BadInput, LoadbenchError
 from loadbench.core.event_loop import in_daemon_thread
 from loadbench.core.signals import is_stuck, take_signals_back
@@ -146,6 +146,7 @@ class RayLink:
         *,
         put: Callable[[Path], Awaitable[Any]],
         is_here: bool,
+        pid: int | None = None,
         by_client: bool = False,
         asks_for_s: float,
     ) -> None:
@@ -155,6 +156,7 @@ class RayLink:
         self._actor = actor
         self._put, self._by_client = put, by_client
         self.is_here = is_here  # on this machine, whose clock it has
+        self.pid = pid
         self._asks_for_s = asks_for_s
         self._bodies: list[bytes] = []
         self._gone = anyio.Event()
@@ -546,10 +548,12 @@ async def _start(
             clocks[node.node],
             put=put,
             by_client=connection.is_client,
-            is_here=bool(cluster.local_nodes) or (bool(node.machine) and node.machine == here),
+            is_here=is_here,
+            pid=node.pid if is_here and node.pids_of == pid_namespace() else None,
             asks_for_s=asks_for_s,
         )
         for index, (actor, node) in enumerate(zip(actors, nodes, strict=True))
+        for is_here in [bool(cluster.local_nodes) or (bool(node.machine) and node.machine == here)]
     ]
 
 

@@ -35,6 +35,8 @@ class Node(NamedTuple):
     python: str
     loadbench: str
     has_token: bool  # whether Ray requests a token on this node
+    pid: int  # of the worker
+    pids_of: str  # the same for all processes among which that number is the worker's
 
 
 class Relay:
@@ -79,7 +81,16 @@ class Relay:
         import ray  # noqa: PLC0415 - in an actor it is there
 
         node = ray.get_runtime_context().get_node_id()
-        return Node(node, platform.node(), machine(), platform.python_version(), __version__, _has_token())
+        return Node(
+            node=node,
+            host=platform.node(),
+            machine=machine(),
+            python=platform.python_version(),
+            loadbench=__version__,
+            has_token=_has_token(),
+            pid=self._process.pid,
+            pids_of=pid_namespace(),
+        )
 
     def begin(self, left: int) -> None:
         """A level begins: `loadbench.engine.worker_link.WorkerLink`, as are the next ones."""
@@ -132,6 +143,13 @@ class Relay:
         self._reader.join(_LEAVES_WITHIN_S)
         self._files.close()
         self._folder.cleanup()
+
+
+def pid_namespace() -> str:
+    """Which processes are numbered together: on Linux a container may have numbers of its own. Elsewhere one name."""
+    with suppress(OSError, NotImplementedError):
+        return str(Path("/proc/self/ns/pid").readlink())
+    return ""
 
 
 def machine() -> str:

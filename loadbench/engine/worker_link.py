@@ -73,6 +73,7 @@ class WorkerLink(Protocol):
     """One worker."""
 
     name: str  # for people: which one, and where
+    pid: int | None  # of its process, where that is one of this machine
     # Whether all workers take the requests of a level by number from one count. If not, each is given some of them.
     shares_count: bool
 
@@ -148,6 +149,7 @@ class LocalLink:
     def __init__(self, name: str, process: asyncio.subprocess.Process, files: WorkerFiles) -> None:
         self.name = name
         self.process = process
+        self.pid: int | None = process.pid
         self.files = files
         self.begin = files.begin
 

@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 _TERMINAL_PERIOD_S, _PLAIN_PERIOD_S = 0.25, 10.0
 # A stage before or between the levels that takes this long has its plain line at once.
 _LONG_STAGE_S = 3.0
-# Of the time, what frames may take at most.
+# Of a core, what frames may take at most.
 _MOST_SHARE = 0.01
 # From one look at what has to be counted to the next; a bar of the sparkline is as long.
 _COUNTED_EVERY_NS = NS_PER_S
@@ -213,9 +213,10 @@ class Progress:
             period_s = period_s if self._screen.is_terminal else 1.0
             await anyio.sleep(period_s)
             if self._screen.is_terminal:
-                began_s = time.perf_counter()
+                # CPU time: while other programs have the core, frames must not become rare.
+                began_s = time.thread_time()
                 self._draw()
-                period_s = max(_TERMINAL_PERIOD_S, (time.perf_counter() - began_s) / _MOST_SHARE)
+                period_s = max(_TERMINAL_PERIOD_S, (time.thread_time() - began_s) / _MOST_SHARE)
                 continue
             since_s += period_s
             if self._level is None:

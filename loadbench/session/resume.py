@@ -215,7 +215,8 @@ def resumed_sides(
 
 
 def whole_levels(path: Path, scenario: Scenario) -> Run:
-    """The sweep in a folder, without a level that was stopped before its end, or in which the server ended.
+    """The sweep in a folder, without a level that was stopped before its end, or in which the server ended, and without
+    the last ones if workers ended in them.
 
     Raises `BadInput` if this scenario cannot continue it: other conditions, or other loads than the first of its own.
     """
@@ -227,6 +228,9 @@ def whole_levels(path: Path, scenario: Scenario) -> Run:
     run = read_run(path)
     refuse_other_conditions(path, conditions(_at_loads_of(run, scenario)), run.conditions, free="further loads")
     levels = list(takewhile(lambda level: not (_has(level, "interrupted") or _has(level, "server_ended")), run.levels))
+    # Where further levels followed, the workers that were left made their load.
+    while levels and _has(levels[-1], "lost_worker"):
+        levels.pop()
     planned = [load.label for load in scenario.loads]
     for model in {level.model for level in levels} if not scenario.finds_levels else ():
         measured = [level.load.label for level in levels if level.model == model]

@@ -15,7 +15,7 @@ from loadbench.telemetry.machine_use import MachineReader, load_between
 from loadbench.telemetry.sampler import MachineSampler, is_local
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Mapping
+    from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 
     from loadbench.core.clock import Clock
     from loadbench.plan.scenario import Scenario
@@ -29,9 +29,17 @@ _IDLE_S = 3.0
 
 
 class RunTelemetry:
-    """The telemetry of one session. Nothing is written until `keep_in` names a folder; `say` reports to the user."""
+    """The telemetry of one session. Nothing is written until `keep_in` names a folder; `say` reports to the user.
+    `workers` are the processes on this machine that make the load; `None` if this process makes it."""
 
-    def __init__(self, scenario: Scenario, *targets: Target, clock: Clock, say: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        scenario: Scenario,
+        *targets: Target,
+        clock: Clock,
+        say: Callable[[str], None],
+        workers: Sequence[int] | None = None,
+    ) -> None:
         self._settings = scenario.telemetry
         self._prices = scenario.cost
         self._simulated = scenario.simulated
@@ -48,9 +56,13 @@ class RunTelemetry:
         self._machine = MachineReader(
             [target.base_url for target in targets],
             server_pid=self._settings.server_pid,
+            workers=workers or (),
             with_power=bool(here) and not scenario.simulated,
         )
         self._use: MachineUse | None = None
+        self._makes_load = workers is None or bool(workers)
+        # Else nothing of what is measured happens on this machine.
+        self._takes_part = self._makes_load or bool(here)
 
     def keep_in(self, folder: RunFolder, *, origin_ns: int) -> None:
         """Write the readings from now on into this run's folder, with times since `origin_ns`."""
@@ -117,12 +129,19 @@ class RunTelemetry:
 
     def level_begins(self) -> None:
         """Read who has used this machine's CPUs so far."""
-        self._use = self._machine.read()
+        self._use = self._machine.read() if self._takes_part else None
 
     def completed(self, level: LevelResult, window: tuple[int, int]) -> LevelResult:
         """The level with the machine's figures in its window, and what they cost."""
-        load = load_between(self._use, self._machine.read())
-        return with_machine(level, self._watch.window(*window), idle=self._idle, prices=self._prices, load=load)
+        load = load_between(self._use, self._machine.read() if self._takes_part else None)
+        return with_machine(
+            level,
+            self._watch.window(*window),
+            idle=self._idle,
+            prices=self._prices,
+            load=load,
+            makes_load=self._makes_load,
+        )
 
     def flush(self) -> None:
         """Write the readings that are still in memory."""

@@ -48,23 +48,29 @@ class MachineUse(NamedTuple):
 
 
 class MachineReader:
-    """Reads the counters; `urls` are the servers, and `with_power` says that the machine's power matters to them.
-    Without `psutil` there is nothing to read."""
+    """Reads the counters; `urls` are the servers, `workers` the processes on this machine that make the load, whoever
+    started them, and `with_power` says that the machine's power matters. Without `psutil` there is nothing to read."""
 
     def __init__(
         self,
         urls: Sequence[str],
         *,
         server_pid: int | None = None,
+        workers: Sequence[int] = (),
         proc: Path = Path("/proc"),
         with_power: bool = False,
     ) -> None:
-        self._psutil = library("psutil")
+        psutil: Any = library("psutil")
+        self._psutil = psutil
         self._with_power = with_power
         self._proc = proc
         self._server_pid = server_pid
         self._urls = [url for url in urls if is_local(url)]
         self._known: dict[str, Any] = {}  # the process by URL, as long as it runs
+        self._workers: list[Any] = []
+        for pid in workers if psutil is not None else ():
+            with suppress(psutil.Error):
+                self._workers.append(psutil.Process(pid))
 
     def found(self, url: str, pid: int) -> None:
         """The sampler has found the process of this server: to look for it again takes 20 ms."""
@@ -83,12 +89,17 @@ class MachineReader:
             family = {own.pid: own} | {child.pid: child for child in own.children(recursive=True)}
         except (psutil.Error, OSError):
             return None
+        # What Ray started is no child of ours: the actor that passes reports on, and its worker.
+        for worker in self._workers:
+            with suppress(psutil.Error):
+                family |= {one.pid: one for one in (worker, worker.parent()) if one is not None and one.is_running()}
         servers = self._servers(psutil, family)
         server_pids: set[int] = set()
         for server in servers or ():
             members = {member.pid: member for member in family_of(psutil, server)}
             server_pids |= members.keys()
             family |= members
+        pids = {own.pid, *(worker.pid for worker in self._workers), *server_pids}
         ours_s = 0.0
         for process in family.values():
             with suppress(psutil.Error):
@@ -103,7 +114,7 @@ class MachineReader:
             busy_s=total_s - idle_s,
             stolen_s=times.get("steal", 0.0),
             ours_s=None if servers is None else ours_s,
-            waited_s={key: waited for pid in (own.pid, *server_pids) for key, waited in self._waits(pid)},
+            waited_s={key: waited for pid in pids for key, waited in self._waits(pid)},
             server_pids=frozenset(server_pids),
             power=power_state(Path("/"), psutil) if self._with_power else PowerState(),
         )

@@ -74,7 +74,7 @@ async def nodes(count):
         RayLink(
             f"worker {number} on {number}",
             actor,
-            Node(str(number), str(number), "", "", "", has_token=True),
+            Node(str(number), str(number), "", "", "", has_token=True, pid=0, pids_of=""),
             NodeClock(anyio.CapacityLimiter(8)),
             put=put,
             is_here=True,

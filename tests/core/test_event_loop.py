@@ -293,7 +293,8 @@ def test_timers_are_not_early_and_not_a_millisecond_late_by_rule():
 
     took, usual = event_loop.run(main), asyncio.run(main())
     assert min(took) >= 0.0002
-    assert min(took) < min(usual)
+    # A quarter of them: on a busy machine some waits are over before either asks how much of them is left.
+    assert sorted(took)[9] < sorted(usual)[9]
 
 
 @linux

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import shutil
+import time
 from dataclasses import dataclass, field
 
 import anyio
@@ -202,6 +203,24 @@ def test_between_levels_there_is_no_line():
 
     run_virtual(main)
     assert stream.getvalue() == before
+
+
+@pytest.mark.parametrize(("works", "fewest", "most"), [(False, 30, 40), (True, 2, 12)])
+def test_frames_are_rare_where_they_cost_much_and_not_where_the_core_is_taken(works, fewest, most):
+    """Ten seconds of frames whose writing lasts 20 ms each: of CPU time, or without any."""
+
+    class Slow(FakeStream):
+        def write(self, text: str) -> int:
+            clock = time.thread_time if works else time.monotonic
+            ends_s = clock() + 0.02
+            while clock() < ends_s:
+                if not works:
+                    time.sleep(0.005)
+            return super().write(text)
+
+    stream = Slow(terminal=True)
+    watching(Progress(stream, levels=1), seconds=10)
+    assert fewest <= stream.getvalue().count("in flight") <= most
 
 
 def test_number_of_levels_may_become_known_later():

@@ -95,12 +95,13 @@ def test_a_search_and_a_comparison_say_it_too(tmp_path):
 def test_workers_send_the_same_prompts(server, tmp_path):
     """Two processes, each with its users, send what one does: user by user, as far as both came."""
     write(tmp_path, *({"turns": [f"{row}1", f"{row}2"]} for row in "abcdef"))
-    given = ("--model", "m", "--users", "2", "--requests", "12", "--warm-up", "0s", "--ramp", "0s")
+    # By time: of a number of requests, a user whose worker waits for a core may get hardly any.
+    given = ("--model", "m", "--users", "2", "--duration", "2s", "--warm-up", "0s", "--ramp", "0s")
     sent = []
     for workers in ("1", "2"):
         where = ("--prompts", "p.jsonl", "--workers", workers, "--out", workers)
         done = loadbench("sweep", "--url", server.url, *where, *given, cwd=tmp_path)
-        assert "12 ok" in done.stderr
+        assert done.returncode in {0, 4, 5}, done.stderr
         (file,) = (tmp_path / workers).glob("*/requests.jsonl")
         rows = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
         rows.sort(key=lambda row: row["due_ns"])

@@ -15,11 +15,13 @@ import pytest
 
 from loadbench.core.errors import BadInput
 from loadbench.engine.sweep import LastLevel
+from loadbench.plan.conditions import conditions, content_hash
 from loadbench.plan.load import Closed
 from loadbench.plan.sources import resolve
 from loadbench.results.append_log import AppendLog
 from loadbench.results.folder import RunFolder
-from loadbench.session.resume import earlier_levels, held
+from loadbench.results.run import Reason, Verdict, to_json
+from loadbench.session.resume import earlier_levels, held, whole_levels
 from loadbench.session.run_writer import new_folder
 from tests.building import a_level, a_run
 from tests.cli.typed import typed
@@ -33,6 +35,19 @@ def levels(*measured: tuple[str, int]):
         for model, users in measured
     ]
     return a_run(*of, complete=False)
+
+
+@pytest.mark.parametrize(("lost", "kept"), [({2}, 2), ({1, 2}, 1), ({1}, 3), ({0, 1, 2}, 0), (set(), 3)])
+def test_levels_without_their_workers_are_measured_again(tmp_path, lost, kept):
+    """Those at the end. One in the middle stays: the workers that were left made the load of the next."""
+    scenario = resolve(flags={"users": "1,2,4", "max_tokens": "5"}, environment={})
+    then = conditions(scenario)
+    run = levels(("m", 1), ("m", 2), ("m", 4))
+    gone = Verdict("INVALID", [Reason("lost_worker", "1 of the 2 workers ended early", "run it again")])
+    of = [msgspec.structs.replace(one, verdict=gone) if n in lost else one for n, one in enumerate(run.levels)]
+    run = msgspec.structs.replace(run, levels=of, conditions=then, content_hash=content_hash(then))
+    (tmp_path / "run.json").write_bytes(to_json(run))
+    assert [level.load.users for level in whole_levels(tmp_path, scenario).levels] == [1, 2, 4][:kept]
 
 
 def test_a_model_without_further_loads_is_complete():

@@ -27,8 +27,17 @@ HERE = "http://127.0.0.1:9/v1"
 ELSEWHERE = "http://192.0.2.1:8080/v1"
 
 
-def watched(tmp_path, *, url: str = HERE, simulated: bool = False, price: float | None = None, **settings):
-    """A level of 0.2 s that was watched so, with what was said, and the readings kept."""
+def watched(
+    tmp_path,
+    *,
+    url: str = HERE,
+    simulated: bool = False,
+    price: float | None = None,
+    workers: list[int] | None = None,
+    lasts_s: float = 0.2,
+    **settings,
+):
+    """A level, of 0.2 s, that was watched so, with what was said, and the readings kept."""
     said: list[str] = []
     scenario = Scenario(
         target=TargetSettings(url=None if simulated else (url,)),
@@ -37,13 +46,14 @@ def watched(tmp_path, *, url: str = HERE, simulated: bool = False, price: float 
     )
 
     async def main():
-        watch = RunTelemetry(scenario, Target(base_url=url), clock=MonotonicClock(), say=said.append)
+        watch = RunTelemetry(scenario, Target(base_url=url), clock=MonotonicClock(), say=said.append, workers=workers)
         watch.keep_in(RunFolder(tmp_path), origin_ns=time.perf_counter_ns())
         async with watch.sampling(), anyio.create_task_group() as beside:
             beside.start_soon(watch.listen)
             await watch.measure_idle()
+            watch.level_begins()
             opens_ns = time.perf_counter_ns()
-            await anyio.sleep(0.2)
+            await anyio.sleep(lasts_s)
             closes_ns = time.perf_counter_ns()
             await watch.caught_up(closes_ns)
             level = watch.completed(
@@ -64,6 +74,17 @@ def metered(monkeypatch):
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[2]))
     monkeypatch.setattr(sampler, "child_environment", lambda: {**os.environ})  # with what the tests set
     monkeypatch.setattr(watching, "_IDLE_S", 0.2)
+
+
+@pytest.mark.parametrize(
+    ("url", "workers", "counts"),
+    [(ELSEWHERE, [], False), (ELSEWHERE, [os.getpid()], True), (ELSEWHERE, None, True), (HERE, [], True)],
+)
+def test_a_machine_that_has_no_part_in_a_level_is_not_judged(tmp_path, url, workers, counts):
+    """The load may be made elsewhere, and the server be elsewhere too: whoever keeps this machine busy, it is nothing
+    to them."""
+    _, level, _ = watched(tmp_path, url=url, workers=workers, lasts_s=1.2, sampling="off")
+    assert (level.machine is not None) is counts
 
 
 def test_power_before_the_load_is_taken_off(metered, tmp_path):

@@ -84,6 +84,26 @@ def test_children_are_ours_and_others_are_not():
 
 
 @pytest.mark.slow
+def test_workers_that_a_cluster_started_are_ours():
+    """They are nobody's children here, and this process is told which they are."""
+    starter = subprocess.Popen(
+        [sys.executable, "-c", f"import subprocess, sys; subprocess.Popen([sys.executable, '-c', {SERVE!r}])"],
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    _, pid = map(int, starter.stdout.readline().split())
+    starter.wait()
+    used = psutil.Process(pid).cpu_times
+    before = used()
+    with starter.stdout:
+        load = between(MachineReader([], workers=[pid]), 1.5)
+    its = (used().user - before.user) / 1.5 / load.cores
+    assert load.busy - load.others > its / 2 > 0
+    if load.waited is not None and load.waited > 0.2:
+        assert load.waited_by == "loadbench"
+
+
+@pytest.mark.slow
 def test_server_on_this_machine_is_not_others():
     """It is found by its port, though it is nobody's child."""
     code = f"import subprocess, sys; subprocess.Popen([sys.executable, '-c', {SERVE!r}])"

@@ -9,7 +9,7 @@ import msgspec
 
 from loadbench.analyze.level.cost import cost, energy, meter_watts
 from loadbench.analyze.level.knee import busy_machine
-from loadbench.analyze.level.verdict import CLIENT_CODES, LATE_CODES
+from loadbench.analyze.level.verdict import CLIENT_CODES, GENERATOR_BOTTLENECK, LATE_CODES
 from loadbench.results.run import Reason
 
 if TYPE_CHECKING:
@@ -47,17 +47,19 @@ def with_machine(
     idle: Mapping[str, float],
     prices: CostSettings,
     load: MachineLoad | None = None,
+    makes_load: bool = True,
 ) -> LevelResult:
     """The level with its telemetry, energy, cost and their caveats; `idle` has each meter's watts before the load.
 
-    A machine that others kept busy is a caveat, or a reason that makes the level INVALID.
+    A machine that others kept busy is a caveat, or a reason that makes the level INVALID. If it has no part in making
+    the load (`makes_load`), nothing that was late is its others' fault.
     """
     verdict = level.verdict
     kept_up = not any(reason.code in CLIENT_CODES for reason in verdict.reasons)
     busy, is_severe = (None, False) if load is None else _busy(load, kept_up=kept_up)
     if load is not None and busy is not None:
         reasons = [_and_idle(reason) for reason in verdict.reasons]
-        if _has_no_free_core(load):
+        if makes_load and _has_no_free_core(load):
             reasons = [_because_of_others(reason, load) for reason in reasons]
         verdict = msgspec.structs.replace(verdict, reasons=reasons)
     if busy is not None and is_severe:
@@ -106,8 +108,8 @@ def _has_no_free_core(load: MachineLoad) -> bool:
 
 
 def _because_of_others(reason: Reason, load: MachineLoad) -> Reason:
-    """A reason that says that loadbench was late, with what probably made it late."""
-    if reason.code not in LATE_CODES:
+    """A reason that says that loadbench was late, with what probably made it late; as it is if it knows better."""
+    if reason.code not in LATE_CODES or reason.advice != GENERATOR_BOTTLENECK:
         return reason
     others = "other programs" if (load.others or 0.0) >= load.stolen else "other virtual machines"
     message = f"{others} {_KEPT_WAITING}: {reason.message.replace('loadbench', 'it', 1)}"

@@ -17,7 +17,7 @@ from loadbench.analyze.level.overload import ABOVE_CAPACITY, FAILURES, status_of
 from loadbench.analyze.level.servers import uneven_servers
 from loadbench.core.text import some
 from loadbench.core.units import NS_PER_S, format_duration
-from loadbench.plan.load import Closed, Open
+from loadbench.plan.load import Closed, Open, Shard
 from loadbench.record.kept_connections import ADVICE
 from loadbench.record.outcome import Outcome, TokenSource, failed_of, without_hint
 from loadbench.record.slices import SLICE_NS
@@ -67,7 +67,7 @@ ITL_ONLY_CODES = frozenset({"late_reads"})
 CLIENT_CODES = LESS_LOAD_CODES | {"late_start", "loop_lag", "late_first_tokens"} | ITL_ONLY_CODES
 # Of these, what a load generator shows that waits for a core.
 LATE_CODES = CLIENT_CODES - LESS_LOAD_CODES | {"rate_not_reached"}
-_GENERATOR_BOTTLENECK = "the load generator was the bottleneck: give it its own core, or reduce the load"
+GENERATOR_BOTTLENECK = "the load generator was the bottleneck: give it its own core, or reduce the load"
 _UNREAD_ADVICE = (
     "find out what the server means by it: a part of the text, or an error, may be missing from the figures"
 )
@@ -158,7 +158,11 @@ def _incomplete(recording: LevelRecording, load: Load) -> Iterator[Reason]:
     if recording.lost_workers:
         every, lost = len(recording.workers), [one.name for one in recording.workers if one.health is None]
         message = f"{len(lost)} of the {every} workers ended early ({some(lost, most=3)}), and with them "
-        message += f"{100 * len(lost) / max(1, every):.0f} % of the load"
+        share = len(lost) / max(1, every)
+        if isinstance(load, Closed):
+            users = [Shard(n, every).share(load.users) for n in range(every) if recording.workers[n].health is None]
+            share = sum(users) / load.users
+        message += f"{100 * share:.0f} % of the load"
         if recording.unreported:
             message += f"; {recording.unreported} requests that they had sent are in no figure"
         advice = "find out what ended or stopped them (out of memory?), then run it again"
@@ -202,7 +206,7 @@ def _incomplete(recording: LevelRecording, load: Load) -> Iterator[Reason]:
     # One request may be due just before the window closes and be sent after it.
     elif isinstance(load, Open) and sent < _MIN_ACHIEVED * due - 1:
         message = f"{due} requests were due inside the window, but only {sent} were sent inside it"
-        yield Reason("rate_not_reached", message, _GENERATOR_BOTTLENECK)
+        yield Reason("rate_not_reached", message, GENERATOR_BOTTLENECK)
 
 
 def _stopped(recording: LevelRecording) -> Iterator[Reason]:
@@ -277,7 +281,7 @@ def _late_start(recording: LevelRecording, load: Load, *, among: int = 1) -> Ite
     if mean_ns > allowed_ns:
         message = f"loadbench sent the users' next requests late, by {mean_ns / 1e6:.1f} ms on average; "
         message += f"{allowed_ns / 1e6:.1f} ms is allowed at this length of responses and pauses"
-        advice = _GENERATOR_BOTTLENECK
+        advice = GENERATOR_BOTTLENECK
         if waited_ns > mean_ns / 2:
             message += "; most of it were waits, at the end, for requests that other workers had"
             advice = "measure more --requests, or by --duration"
@@ -305,7 +309,7 @@ def _late_stamps(recording: LevelRecording, *, among: int = 1) -> Iterator[Reaso
         share = recording.censored_events / recording.events
         message = f"loadbench read {100 * share:.1f} % of events so late that a later one had already arrived; "
         message += f"{100 * MAX_LATE:g} % are allowed"
-        yield Reason("late_reads", message, _GENERATOR_BOTTLENECK)
+        yield Reason("late_reads", message, GENERATOR_BOTTLENECK)
     elif recording.separate_events > MAX_LATE * recording.events:
         # In such a fast stream the last event of a late read is always recent; the loop's lag shows the lateness.
         # Events that the server sent together are not among these.
@@ -316,7 +320,7 @@ def _late_stamps(recording: LevelRecording, *, among: int = 1) -> Iterator[Reaso
     least = max(1, MAX_LATE * answers, _beyond_chance(MAX_LATE * answers, among) - 1)
     if late > least or (among == 1 and late > 1 and _moves_p99(recording.histograms["ttft"], late / answers)):
         message = f"loadbench read {late} of {answers} first tokens so late that a later one had already arrived"
-        yield Reason("late_first_tokens", message, _GENERATOR_BOTTLENECK)
+        yield Reason("late_first_tokens", message, GENERATOR_BOTTLENECK)
 
 
 def _late_client(recording: LevelRecording, load: Load) -> Iterator[Reason]:
@@ -370,7 +374,7 @@ def _delayed(recording: LevelRecording, delays: Histogram, *, code: str, message
     if p99_ns is not None and p99_ns > bound_ns and delays.count_above(round(bound_ns)) >= least:
         late = f"1 in 100 was {p99_ns / 1e6:.1f} ms late or more"
         allowed = f"{bound_ns / 1e6:.1f} ms is allowed at this token rate"
-        yield Reason(code, f"{message}: {late}, and {allowed}", _GENERATOR_BOTTLENECK)
+        yield Reason(code, f"{message}: {late}, and {allowed}", GENERATOR_BOTTLENECK)
 
 
 def _beyond_chance(mean: float, among: int) -> int:

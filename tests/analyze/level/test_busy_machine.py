@@ -7,6 +7,7 @@ import pytest
 
 from loadbench.analyze.level.machine import with_machine
 from loadbench.analyze.level.overload import judge_overload
+from loadbench.analyze.level.verdict import GENERATOR_BOTTLENECK
 from loadbench.plan.settings import CostSettings
 from loadbench.results.run import Reason, Verdict
 from loadbench.results.telemetry import MachineLoad
@@ -81,7 +82,7 @@ def test_what_the_wait_means_depends_on_who_waited(waited_by, alone):
 
 def test_late_load_generator_is_not_said_to_have_kept_up():
     """The verdict has the reason; the note on the busy machine does not contradict it."""
-    late = Reason("late_reads", "loadbench read events late", "give it a core")
+    late = Reason("late_reads", "loadbench read events late", GENERATOR_BOTTLENECK)
     level = msgspec.structs.replace(a_level(), verdict=Verdict("INVALID", [late]), caveats=[])
     load = MachineLoad(cores=4, busy=1.0, others=0.9, stolen=0.0, waited=0.2, waited_by="the server")
     (caveat,) = with_machine(level, None, idle={}, prices=CostSettings(), load=load).caveats
@@ -108,7 +109,7 @@ def test_server_without_a_core_is_invalid():
 )
 def test_what_made_loadbench_late_comes_first(load, whose):
     """Where others had the cores, the reason names them and its advice is about them; else it stays as it was."""
-    late = Reason("late_reads", "loadbench read events late", "give it a core")
+    late = Reason("late_reads", "loadbench read events late", GENERATOR_BOTTLENECK)
     failed = Reason("failures", "3 of 9 requests failed", "see the failures")
     level = msgspec.structs.replace(a_level(), verdict=Verdict("INVALID", [late, failed]), caveats=[])
     seen = MachineLoad(cores=4, **{"stolen": 0.0, **load})
@@ -119,6 +120,18 @@ def test_what_made_loadbench_late_comes_first(load, whose):
     else:
         assert reasons[0].message == f"{whose} probably kept loadbench waiting: it read events late"
         assert reasons[0].advice.startswith("end the other programs")
+
+
+@pytest.mark.parametrize(
+    ("advice", "makes_load"), [("measure more --requests, or by --duration", True), (GENERATOR_BOTTLENECK, False)]
+)
+def test_a_lateness_that_other_programs_here_cannot_explain_keeps_its_words(advice, makes_load):
+    """Where the reason knows better, and where the load is made on other machines."""
+    late = Reason("late_start", "loadbench sent the users' next requests late", advice)
+    level = msgspec.structs.replace(a_level(), verdict=Verdict("INVALID", [late]), caveats=[])
+    load = MachineLoad(cores=4, busy=1.0, others=0.9, stolen=0.0)
+    judged = with_machine(level, None, idle={}, prices=CostSettings(), load=load, makes_load=makes_load)
+    assert judged.verdict.reasons == [late]
 
 
 @pytest.mark.parametrize("others", [0.0, 0.9])

@@ -276,7 +276,7 @@ def test_what_a_lost_worker_took_along_is_counted():
     workers = (WorkerPart(name="a", health=calm()), WorkerPart(name="b"))
     for unreported, said in ((0, False), (5, True)):
         recording = dataclasses.replace(recorded(quiet()), workers=workers, lost_workers=1, unreported=unreported)
-        (reason,) = a_level(recording=recording).verdict.reasons
+        (reason,) = a_level(recording=recording, load=Closed(2)).verdict.reasons
         assert (
             reason.code,
             "1 of the 2 workers ended early (b), and with them 50 % of the load" in reason.message,
@@ -295,6 +295,26 @@ def test_a_level_that_lost_all_that_was_measured_needs_no_longer_duration():
         (none,) = [one for one in a_level(recording=recording).verdict.reasons if one.code == "no_answers"]
         assert none.message.startswith(said)
         assert none.advice.startswith(advice)
+
+
+@pytest.mark.parametrize(
+    ("load", "lost", "share"),
+    [
+        (Closed(5), {0}, 60),
+        (Closed(5), {1}, 40),
+        (Closed(7), {1, 2}, 57),
+        (Closed(2), {1}, 50),
+        (Open(0.5, parse_arrivals("constant")), {0}, 33),
+    ],
+)
+def test_the_share_of_a_lost_worker_is_that_of_its_users(load, lost, share):
+    """Users are dealt in turn, so the first workers may have one more; arrivals come to all alike."""
+    many = 2 if load in (Closed(5), Closed(2)) else 3
+    workers = tuple(WorkerPart(name=f"w{n}", health=None if n in lost else calm()) for n in range(many))
+    recording = dataclasses.replace(recorded(quiet()), workers=workers, lost_workers=len(lost))
+    reasons = a_level(recording=recording, load=load).verdict.reasons
+    (reason,) = [one for one in reasons if one.code == "lost_worker"]
+    assert f"and with them {share} % of the load" in reason.message
 
 
 def test_arrivals_that_a_lost_worker_missed_need_no_other_limit():
