@@ -318,8 +318,12 @@ async def cluster_workers(
         stack.push_async_callback(_close, connection, links)
         stack.callback(asyncio.create_task(_watch_nodes(connection, links)).cancel)
         await asyncio.gather(*(link.clock_offset() for link in links))
+        head = ""
+        with suppress(Exception):  # by Ray's client there is none, and its address is the user's
+            head = str(ray.get_runtime_context().gcs_address)
         about: dict[str, object] = {
             "address": str(cluster),
+            **({"head": head} if head else {}),
             "ray": ray.__version__,
             "nodes": len({link.node.node for link in links}),
             "workers": [

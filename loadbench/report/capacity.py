@@ -49,9 +49,12 @@ SPEED = "the server's speed"
 _MANY_SHORTER = 0.1
 
 
-def capacity_document(capacity: Capacity, levels: Sequence[LevelResult] = (), *, resume: str = "") -> Document:
+def capacity_document(
+    capacity: Capacity, levels: Sequence[LevelResult] = (), *, resume: str = "", made_by: str = ""
+) -> Document:
     """The whole report, also of a search that is under way; `levels` are those of its run, if they are at hand.
-    `resume` is the command that goes on with it, where it is not `loadbench capacity`."""
+    `resume` is the command that goes on with it, where it is not `loadbench capacity`. `made_by` are the workers that
+    made the load, where the report of the run does not follow."""
     fit = fit_of_all_objectives(capacity.prediction, getattr(capacity.answer, "think_s", None))
     curve = fitted_curve(capacity) if capacity.status == "found" else None
     title = f"Capacity of model {capacity.model}" if capacity.model else "Capacity"
@@ -90,7 +93,8 @@ def capacity_document(capacity: Capacity, levels: Sequence[LevelResult] = (), *,
     headers = ("probe at", "decision", *capacity.objectives, "requests", *further, "measured for", "phase")
     rank = "00" + "0" * len(capacity.objectives) + "1" * (1 + some_gave_up) + "23"
     blocks.append(Table(headers, probes, "ll" + "r" * (len(headers) - 3) + "l", rank=rank))
-    notes = Notes([*_notes(capacity), *_why_that_ceiling(capacity, levels)])
+    by = [f"load from {made_by}"] if made_by else []
+    notes = Notes([*_notes(capacity), *_why_that_ceiling(capacity, levels), *by])
     return Document(title + (" on the simulated server" if capacity.simulated else ""), [*blocks, notes])
 
 

@@ -214,6 +214,7 @@ def _side_line(name: str, side: ComparedSide) -> str:
         starts = f", {'started' if side.command else 'loaded'} before each in {duration(median(side.starts_s))}"
         starts += f" ({least} to {most})" if least != most else ""
     by = f", by `{side.command}`" if side.command else ""
+    by += f"; load from {side.load_from}" if side.load_from else ""
     return (
         f"{name}:{label} {side.model}{who} at {where}{device}, {counted(len(side.runs), 'run')}{starts}{by}{unverified}"
     )

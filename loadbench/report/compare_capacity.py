@@ -117,7 +117,8 @@ def resume_command(comparison: CapacityComparison) -> str:
 def _side_line(side: SearchedSide) -> str:
     where = "the simulated server" if side.simulated else side.target or "its server"
     device = f", on {side.device}" if side.device else ""
-    return f"{side.name.upper()}: {side.model or 'a model'} at {where}{device}"
+    by = f"; load from {side.load_from}" if side.load_from else ""
+    return f"{side.name.upper()}: {side.model or 'a model'} at {where}{device}{by}"
 
 
 def _of_both(rows: Sequence[Sequence[str]], planned: Scenario, sides: tuple[Scenario, Scenario]) -> list[list[str]]:

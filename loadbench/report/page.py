@@ -388,7 +388,7 @@ def requested(run: Run) -> Table:
     add(
         "load generator", about.get("cpu"), f"{cores} usable core{'s' * (cores != 1)}" if cores else "", about.get("os")
     )
-    add("load from", load_from(run).removeprefix("load from "))
+    add("load from", load_from(run))
     host = about.get("telemetry")
     host = host if isinstance(host, dict) else {}
     memory = host.get("host", {}).get("memory_bytes") if isinstance(host.get("host"), dict) else None

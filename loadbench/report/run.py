@@ -17,6 +17,7 @@ import msgspec
 
 from loadbench.analyze.level.batching import batching_sentence
 from loadbench.analyze.level.knee import knee, knee_sentence, named_loads, shows_throughput, unsound_sentence
+from loadbench.analyze.level.load_makers import load_makers
 from loadbench.analyze.level.needed import needed_for_p95
 from loadbench.analyze.level.next_users import why_enough
 from loadbench.analyze.level.overload import ABOVE_CAPACITY, FAILURES, limit_sentence
@@ -142,30 +143,21 @@ def run_document(run: Run, *, quality: Quality | None = None) -> Document:
         environment += f", CPU time per event: {' to '.join(spread)}"
     programs = server_programs(run)
     served = [f"server: {programs}"] if programs else []
+    makers = [f"load from {by}"] if (by := load_from(run)) else []
     if not about:
         environment = "there is no run.json: the settings and the load generator are unknown, and if it was simulated"
-    return Document(title(run), [*blocks, Text([*served, *filter(None, [load_from(run)]), environment])])
+    return Document(title(run), [*blocks, Text([*served, *makers, environment])])
 
 
 def load_from(run: Run) -> str:
     """Which workers made the load, and how well they began together; empty where the main process made it alone."""
-    about, clients = run.environment, [level.client for level in run.levels]
-    cluster, workers = about.get("cluster"), about.get("workers")
-    if not isinstance(workers, int) or (workers < 2 and not isinstance(cluster, dict)):
-        return ""
-    text = f"load from {workers} worker processes"
-    if isinstance(cluster, dict):
-        nodes, known = cluster.get("nodes"), cluster.get("workers")
-        found = [one for one in known if isinstance(one, dict)] if isinstance(known, list) else []
-        hosts = sorted({str(one.get("host")) for one in found})
-        text = f"load from {counted(workers, 'worker')}"
-        text += f" on {counted(nodes, 'node')}" if isinstance(nodes, int) else ""
-        text += f" of the Ray cluster {cluster.get('address')}"
-        text += f" ({some(hosts, most=3)})" if hosts != [str(about.get("host"))] else ""
+    text, clients = load_makers(run), [level.client for level in run.levels]
     skews = [client.start_skew_s for client in clients if client.start_skew_s is not None]
-    text += f", which began at most {duration(max(skews))} apart" if skews else ""
+    began = "; workers" if ";" in text else ", which"
+    text += f"{began} began at most {duration(max(skews))} apart" if text and skews else ""
     errors = [worker.clock_error_s for client in clients for worker in client.workers]
-    return text + (f"; their clocks are known to {duration(max(errors))}" if max(errors, default=0) > 0 else "")
+    known = f"; their clocks are known to {duration(max(errors))}" if max(errors, default=0) > 0 else ""
+    return text + known if text else ""
 
 
 def server_programs(run: Run) -> str:

@@ -93,7 +93,8 @@ class ComparedSide(msgspec.Struct, frozen=True, kw_only=True):
     its server, or each loading of its model, took before the levels of a run, where only one side was up at a time.
     `command` is the one by which loadbench started its server, without secrets. `alone` are figures that the other side
     does not have. `apart` is what the side is and the other is not, as far as is known (flags of its command, a name, a
-    version, how many requests its server runs at once)."""
+    version, how many requests its server runs at once). `load_from` says which workers made its load; empty where it
+    was one process."""
 
     name: str
     target: str
@@ -111,6 +112,7 @@ class ComparedSide(msgspec.Struct, frozen=True, kw_only=True):
     command: str = ""
     alone: list[AloneFigure] = []
     apart: list[str] = []
+    load_from: str = ""
 
 
 class ComparedFigure(msgspec.Struct, frozen=True, kw_only=True):

@@ -31,7 +31,7 @@ class SearchedSide(msgspec.Struct, frozen=True, kw_only=True):
     `plan` is the number of users, or requests per second, to plan with: the low end of `range`, which is the range of
     the answer that the search gives. An end that is not known is null; a side that no load is light enough for has 0.
     `cost_per_unit_month` is the cost of the machine in a month, always on, divided by `plan`; its electricity is that
-    of the level measured nearest to it.
+    of the level measured nearest to it. `load_from` says which workers made its load; empty where it was one process.
     """
 
     name: Literal["a", "b"]
@@ -44,6 +44,7 @@ class SearchedSide(msgspec.Struct, frozen=True, kw_only=True):
     plan: float | None = None
     range: OpenInterval = (None, None)
     cost_per_unit_month: float | None = None
+    load_from: str = ""
 
 
 class CapacityComparison(msgspec.Struct, frozen=True, kw_only=True):

@@ -46,6 +46,7 @@ from loadbench.report.capacity import capacity_document, probe_line, range_text,
 from loadbench.report.capacity_plan import time_line
 from loadbench.report.junit import run_junit, searches_junit, undecided_of
 from loadbench.report.render_markdown import render_markdown
+from loadbench.report.run import load_from
 from loadbench.report.shown import Shown
 from loadbench.report.values import counted, duration
 from loadbench.results.capacity import (
@@ -203,7 +204,8 @@ class Searches:
         """The report."""
         result = self.result
         if isinstance(result, Capacity):
-            return capacity_document(result, self.writers[0].run.levels)
+            run = self.writers[0].run
+            return capacity_document(result, run.levels, made_by=load_from(run))
         return capacities_document(result, {writer.capacity.model: writer.run.levels for writer in self.writers})
 
     def shown(self) -> list[Shown]:
@@ -564,7 +566,8 @@ class CapacityWriter(RunWriter):
         start = self.run.server_start
         self.capacity = msgspec.structs.replace(self.capacity, run=str(self.folder.path), server_start=start)
         self.folder.save(FILE, to_json(self.capacity))
-        self.folder.save("capacity.md", render_markdown(capacity_document(self.capacity, self.run.levels)).encode())
+        document = capacity_document(self.capacity, self.run.levels, made_by=load_from(self.run))
+        self.folder.save("capacity.md", render_markdown(document).encode())
 
     def exit_code(self) -> ExitCode:
         """How the process ends."""

@@ -79,6 +79,7 @@ def test_local_nodes_record_what_one_process_records(monkeypatch):
         async with pool_on(2) as (pool, found):
             assert len({link.node.node for link in found.links}) == 2 == found.about["nodes"]
             assert found.about["token_authentication"] is True
+            assert str(found.about["head"]).rpartition(":")[2].isdecimal()
             spec = spec_of("users")
             assert facts(await on_workers(pool, spec)) == facts(await in_one_process(spec))
             for link in found.links:
@@ -146,6 +147,7 @@ def test_a_capacity_search_has_its_probes_made_by_a_cluster(tmp_path):
     (folder,) = (tmp_path / "results").iterdir()
     levels = json.loads((folder / "run.json").read_text())["levels"]
     assert any(len(level["client"]["workers"]) == 2 for level in levels)
+    assert "of the Ray cluster local:2" in (folder / "capacity.md").read_text()
     lines = [json.loads(line) for line in (folder / "requests.jsonl").read_text().splitlines()]
     for number, level in enumerate(levels):
         measured = [line for line in lines if line["level"] == number and line["phase"] == "measured"]

@@ -359,6 +359,12 @@ LOCAL = {"address": "local:1", "nodes": 1, "workers": [{"host": "here"}]}
         (2, None, f"load from 2 worker processes{APART}"),
         (2, TWO_HOSTS, f"load from 2 workers on 2 nodes of the Ray cluster auto (here, there){APART}{CLOCKS}"),
         (1, LOCAL, f"load from 1 worker on 1 node of the Ray cluster local:1{APART}{CLOCKS}"),
+        (
+            2,
+            {**TWO_HOSTS, "head": "10.0.0.1:6379"},
+            "load from 2 workers on 2 nodes of the Ray cluster auto at 10.0.0.1:6",
+        ),
+        (1, {**LOCAL, "head": "10.0.0.1:6379"}, f"load from 1 worker on 1 node of the Ray cluster local:1{APART}"),
         (3, {"workers": "x", "nodes": "y"}, "load from 3 workers of the Ray cluster None"),
     ],
 )
@@ -369,8 +375,41 @@ def test_who_made_the_load_is_said(workers, cluster, said):
     client = msgspec.structs.replace(one.client, start_skew_s=2e-4, workers=health)
     about = {"host": "here", "workers": workers} | ({} if cluster is None else {"cluster": cluster})
     run = msgspec.structs.replace(a_run(msgspec.structs.replace(one, client=client)), environment=about)
-    assert load_from(run).startswith(said) if said else load_from(run) == ""
+    assert f"load from {load_from(run)}".startswith(said) if said else load_from(run) == ""
     assert said in render_text(run_document(run), width=400)
+
+
+@pytest.mark.parametrize(
+    ("counts", "workers", "cluster", "said"),
+    [
+        (
+            {1: 2, 2: 3, 4: 2},
+            2,
+            TWO_HOSTS,
+            "2 workers (users=1, 4), 3 workers (users=2); when last started 2 workers on 2 nodes of the Ray cluster ",
+        ),
+        (
+            {1: 0, 2: 3},
+            3,
+            LOCAL,
+            "1 worker (users=1), 3 workers (users=2); when last started 3 workers on 1 node of the Ray",
+        ),
+        ({1: 3, 2: 0}, 1, None, "3 workers (users=1), 1 worker (users=2), which began"),
+        ({1: 0, 2: 0}, 3, None, "3 worker processes, which began"),
+    ],
+)
+def test_levels_that_other_workers_made_are_told_apart(counts, workers, cluster, said):
+    """A run may go on with another cluster, or with fewer of its workers; older runs do not say it of each level."""
+    levels = []
+    for users, count in counts.items():
+        one = level(users, tokens_per_s=40.0)
+        health = [WorkerHealth(name="a", requests=5)] * count
+        client = msgspec.structs.replace(one.client, start_skew_s=2e-4, workers=health)
+        levels.append(msgspec.structs.replace(one, client=client))
+    about = {"host": "here", "workers": workers} | ({} if cluster is None else {"cluster": cluster})
+    text = load_from(msgspec.structs.replace(a_run(*levels), environment=about))
+    assert text.startswith(said)
+    assert text.endswith("; workers began at most 200 µs apart") is (cluster is not None)
 
 
 def test_every_report_says_that_the_requests_stayed_on_the_nodes():

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Literal
 import msgspec
 
 from loadbench.analyze.compare.hardware import device
+from loadbench.analyze.level.load_makers import load_makers
 from loadbench.results.compare_capacity import CapacityComparison, SearchedSide
 
 if TYPE_CHECKING:
@@ -34,6 +35,7 @@ def searched_side(
         simulated=capacity is not None and capacity.simulated,
         capacity=capacity,
         problem=problem,
+        load_from="" if run is None else load_makers(run),
     )
     found = (None, None) if capacity is None else _range(capacity)
     plan = found[0]

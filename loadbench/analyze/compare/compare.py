@@ -425,6 +425,7 @@ def _side(runs: Sequence[Run], name: str, in_sessions: int) -> ComparedSide:
         memory=memory(runs),
         cold_start=cold_start(runs),
         objectives=met_objectives(runs),
+        load_from=equal_work.load_from(runs),
     )
 
 

@@ -120,6 +120,18 @@ def test_a_side_that_could_not_be_searched_says_why():
     assert "how many users B can serve is not known: B: no server" in found.conclusion
 
 
+def test_each_side_says_which_workers_made_its_load():
+    """Where it was not one process: the ratio is also that of who made it."""
+    made = msgspec.structs.replace(
+        a_run(figures(5)), environment={"host": "h", "workers": 3, "cluster": {"address": "local:3", "nodes": 3}}
+    )
+    a, b = searched_side("a", search(24, 21, 28), a_run(figures(5))), searched_side("b", search(8, 7, 9), made)
+    assert (a.load_from, b.load_from[:9]) == ("", "3 workers")
+    text = render_text(capacity_comparison_document(compare_searches(a, b, currency=None, complete=True)), width=300)
+    assert text.count("load from") == 1
+    assert "load from 3 workers on 3 nodes of the Ray cluster local:3" in text
+
+
 def test_a_user_costs_the_machine_by_the_users_it_is_planned_for():
     """5 EUR per million tokens at 200 tokens/s, of the probe at 20 users, the nearest to 21."""
     levels = [

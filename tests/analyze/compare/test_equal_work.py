@@ -9,7 +9,7 @@ from loadbench.analyze.compare.compare import compare
 from loadbench.core.errors import BadInput
 from loadbench.plan.gate import parse_gate
 from loadbench.report.formats import render_comparison
-from loadbench.results.run import Reason
+from loadbench.results.run import Reason, WorkerHealth
 from tests.analyze.comparing import LUCK, a_side, figures
 
 USUAL = {"seed": 0, "max_tokens": 16, "temperature": 0.0, "prompt": "why?"}
@@ -155,6 +155,66 @@ def test_another_client_is_told(key, value):
     """Its machine, its processor, its stamps."""
     b = [msgspec.structs.replace(run, environment={**run.environment, key: value}) for run in side("b")]
     assert key in codes(compare(side("a"), b))[1]
+
+
+CLUSTER = {"address": "auto", "nodes": 2, "workers": [{"host": "n1"}, {"host": "n2"}]}
+ON_CLUSTER = "3 workers on 2 nodes of the Ray cluster auto (n1, n2)"
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "made"),
+    [
+        ({"workers": 1}, {"workers": 1}, ("", "")),
+        ({"workers": 2}, {"workers": 2}, ("2 worker processes", "2 worker processes")),
+        ({"workers": 1}, {"workers": 3, "cluster": CLUSTER}, ("", ON_CLUSTER)),
+        ({"workers": 3}, {"workers": 3, "cluster": CLUSTER}, ("3 worker processes", ON_CLUSTER)),
+        ({"workers": 3, "cluster": CLUSTER}, {"workers": 3, "cluster": CLUSTER}, (ON_CLUSTER, ON_CLUSTER)),
+        ({"workers": 2}, {}, ("2 worker processes", "")),
+    ],
+)
+def test_a_comparison_says_which_workers_made_the_load(a, b, made):
+    """Of each side, in every form; other workers on the other side are a difference, where both are known."""
+    sides = [
+        [msgspec.structs.replace(run, environment={**run.environment, **about}) for run in side(name)]
+        for name, about in (("a", a), ("b", b))
+    ]
+    found = compare(*sides)
+    assert (found.a.load_from, found.b.load_from) == made
+    told = [one.message for one in found.caveats if one.code == "load_from"]
+    differ = f"different workers made the load: of A {made[0] or 'one process'}; of B {made[1] or 'one process'}"
+    assert told == ([differ] if made[0] != made[1] and b else [])
+    for form in ("text", "markdown", "json"):
+        text = " ".join(render_comparison(found, form).split()).replace("\\", "")
+        assert all(name in text for name in made)
+        assert ("load from" in text or "load_from" in text) is (any(made) or form == "json")
+
+
+def test_a_load_that_only_one_side_has_is_no_difference_in_who_made_it():
+    """A small load has fewer workers: those of the loads that both have are compared."""
+    both = []
+    for loads in ((1,), (1, 4)):
+        levels = []
+        for users in loads:
+            one = figures(users)
+            health = [WorkerHealth(name="w", requests=9)] * min(users, 3)
+            client = msgspec.structs.replace(one.client, workers=health)
+            levels.append(msgspec.structs.replace(one, client=client))
+        (run,) = a_side(levels, name="a")
+        about = {**run.environment, "workers": 3, "cluster": CLUSTER}
+        both.append([msgspec.structs.replace(run, environment=about)])
+    found = compare(*both)
+    assert found.b.load_from == f"1 worker (users=1), 3 workers (users=4); when last started {ON_CLUSTER}"
+    assert "load_from" not in codes(found)[1]
+    fewer = [msgspec.structs.replace(both[1][0].levels[0], client=both[1][0].levels[1].client)]
+    assert "load_from" in codes(compare(both[0], [msgspec.structs.replace(both[1][0], levels=fewer)]))[1]
+
+
+def test_a_side_of_which_runs_were_made_by_others_names_each():
+    """A cluster and one process, for example."""
+    a = side("a", runs=2)
+    for at, about in enumerate(({"workers": 1}, {"workers": 3, "cluster": CLUSTER})):
+        a[at] = msgspec.structs.replace(a[at], environment={**a[at].environment, **about})
+    assert compare(a, side("b")).a.load_from == f"one process, and {ON_CLUSTER}"
 
 
 def test_runs_of_one_side_that_were_asked_other_things_are_no_side():
