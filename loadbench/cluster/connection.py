@@ -22,6 +22,7 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import anyio
+import anyio.lowlevel
 
 from loadbench import __version__
 from loadbench.cluster.local_nodes import local_nodes
@@ -51,6 +52,8 @@ _ROUND_TRIPS = 15
 # Workers of one node have one clock, which is measured once for a level; of so many nodes at one time, as calls that
 # wait for each other take longer.
 _SAME_LEVEL_S, _NODES_AT_ONCE = 2.0, 8
+# One look at the nodes is for all workers that are about to begin a level.
+_SAME_LOOK_S = 0.2
 # By more than round trips can be wrong, and this, a clock is another one.
 _SAME_NS = 1_000_000
 _REACHED_WITHIN_S = 5.0
@@ -115,7 +118,7 @@ def _reply(call: Any) -> asyncio.Future[Any]:
 
     def pass_on(done: Any) -> None:
         """In a thread of Ray."""
-        error = done.exception()
+        error = ConnectionError("cancelled") if done.cancelled() else done.exception()
         with suppress(RuntimeError):  # the loop is closed
             loop.call_soon_threadsafe(take, None if error else done.result(), error)
 
@@ -160,6 +163,7 @@ class RayLink:
         self._asks_for_s = asks_for_s
         self._bodies: list[bytes] = []
         self._gone = anyio.Event()
+        self.look: Callable[[], Awaitable[None]] = anyio.lowlevel.checkpoint  # whether the nodes are still there
 
     def _call(self, method: str, *values: object) -> asyncio.Future[Any]:
         """Call a method of the actor, after those that were called before it in the same group."""
@@ -209,7 +213,13 @@ class RayLink:
         return self._clock.offset
 
     async def clock_offset(self) -> ClockOffset:
-        """By round trips. A worker on this machine has the run's clock: what was measured is recorded, and not used."""
+        """By round trips. A worker on this machine has the run's clock: what was measured is recorded, and not used.
+
+        Where the cluster has ended since the level before, that is seen here: its workers would still answer.
+        """
+        await self.look()
+        if self._gone.is_set():
+            return self.offset
 
         async def read() -> int:
             return int(await self._call("now_ns"))
@@ -316,7 +326,10 @@ async def cluster_workers(
         with _one_error(cluster):
             links = await _start(connection, stack, count, sides=sides, insecure=insecure, cluster=cluster)
         stack.push_async_callback(_close, connection, links)
-        stack.callback(asyncio.create_task(_watch_nodes(connection, links)).cancel)
+        nodes_watch = NodeWatch(connection, links)
+        stack.callback(asyncio.create_task(nodes_watch.watch()).cancel)
+        for link in links:
+            link.look = nodes_watch.look
         await asyncio.gather(*(link.clock_offset() for link in links))
         head = ""
         with suppress(Exception):  # by Ray's client there is none, and its address is the user's
@@ -561,35 +574,56 @@ async def _start(
     ]
 
 
-async def _watch_nodes(connection: _Connection, links: Sequence[RayLink]) -> None:
-    """Have the workers of a node that Ray has lost be lost at once.
+class NodeWatch:
+    """Has the workers of a node that Ray has lost be lost at once.
 
     So are all where nobody answers, twice or for long: the head has ended. A driver is also a part of a node of its
     machine: Ray ends a process some ten seconds after that node. Until then what was measured must be kept.
     """
-    ray, own, failed = connection.ray, "", 0
-    with suppress(Exception):
-        if not connection.is_client:
-            own = ray.get_runtime_context().get_node_id()
-    while failed < 2:
-        await anyio.sleep(_LOOKS_EVERY_S)
-        alive: set[str] = set()
-        looked = asyncio.ensure_future(in_daemon_thread(ray.nodes))
+
+    def __init__(self, connection: _Connection, links: Sequence[RayLink]) -> None:
+        self._connection, self._links = connection, links
+        self._own = ""
+        with suppress(Exception):
+            if not connection.is_client:
+                self._own = connection.ray.get_runtime_context().get_node_id()
+        self._one = anyio.Lock()
+        self._looked_s = -math.inf
+
+    async def watch(self) -> None:
+        """Look again and again, until all are lost."""
+        while not self._connection.is_lost:
+            await anyio.sleep(_LOOKS_EVERY_S)
+            await self.look()
+
+    async def look(self) -> None:
+        """Look now; for all who ask at one time, once."""
+        asked_s = time.monotonic()
+        async with self._one:
+            if self._connection.is_lost or self._looked_s > asked_s - _SAME_LOOK_S:
+                return
+            self._looked_s = time.monotonic()
+            alive = await self._alive()
+            if alive is not None and not alive:
+                await anyio.sleep(_LOOKS_EVERY_S)
+                alive = await self._alive()
+            ended = not alive or (self._own and self._own not in alive)
+            if ended:
+                self._connection.lose()
+            for link in self._links:
+                if ended or link.node.node not in (alive or ()):
+                    link.lose()
+
+    async def _alive(self) -> set[str] | None:
+        """The nodes that Ray knows to be there; none where that is an error, `None` without an answer."""
+        looked = asyncio.ensure_future(in_daemon_thread(self._connection.ray.nodes))
         looked.add_done_callback(lambda done: done.cancelled() or done.exception())
         if not await _is_done(looked, _LATE_S):
             looked.cancel()
-            break
+            return None
         with suppress(Exception):
-            alive = {node["NodeID"] for node in looked.result() if node["Alive"]}
-        if own and alive and own not in alive:
-            break
-        failed = 0 if alive else failed + 1
-        for link in links:
-            if alive and link.node.node not in alive:
-                link.lose()
-    connection.lose()
-    for link in links:
-        link.lose()
+            return {node["NodeID"] for node in looked.result() if node["Alive"]}
+        return set()
 
 
 async def _close(connection: _Connection, links: Sequence[RayLink]) -> None:

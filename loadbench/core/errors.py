@@ -4,6 +4,7 @@
     ├── BadInput            2    the command line, a scenario or a file is wrong: the user can fix it
     ├── TargetUnavailable   6    the server cannot be reached, is not what it should be, or lacks the model
     │   └── TargetEnded     6    the server that loadbench started has ended by itself
+    ├── WorkersEnded        4    every process that sends requests has ended: what was measured is kept
     └── Interrupted       130    the user stopped the run
 
 A failed *request* is not an exception: it is a sample with an outcome (`loadbench.record.outcome`).
@@ -85,6 +86,12 @@ class TargetUnavailable(LoadbenchError):  # noqa: N818
 
 class TargetEnded(TargetUnavailable):
     """The server that loadbench started has ended by itself."""
+
+
+class WorkersEnded(LoadbenchError):  # noqa: N818
+    """Every process that sends the requests has ended by itself. The exit code is that of the level it happens in."""
+
+    exit_code = ExitCode.INVALID
 
 
 class Interrupted(LoadbenchError):  # noqa: N818

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import anyio
 
-from loadbench.core.errors import LoadbenchError
+from loadbench.core.errors import LoadbenchError, WorkersEnded
 from loadbench.engine.lease import first_lease
 from loadbench.engine.merged_level import MergedLevel, report_every_s
 from loadbench.engine.part_recorder import LogOrder, RecordOrder
@@ -133,7 +133,8 @@ class WorkerPool:
         """One level on as many of the workers as there is work for, all of which have prepared their parts of it.
 
         It is level `number` of the run. Workers that record their parts say how they are
-        (`on_progress`), and report single requests (`on_sample`) only as `records` has it.
+        (`on_progress`), and report single requests (`on_sample`) only as `records` has it. Raises `WorkersEnded` where
+        none is left.
         """
         load, duration = spec.load, spec.duration or scenario.extent
         targets = tuple(replace(target, tls=None, listing=()) for target in self._targets())
@@ -171,8 +172,9 @@ class WorkerPool:
         while True:
             workers = [worker for worker in self._workers if not worker.lost]
             if not workers:
-                hint = "see what ended them (memory?), or whether their cluster has; `--resume DIR` goes on with a run"
-                raise LoadbenchError("every worker has ended", hint=hint)
+                raise WorkersEnded(
+                    "every worker has ended", hint="see what ended them (memory?), or whether their cluster has"
+                )
             workers = workers[: load.users if isinstance(load, Closed) else None][: duration.requests]
             orders.clear()
             async with anyio.create_task_group() as group:

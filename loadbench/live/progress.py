@@ -198,8 +198,8 @@ class Progress:
         self.say(text)
 
     def say(self, text: str) -> None:
-        """Print a line that stays."""
-        if not self._quiet:
+        """Print a line that stays; where little is wanted, only an error."""
+        if not self._quiet or text.startswith("error: "):
             self._screen.print(text)
 
     # What is shown.

@@ -30,7 +30,7 @@ from loadbench.analyze.capacity.sequential import SequentialMonitor, required_sh
 from loadbench.analyze.level.verdict import client_reasons
 from loadbench.core import event_loop
 from loadbench.core.alongside import run_alongside
-from loadbench.core.errors import BadInput, ExitCode, TargetEnded, TargetUnavailable, worst_of
+from loadbench.core.errors import BadInput, ExitCode, TargetEnded, TargetUnavailable, WorkersEnded, worst_of
 from loadbench.engine.capacity import CapacitySearch, EarlierSearch, grid_of
 from loadbench.engine.target import first_contact
 from loadbench.plan.conditions import conditions, content_hash
@@ -310,7 +310,7 @@ async def search_models(
             ) as writer:
                 searches.writers.append(writer)
                 try:
-                    await writer.search.run()
+                    await writer.probe()
                 except TargetUnavailable as error:
                     writer.model_failed(model, str(error))
                     # What was measured is kept, and nothing else can be.
@@ -320,6 +320,7 @@ async def search_models(
                         raise
                     searches.failed[model], searches.is_gone = str(error), True
                 writer.conclude()
+                searches.stopped |= writer.ended is not None
 
         async def search_all() -> None:
             # What one model refuses, no search of another may have sent.
@@ -536,6 +537,14 @@ class CapacityWriter(RunWriter):
 
     # The files.
 
+    async def probe(self) -> None:
+        """Search, as far as there is somebody to send the requests."""
+        try:
+            await self.search.run()
+        except WorkersEnded as error:
+            self.search.stopped = True
+            self.cannot_go_on(error)
+
     def conclude(self) -> None:
         """Conclude the search, and keep the conclusion."""
         search = self.search
@@ -571,4 +580,6 @@ class CapacityWriter(RunWriter):
 
     def exit_code(self) -> ExitCode:
         """How the process ends."""
+        if self.ended is not None:
+            return self.ended.exit_code
         return exit_code_of(self.capacity, undecided=self._scenario.slo.undecided)

@@ -339,7 +339,9 @@ async def _measure(
             addresses=writer.addresses,
         )
         writer.runs[place], code = of_cell.run, of_cell.exit_code()
-        writer.stopped = not of_cell.run.complete
+        if of_cell.ended is not None:
+            error = Reason("failed", of_cell.ended.message, of_cell.ended.hint)
+        writer.stopped = not of_cell.run.complete and error is None
         if server is not None and server.ended is not None:
             failure = server.end_error()
             error, code = Reason("server_ended", failure.message, failure.hint), failure.exit_code

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import weakref
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from types import TracebackType
 
+    from loadbench.core.errors import WorkersEnded
     from loadbench.engine.observers import RunningLevel
     from loadbench.engine.target import ModelUnderTest
     from loadbench.live.progress import Progress
@@ -73,6 +75,7 @@ class RunWriter:
         self._scenario = scenario = scenario or session.scenario
         self._progress = progress
         self._model = ""  # of the level that is running
+        self.ended: WorkersEnded | None = None  # why the run could not go on
         self._again_from: int | None = None  # the byte from which on lines are of levels to be measured again
         self._tested: dict[str, ModelUnderTest] = {}
         # By now the models are warm.
@@ -277,6 +280,14 @@ class RunWriter:
         )
         self._save()
 
+    def cannot_go_on(self, error: WorkersEnded) -> None:
+        """Say why the run ends before its end, and how it goes on; raises the error again where nothing is kept."""
+        if not self.run.levels:
+            raise error
+        self.ended = error
+        path = shlex.quote(str(self.folder.place.path))
+        self._progress.say(f"error: {error}; what was measured is kept, and --resume {path} goes on")
+
     def _outputs(self) -> list[OutputEquality] | None:
         """Whether equal requests got equal responses; `None` unless the run is deterministic and can be read back."""
         if not self._scenario.work.deterministic:
@@ -306,6 +317,8 @@ class RunWriter:
 
     def exit_code(self) -> ExitCode:
         """What the measurement says."""
+        if self.ended is not None:
+            return self.ended.exit_code
         return exit_code_of(self.run, undecided=self._scenario.slo.undecided)
 
 

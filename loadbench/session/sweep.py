@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from loadbench.analyze.level.next_users import next_users
 from loadbench.core import event_loop
 from loadbench.core.alongside import run_alongside
+from loadbench.core.errors import WorkersEnded
 from loadbench.engine.sweep import EarlierLevels, Sweep
 from loadbench.live.time_left import PlannedLevel, RunTime
 from loadbench.plan.conditions import conditions
@@ -111,6 +112,9 @@ async def sweep(
                 earlier=earlier,
             )
             with stopping(levels_of_run.stop, progress.interrupted):
-                await run_observed(levels_of_run.run, session)
-                writer.close(stopped=levels_of_run.stopped)
+                try:
+                    await run_observed(levels_of_run.run, session)
+                except WorkersEnded as error:
+                    writer.cannot_go_on(error)
+                writer.close(stopped=levels_of_run.stopped or writer.ended is not None)
     return writer

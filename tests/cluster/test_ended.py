@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ctypes
+import json
 import os
 import signal
 import subprocess
@@ -15,14 +16,16 @@ from types import SimpleNamespace
 from unittest.mock import Mock
 
 import anyio
+import psutil
 import pytest
 
 from loadbench.cluster import connection, local_nodes
-from loadbench.cluster.connection import _connected, _Connection, _reply, _watch_nodes
+from loadbench.cluster.connection import NodeWatch, _connected, _Connection, _reply
 from loadbench.core import signals
 from loadbench.core.event_loop import in_daemon_thread
 from loadbench.plan.cluster import Cluster
 from loadbench.results.append_log import lock
+from tests.cli.running import environment
 
 
 class Link:
@@ -74,14 +77,14 @@ def test_nodes_are_lost_one_by_one_and_with_their_head(answers, lost, has_ended,
     """A process whose own node has ended is ended by Ray soon; so all that it measures must end before that."""
     monkeypatch.setattr(signals, "_stuck", [])
     monkeypatch.setattr(threading, "excepthook", threading.excepthook)
-    for name, value in (("_LOOKS_EVERY_S", 0.01), ("_LATE_S", 3.0), ("_LOOKS_AGAIN_S", 0.5)):
+    for name, value in (("_LOOKS_EVERY_S", 0.01), ("_SAME_LOOK_S", 0.0), ("_LATE_S", 3.0), ("_LOOKS_AGAIN_S", 0.5)):
         monkeypatch.setattr(connection, name, value)
     held, links = _Connection(), [Link(name) for name in "abc"]
     held.ray = Ray(*answers)
 
     async def main() -> None:
         async with anyio.create_task_group() as group:
-            group.start_soon(_watch_nodes, held, links)
+            group.start_soon(NodeWatch(held, links).watch)
             while held.ray.asked < 5 and not held.is_lost:
                 await anyio.sleep(0.01)
             group.cancel_scope.cancel()
@@ -173,3 +176,36 @@ def test_a_signal_ends_the_wait_for_workers_without_a_word_of_ray(monkeypatch):
     finally:
         signal.signal(signal.SIGTERM, before)
     assert came == [signal.SIGTERM] * 2
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("command", ["sweep", "capacity"])
+def test_a_run_whose_workers_have_ended_says_what_is_kept_and_how_it_goes_on(command, tmp_path):
+    """No mistake of the command line: the exit code is that of the level in which they ended."""
+    loads = ("--users", "2,3,4", "--duration", "1s", "--warm-up", "0s")
+    loads = loads if command == "sweep" else ("--slo", "ttft_p95<9s", "--at-most", "64", "--budget", "600s")
+    options = (*loads, "--workers", "2", "--max-tokens", "8", "--quiet")
+    with subprocess.Popen(
+        [sys.executable, "-m", "loadbench", command, *options],
+        cwd=tmp_path,
+        env=environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as run:
+        while not any(log.stat().st_size for log in tmp_path.rglob("requests.jsonl")):
+            assert run.poll() is None
+            time.sleep(0.05)
+        for one in psutil.Process(run.pid).children(recursive=True):
+            if "loadbench.engine.worker" in one.cmdline():
+                one.kill()
+        shown, said = run.communicate(timeout=120)
+    (folder,) = (tmp_path / "results").iterdir()
+    assert run.returncode == 4, said
+    (error,) = [line for line in said.splitlines() if line.startswith("error: ")]
+    assert error.startswith("error: every worker has ended (")
+    assert error.endswith(f"--resume {folder.relative_to(tmp_path)} goes on")
+    kept = json.loads((folder / "run.json").read_text())
+    assert not kept["complete"]
+    assert kept["levels"]
+    assert "INVALID" in shown if command == "sweep" else "sim-chat" in shown

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from unittest.mock import Mock
 
 import anyio
 import pytest
 
 from loadbench.analyze.level.verdict import caveats
 from loadbench.cluster import connection
-from loadbench.cluster.connection import NodeClock, RayLink
+from loadbench.cluster.connection import NodeClock, NodeWatch, RayLink, _Connection
 from loadbench.cluster.relay import Node, Relay
+from loadbench.core import signals
 from loadbench.core.clock import MonotonicClock
+from loadbench.core.errors import WorkersEnded
 from loadbench.engine.worker_link import local_links
 from loadbench.engine.worker_pool import Records, WorkerLog, WorkerPool
 from loadbench.plan.load import Phase
@@ -179,3 +183,24 @@ def test_lines_that_are_lost_while_they_are_gathered_are_said():
     (said,) = [one for one in caveats(recording, spec_of("users").load, model="m") if one.code == "log_incomplete"]
     assert said.message.startswith(f"requests.jsonl lacks {recording.not_logged['worker 2']} of the requests")
     assert "worker 2 ended" in said.message
+
+
+def test_no_level_begins_on_a_cluster_that_has_ended(monkeypatch):
+    """Its workers may still answer for a while; what is begun with them would be lost."""
+    monkeypatch.setattr(signals, "_stuck", [])
+    monkeypatch.setattr(threading, "excepthook", threading.excepthook)
+    held, spec = _Connection(), spec_of("a rate")
+    held.ray = Mock()
+    held.ray.nodes.return_value = [{"NodeID": str(number), "Alive": True} for number in range(2)]
+    held.ray.get_runtime_context.return_value.get_node_id.return_value = "0"
+
+    async def main() -> None:
+        async with nodes(2) as (pool, links, _):
+            for link in links:
+                link.look = NodeWatch(held, links).look
+            await on_workers(pool, spec)
+            held.ray.nodes.side_effect = ConnectionError("no head")
+            with pytest.raises(WorkersEnded, match="every worker has ended"):
+                await pool.level(PLAN, spec, model="m", clock=MonotonicClock())
+
+    anyio.run(main)
