@@ -262,7 +262,7 @@ def _searches(folder: Path, form: str, **appearance: Unpack[Look]) -> str:
     from loadbench.report.formats import renderers
     from loadbench.report.junit import searches_junit, undecided_of
     from loadbench.report.line import capacity_lines
-    from loadbench.report.shown import levels_of_searches, runs_at
+    from loadbench.report.shown import runs_at, runs_of_searches
     from loadbench.results.capacity import read_capacities
     from loadbench.results.run import to_json
 
@@ -274,7 +274,7 @@ def _searches(folder: Path, form: str, **appearance: Unpack[Look]) -> str:
     if form == "junit":
         runs = runs_at(folder)
         return searches_junit(capacities, undecided=undecided_of(runs[0].run) if runs else None)
-    return renderers(**appearance)[form](capacities_document(capacities, levels_of_searches(folder)))
+    return renderers(**appearance)[form](capacities_document(capacities, runs_of_searches(folder)))
 
 
 def _grid(folder: Path, form: str, chosen: list[str], **appearance: Unpack[Look]) -> str:

@@ -537,7 +537,8 @@ async def _start(
     except TimeoutError:
         hint = "see whether other work has the cores of the cluster (ray status), or give fewer workers"
         raise LoadbenchError(
-            f"--cluster {cluster}: {count} workers did not start within {_STARTS_WITHIN_S:.0f} s", hint=hint
+            f"--cluster {cluster}: {count} worker{'s' * (count > 1)} did not start within {_STARTS_WITHIN_S:.0f} s",
+            hint=hint,
         ) from None
     except Exception as error:  # noqa: BLE001 - Ray raises errors of many kinds
         hint = f"install loadbench[ray] {__version__} for the same Python on every node, and give all the same "

@@ -4,19 +4,22 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from loadbench.analyze.level.load_makers import load_makers
+from loadbench.core.text import some
 from loadbench.report.capacity import amount_text, claim_texts, kind_of, trust_lines
 from loadbench.report.document import Document, Notes, Table, Text
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Mapping
 
     from loadbench.results.capacity import Capacities
-    from loadbench.results.run import LevelResult
+    from loadbench.results.run import Run
 
 
-def capacities_document(capacities: Capacities, levels: Mapping[str, Sequence[LevelResult]] | None = None) -> Document:
+def capacities_document(capacities: Capacities, runs: Mapping[str, Run] | None = None) -> Document:
     """One row for each model, whether it was searched or not, and the conclusion of each with what may weaken it;
-    `levels` are those of each model's run, where they are at hand."""
+    `runs` are those of each model's probes, where they are at hand."""
+    runs = runs or {}
     searches = {capacity.model: capacity for capacity in capacities.searches}
     objectives = next((", ".join(capacity.objectives) for capacity in capacities.searches), "")
     kind = next((kind_of(capacity) for capacity in capacities.searches if capacity.probes), "users")
@@ -38,11 +41,15 @@ def capacities_document(capacities: Capacities, levels: Mapping[str, Sequence[Le
         amount = amount_text(capacity)
         rows.append([model, amount, likely, proven, checked, strength.replace("_", " ")])
         said = [capacity.conclusion or "The search is under way, or was killed."]
-        lines.append(f"{model}: {' '.join([*said, *trust_lines(capacity, (levels or {}).get(model, ()))])}")
+        lines.append(
+            f"{model}: {' '.join([*said, *trust_lines(capacity, runs[model].levels if model in runs else ())])}"
+        )
     heads = ("model", "users" if kind == "users" else "requests/s", "likely range", "proven range", "verification")
     notes = [
         "the models were searched one after another, each with an equal part of the budget",
         "the report of one model: `loadbench report` with its folder inside this one",
     ]
+    makers = list(dict.fromkeys(filter(None, map(load_makers, runs.values()))))
+    notes += [f"load from {some(makers, most=3, separator='; ')}"] if makers else []
     title = f"Capacity of {len(capacities.folders)} models under {objectives}"
     return Document(title, [Table((*heads, "answer"), rows, "lrllll", rank="000220"), Text(lines), Notes(notes)])

@@ -41,7 +41,7 @@ from loadbench.report.page import (
     words,
 )
 from loadbench.report.run import level_table
-from loadbench.report.shown import levels_of_searches
+from loadbench.report.shown import runs_of_searches
 from loadbench.report.values import counted, duration, significant
 from loadbench.results.capacity import FILE, SEVERAL_FILE, read_capacities, read_capacity
 from loadbench.results.compare_capacity import FILE as COMPARED_FILE
@@ -264,7 +264,7 @@ def _answer_tiles(capacity: Capacity) -> list[tuple[str, str, str]]:
 def _searches_page(folder: Path) -> Document:
     """The searches of several models: the table of all, then each of them."""
     capacities = read_capacities(folder)
-    document = capacities_document(capacities, levels_of_searches(folder))
+    document = capacities_document(capacities, runs_of_searches(folder))
     options: list[tuple[str, Sequence[Block]]] = []
     for search in capacities.searches:
         inner = folder / capacities.folders.get(search.model, "")

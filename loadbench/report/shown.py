@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
-    from loadbench.results.run import LevelResult, Run
+    from loadbench.results.run import Run
 
 # The formats of data, which have each run as it is, whatever its command made of it.
 DATA_FORMATS: Final = frozenset({"csv", "hlog", "hgrm", "llmd"})
@@ -72,9 +72,9 @@ def runs_at(path: Path) -> list[Shown]:
     return [Shown(run_in(folder), folder)]
 
 
-def levels_of_searches(folder: Path) -> dict[str, Sequence[LevelResult]]:
-    """By model, the levels of each search in a folder of several."""
-    by_name = {one.facts["search"]: one.run.levels for one in runs_at(folder)}
+def runs_of_searches(folder: Path) -> dict[str, Run]:
+    """By model, the run of each search in a folder of several."""
+    by_name = {one.facts["search"]: one.run for one in runs_at(folder)}
     folders = read_capacities(folder).folders
     return {model: by_name[name] for model, name in folders.items() if name in by_name}
 

@@ -206,7 +206,7 @@ class Searches:
         if isinstance(result, Capacity):
             run = self.writers[0].run
             return capacity_document(result, run.levels, made_by=load_from(run))
-        return capacities_document(result, {writer.capacity.model: writer.run.levels for writer in self.writers})
+        return capacities_document(result, {writer.capacity.model: writer.run for writer in self.writers})
 
     def shown(self) -> list[Shown]:
         """The probes, as the levels of a run for each model."""

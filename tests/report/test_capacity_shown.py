@@ -12,9 +12,11 @@ import pytest
 from loadbench.analyze.capacity.fitted_curve import fitted_curve
 from loadbench.analyze.capacity.fleet_size import fleet_size
 from loadbench.analyze.capacity.search_evidence import SearchEvidence
+from loadbench.analyze.level.load_makers import load_makers
 from loadbench.analyze.level.rebuild import run_in
 from loadbench.plan.objective import parse_objective
 from loadbench.plan.search import Purpose, Users
+from loadbench.report.capacities import capacities_document
 from loadbench.report.capacity import answer_line, capacity_document, side_of, trust_lines
 from loadbench.report.capacity_charts import capacity_charts
 from loadbench.report.chart import class_of
@@ -23,9 +25,10 @@ from loadbench.report.page import run_blocks
 from loadbench.report.pages import capacity_page
 from loadbench.report.render_text import render_text
 from loadbench.report.run import run_document
-from loadbench.results.capacity import FILE, AtThinkTime, Needed, read_capacity
+from loadbench.results.capacity import FILE, AtThinkTime, Capacities, Needed, read_capacity
 from loadbench.results.prediction import PredictedCapacity
 from loadbench.results.run import FailureCount, Reason, Verdict, to_json
+from tests.building import a_run
 
 FOLDER = next((Path(__file__).parents[2] / "results").glob("*-capacity-*"))
 
@@ -661,3 +664,18 @@ def test_the_throughput_that_is_planned_with_is_told_from_higher_ones_of_short_p
         for level in run.levels
     ]
     assert "planned with:" not in render_text(capacity_document(capacity, lower), width=1000)
+
+
+def test_searches_say_which_workers_made_their_load():
+    """Of one model, and once of several; of one process nothing is said."""
+    about = {"host": "h", "workers": 2, "cluster": {"address": "local:2", "nodes": 2}}
+    made = msgspec.structs.replace(a_run(), environment=about)
+    search = msgspec.structs.replace(answered(), model="m")
+    several = Capacities(folders={"m": "1", "n": "2"}, searches=[search])
+    said = "load from 2 workers on 2 nodes of the Ray cluster local:2"
+    texts = [
+        render_text(capacity_document(search, made_by=load_makers(made)), width=300),
+        render_text(capacities_document(several, {"m": made, "n": made}), width=300),
+    ]
+    assert [text.count(said) for text in texts] == [1, 1]
+    assert "load from" not in render_text(capacities_document(several, {"m": a_run()}), width=300)

@@ -157,7 +157,8 @@ def _incomplete(recording: LevelRecording, load: Load) -> Iterator[Reason]:
         yield Reason("interrupted", "the level was stopped before its end", "run it again, to its end")
     if recording.lost_workers:
         every, lost = len(recording.workers), [one.name for one in recording.workers if one.health is None]
-        message = f"{len(lost)} of the {every} workers ended early ({some(lost, most=3)}), and with them "
+        who = f"{len(lost)} of the {every} workers" if every > 1 else "the only worker"
+        message = f"{who} ended early ({some(lost, most=3)}), and with {'them' if every > 1 else 'it'} "
         share = len(lost) / max(1, every)
         if isinstance(load, Closed):
             users = [Shard(n, every).share(load.users) for n in range(every) if recording.workers[n].health is None]

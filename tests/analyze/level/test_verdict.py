@@ -284,6 +284,13 @@ def test_what_a_lost_worker_took_along_is_counted():
         assert ("5 requests that they had sent are in no figure" in reason.message) is said
 
 
+def test_the_only_worker_that_was_lost_is_no_share_of_several():
+    """A cluster of one core has one."""
+    recording = dataclasses.replace(recorded([]), workers=(WorkerPart(name="a"),), lost_workers=1)
+    (lost,) = [one for one in a_level(recording=recording).verdict.reasons if one.code == "lost_worker"]
+    assert lost.message.startswith("the only worker ended early (a), and with it 100 % of the load")
+
+
 def test_a_level_that_lost_all_that_was_measured_needs_no_longer_duration():
     """What the lost workers had measured is in no figure; without one lost, the measurement was too short."""
     workers = (WorkerPart(name="a", health=calm()), WorkerPart(name="b"))
