@@ -27,7 +27,7 @@ import anyio.lowlevel
 from loadbench import __version__
 from loadbench.cluster.local_nodes import local_nodes
 from loadbench.cluster.relay import Node, machine, pid_namespace
-from loadbench.core.errors import BadInput, LoadbenchError
+from loadbench.core.errors import BadInput, ClusterUnavailable, LoadbenchError
 from loadbench.core.event_loop import in_daemon_thread
 from loadbench.core.signals import is_stuck, take_signals_back
 from loadbench.core.text import some
@@ -295,12 +295,19 @@ def _uses_token() -> bool:
 
 @asynccontextmanager
 async def cluster_workers(
-    cluster: Cluster, workers: int | None, *, most: int, sides: int, insecure: bool
+    cluster: Cluster,
+    workers: int | None,
+    *,
+    most: int,
+    sides: int,
+    insecure: bool,
+    waiting: Callable[[str], None] = lambda _: None,
 ) -> AsyncIterator[Workers]:
     """Workers on the nodes of a cluster while the context lasts: this many, or one for each core, and never more than
-    `most`. As many as `sides` groups of them share the cores, of which one works at a time.
+    `most`. As many as `sides` groups of them share the cores, of which one works at a time. `waiting` is told where
+    other work has the cores that they wait for.
 
-    Raises `BadInput` or `LoadbenchError` where the cluster cannot be used.
+    Raises `BadInput`, or `ClusterUnavailable` where the cluster cannot be used.
     """
     check_cluster(cluster, insecure=insecure)
     async with AsyncExitStack() as stack:
@@ -312,7 +319,7 @@ async def cluster_workers(
                     nodes = await in_daemon_thread(ray.nodes)
             except TimeoutError:
                 connection.lose()
-                raise LoadbenchError(
+                raise ClusterUnavailable(
                     f"--cluster {cluster}: no answer within {_CONNECTS_WITHIN_S:.0f} s", hint="see that it still runs"
                 ) from None
         alive = [node for node in nodes if node["Alive"]]
@@ -324,6 +331,15 @@ async def cluster_workers(
                 hint="add nodes, or give fewer workers",
             )
         with _one_error(cluster):
+            if not cluster.local_nodes:
+                with suppress(TimeoutError), anyio.fail_after(_LATE_S):
+                    free = (await in_daemon_thread(ray.available_resources)).get("CPU", 0)
+                    if free < count / sides:
+                        text = (
+                            f"waiting up to {_STARTS_WITHIN_S:.0f} s for cores of the cluster {cluster}: {free:g} of "
+                        )
+                        needing = "1 worker needs" if count == 1 else f"{count} workers need"
+                        waiting(f"{text}{cores} are free, and {needing} {count / sides:g}")
             links = await _start(connection, stack, count, sides=sides, insecure=insecure, cluster=cluster)
         stack.push_async_callback(_close, connection, links)
         nodes_watch = NodeWatch(connection, links)
@@ -372,7 +388,7 @@ def _one_error(cluster: Cluster) -> Iterator[None]:
     except LoadbenchError:
         raise
     except Exception as error:  # noqa: BLE001 - Ray raises errors of many kinds
-        raise LoadbenchError(
+        raise ClusterUnavailable(
             f"--cluster {cluster}: {_one_line(error)}", hint="see that the cluster still runs"
         ) from None
 
@@ -415,7 +431,7 @@ _connections: dict[Cluster, _Connection] = {}
 
 @asynccontextmanager
 async def _connected(cluster: Cluster, *, insecure: bool) -> AsyncIterator[_Connection]:
-    """Ray, connected to the cluster while the context lasts; raises `LoadbenchError` where that fails."""
+    """Ray, connected to the cluster while the context lasts; raises `ClusterUnavailable` where that fails."""
     held = _connections.setdefault(cluster, _Connection())
     held.users += 1
     try:
@@ -445,7 +461,7 @@ async def _connected(cluster: Cluster, *, insecure: bool) -> AsyncIterator[_Conn
 
 
 async def _connect(connection: _Connection, address: str, cluster: Cluster) -> None:
-    """Connect this process to the cluster; raises `LoadbenchError` where that fails."""
+    """Connect this process to the cluster; raises `ClusterUnavailable` where that fails."""
 
     def connect() -> None:
         # Ray prints what happens to nodes, and what is printed there, on the standard output, which is for results.
@@ -472,7 +488,7 @@ async def _connect(connection: _Connection, address: str, cluster: Cluster) -> N
                 getattr(error.__cause__ or error, "strerror", None) or f"no answer within {_REACHED_WITHIN_S:.0f} s"
             )
             hint = "see that the cluster runs, and that this address can be reached from here"
-            raise LoadbenchError(f"--cluster {cluster}: cannot reach {known}: {problem}", hint=hint) from None
+            raise ClusterUnavailable(f"--cluster {cluster}: cannot reach {known}: {problem}", hint=hint) from None
     os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")  # else it would upload the current folder
     logging.disable(logging.WARNING)  # what Ray has to say about its own start
     warnings.filterwarnings("ignore", module=r"ray\.")  # and about its use
@@ -492,13 +508,13 @@ async def _connect(connection: _Connection, address: str, cluster: Cluster) -> N
     finally:
         logging.disable(logging.NOTSET)
     hint = "see that the cluster runs, is of the same version of Ray and Python, and has the same RAY_AUTH_TOKEN"
-    raise LoadbenchError(f"--cluster {cluster}: cannot connect: {problem}", hint=hint)
+    raise ClusterUnavailable(f"--cluster {cluster}: cannot connect: {problem}", hint=hint)
 
 
 async def _start(
     connection: _Connection, stack: AsyncExitStack, count: int, *, sides: int, insecure: bool, cluster: Cluster
 ) -> list[RayLink]:
-    """Start actors, spread over the nodes; those that started end with the stack. Raises `LoadbenchError`."""
+    """Start actors, spread over the nodes; those that started end with the stack. Raises `ClusterUnavailable`."""
     from ray.util.placement_group import placement_group, remove_placement_group  # noqa: PLC0415
     from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy  # noqa: PLC0415
 
@@ -536,20 +552,20 @@ async def _start(
             nodes: list[Node] = await asyncio.gather(*(_reply(actor.about.remote()) for actor in actors))
     except TimeoutError:
         hint = "see whether other work has the cores of the cluster (ray status), or give fewer workers"
-        raise LoadbenchError(
+        raise ClusterUnavailable(
             f"--cluster {cluster}: {count} worker{'s' * (count > 1)} did not start within {_STARTS_WITHIN_S:.0f} s",
             hint=hint,
         ) from None
     except Exception as error:  # noqa: BLE001 - Ray raises errors of many kinds
         hint = f"install loadbench[ray] {__version__} for the same Python on every node, and give all the same "
         hint += "RAY_AUTH_MODE and RAY_AUTH_TOKEN"
-        raise LoadbenchError(
+        raise ClusterUnavailable(
             f"--cluster {cluster}: a worker did not start: {_one_line(error, -1)}", hint=hint
         ) from None
     others = sorted({f"{node.loadbench} on {node.host}" for node in nodes if node.loadbench != __version__})
     if others:
         hint = f"install {__version__} on every node"
-        raise LoadbenchError(
+        raise ClusterUnavailable(
             f"--cluster {cluster}: this is loadbench {__version__}, and there is {some(others)}", hint=hint
         )
     if not insecure and not all(node.has_token for node in nodes):

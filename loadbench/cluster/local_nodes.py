@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING
 import anyio
 
 from loadbench.core.children import child_environment, python_command
-from loadbench.core.errors import LoadbenchError
+from loadbench.core.errors import ClusterUnavailable
 from loadbench.core.guard import Order
 from loadbench.results.append_log import lock
 
@@ -50,7 +50,7 @@ async def local_nodes(count: int, *, store_bytes: int = _STORE_BYTES) -> AsyncIt
     """The address of a cluster of this many nodes, each of one core, while the context lasts; each has so much shared
     memory for what is sent between processes.
 
-    Raises `LoadbenchError` where it does not start.
+    Raises `ClusterUnavailable` where it does not start.
     """
     # Ray reads these once, as it is imported.
     os.environ["RAY_AUTH_MODE"] = "token"
@@ -98,7 +98,7 @@ async def local_nodes(count: int, *, store_bytes: int = _STORE_BYTES) -> AsyncIt
                     await anyio.sleep(_LOOKS_EVERY_S)
             last = next((line for line in reversed(_text_of(log).split("\n")) if line.strip()), "it wrote nothing")
             problem = f"a node of Ray did not start: {last.strip()[:_LONGEST_LINE]}"
-            raise LoadbenchError(f"--cluster local:{count}: {problem}", hint="see that Ray itself works here")
+            raise ClusterUnavailable(f"--cluster local:{count}: {problem}", hint="see that Ray itself works here")
 
         try:
             head = f"--temp-dir={folder / 'r'}"  # Ray lets everybody into it

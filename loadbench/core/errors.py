@@ -4,6 +4,7 @@
     ├── BadInput            2    the command line, a scenario or a file is wrong: the user can fix it
     ├── TargetUnavailable   6    the server cannot be reached, is not what it should be, or lacks the model
     │   └── TargetEnded     6    the server that loadbench started has ended by itself
+    ├── ClusterUnavailable  6    the Ray cluster cannot be reached, does not answer, or starts no workers
     ├── WorkersEnded        4    every process that sends requests has ended: what was measured is kept
     └── Interrupted       130    the user stopped the run
 
@@ -53,7 +54,7 @@ _MEANINGS = {
     ExitCode.GATE_FAILED: "a gate (--fail-on) failed",
     ExitCode.INVALID: "the measurement is invalid",
     ExitCode.INCONCLUSIVE: "inconclusive",
-    ExitCode.TARGET_UNAVAILABLE: "the server cannot be reached or lacks the model",
+    ExitCode.TARGET_UNAVAILABLE: "the server or the cluster cannot be reached, or the server lacks the model",
     ExitCode.INTERRUPTED: "interrupted",
 }
 
@@ -86,6 +87,12 @@ class TargetUnavailable(LoadbenchError):  # noqa: N818
 
 class TargetEnded(TargetUnavailable):
     """The server that loadbench started has ended by itself."""
+
+
+class ClusterUnavailable(LoadbenchError):  # noqa: N818
+    """The Ray cluster that should make the load cannot be reached, does not answer, or starts no workers."""
+
+    exit_code = ExitCode.TARGET_UNAVAILABLE
 
 
 class WorkersEnded(LoadbenchError):  # noqa: N818

@@ -53,6 +53,8 @@ def parse_cluster(text: str) -> Cluster:
     match = _ADDRESS.fullmatch(text)
     if text != "auto" and (match is None or not 0 < int(match["port"]) < 65536):
         raise ValueError(f"found {text!r}, want {WANTED}")
+    if match is not None and match["host"].lower() == "local":
+        raise ValueError(f"found {text!r}, want {WANTED}: did you mean local:{match['port']}?")
     return Cluster(address=text)
 
 

@@ -718,7 +718,8 @@ class LoadSettings:
             Need(
                 ("load.users", "capacity.by", "capacity.at_most", "load.max_in_flight", "load.requests"),
                 lambda values: (values.value("load.workers") or 1) <= values.most_in_flight,
-                "fewer requests than workers are ever in flight", "give fewer workers",
+                "fewer requests than workers are ever in flight",
+                "give fewer workers: one for each request at most, and with --cluster local:N not more than N",
             ),
         ),
         comparable=Comparable.FREE)

@@ -437,8 +437,13 @@ async def open_session(
         about_cluster: Mapping[str, object] | None = None
         if cluster is not None:
             doing(f"starting workers on the cluster {cluster}")
+
+            def waiting(text: str) -> None:
+                say(text)
+                doing(f"waiting for cores of the cluster {cluster}")
+
             workers, about_cluster = await stack.enter_async_context(
-                cluster_pool(scenario, cluster, prepared, addresses)
+                cluster_pool(scenario, cluster, prepared, addresses, waiting=waiting)
             )
             count = len(workers.links)
             say(f"{counted(count, 'worker')} on the cluster {cluster}")
@@ -475,7 +480,12 @@ async def open_session(
 
 @asynccontextmanager
 async def cluster_pool(
-    scenario: Scenario, cluster: Cluster, prepared: Prepared, addresses: Mapping[str, Sequence[str]] | None = None
+    scenario: Scenario,
+    cluster: Cluster,
+    prepared: Prepared,
+    addresses: Mapping[str, Sequence[str]] | None = None,
+    *,
+    waiting: Say = _silent,
 ) -> AsyncIterator[tuple[WorkerPool, Mapping[str, object]]]:
     """(the workers on a cluster, what a result says of it) while the context lasts.
 
@@ -490,6 +500,7 @@ async def cluster_pool(
         most=scenario.most_in_flight,
         sides=2 if scenario.command == "compare" else 1,
         insecure=load.insecure_cluster,
+        waiting=waiting,
     )
     async with using as found:
         away = next((link for link in found.links if not link.is_here), None)

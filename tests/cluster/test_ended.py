@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 from concurrent.futures import Future
+from contextlib import asynccontextmanager
 from types import SimpleNamespace
 from unittest.mock import Mock
 
@@ -20,8 +21,9 @@ import psutil
 import pytest
 
 from loadbench.cluster import connection, local_nodes
-from loadbench.cluster.connection import NodeWatch, _connected, _Connection, _reply
+from loadbench.cluster.connection import NodeWatch, _connected, _Connection, _reply, cluster_workers
 from loadbench.core import signals
+from loadbench.core.errors import ClusterUnavailable
 from loadbench.core.event_loop import in_daemon_thread
 from loadbench.plan.cluster import Cluster
 from loadbench.results.append_log import lock
@@ -209,3 +211,41 @@ def test_a_run_whose_workers_have_ended_says_what_is_kept_and_how_it_goes_on(com
     assert not kept["complete"]
     assert kept["levels"]
     assert "INVALID" in shown if command == "sweep" else "sim-chat" in shown
+
+
+@pytest.mark.parametrize(
+    ("workers", "sides", "free", "said"),
+    [
+        (2, 1, 0.0, ["waiting up to 60 s for cores of the cluster auto: 0 of 4 are free, and 2 workers need 2"]),
+        (1, 2, 0.25, ["waiting up to 60 s for cores of the cluster auto: 0.25 of 4 are free, and 1 worker needs 0.5"]),
+        (4, 2, 2.0, []),
+        (2, 1, 2.0, []),
+    ],
+)
+def test_workers_that_wait_for_cores_say_so_at_once(workers, sides, free, said, monkeypatch):
+    """And where they do not get them, the exit code is no mistake of the command line."""
+    ray = Mock()
+    ray.nodes.return_value = [{"NodeID": "a", "Alive": True, "Resources": {"CPU": 4.0}}]
+    ray.available_resources.return_value = {"CPU": free}
+    told = []
+
+    @asynccontextmanager
+    async def connected(*_, **__):
+        yield SimpleNamespace(ray=ray)
+
+    async def no_start(*_, **__):
+        raise TimeoutError
+
+    monkeypatch.setattr(connection, "check_cluster", lambda *_, **__: None)
+    monkeypatch.setattr(connection, "_connected", connected)
+    monkeypatch.setattr(connection, "_start", no_start)
+
+    async def main() -> None:
+        options = {"most": 9, "sides": sides, "insecure": False, "waiting": told.append}
+        async with cluster_workers(Cluster("auto"), workers, **options):
+            pass
+
+    with pytest.raises(ClusterUnavailable) as refused:
+        anyio.run(main)
+    assert told == said
+    assert refused.value.exit_code == 6

@@ -66,3 +66,10 @@ def test_auto_starts_no_cluster(monkeypatch):
         check_cluster(parse_cluster("auto"), insecure=True)
     monkeypatch.setenv("RAY_ADDRESS", "10.0.0.7:6379")
     check_cluster(parse_cluster("auto"), insecure=True)
+
+
+@pytest.mark.parametrize("text", ["LOCAL:2", "Local:2", "ray://local:2"])
+def test_no_machine_is_called_local(text):
+    """Else what was meant as nodes of this machine would be refused for its token."""
+    with pytest.raises(ValueError, match="did you mean local:2"):
+        parse_cluster(text)
