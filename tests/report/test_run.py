@@ -432,3 +432,11 @@ def test_every_report_says_that_the_requests_stayed_on_the_nodes():
         assert "client.workers[].log" in text
         assert "--gather-requests" in text
     assert not any(REQUESTS_ELSEWHERE in text for text in shown(""))
+
+
+def test_requests_of_some_levels_that_stayed_on_the_nodes_are_those_of_these():
+    """A run may go on elsewhere, or with --gather-requests."""
+    far = level(4, tokens_per_s=40.0)
+    client = msgspec.structs.replace(far.client, workers=[WorkerHealth(name="a", requests=5, log="/tmp/x")])
+    run = a_run(level(1, tokens_per_s=40.0), msgspec.structs.replace(far, client=client))
+    assert f"{REQUESTS_ELSEWHERE} (those of users=4); " in "\n".join(all_notes(run))
