@@ -161,7 +161,7 @@ def test_requests_that_workers_logged_are_gathered(numbered):
     assert not any(worker.log for worker in recording.workers)
     recording, _ = run_level(spec_of("a rate"), Records(log=log._replace(take=None)))
     logs = [Path(worker.log) for worker in recording.workers]
-    assert sum(len(path.read_bytes().splitlines()) for path in logs) == len(lines)
+    assert sum(len(path.read_bytes().splitlines()) for path in logs) == sum(recording.phases.values()) > 0
     for path in logs:
         path.unlink()
         path.parent.rmdir()
