@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import anyio
 
-from loadbench.core.errors import LoadbenchError, WorkersEnded
+from loadbench.core.errors import ClusterUnavailable, LoadbenchError, WorkersEnded
 from loadbench.engine.lease import first_lease
 from loadbench.engine.merged_level import MergedLevel, report_every_s
 from loadbench.engine.part_recorder import LogOrder, RecordOrder
@@ -114,7 +114,10 @@ class WorkerPool:
         # A worker that is still being imported would make the first requests late.
         for worker in pool._workers:
             if not await worker.is_ready(_STARTS_WITHIN_S):
-                raise LoadbenchError(f"{worker.link.name} did not start", hint="try --workers 1")
+                if worker.link.shares_count:
+                    raise LoadbenchError(f"{worker.link.name} did not start", hint="try --workers 1")
+                hint = "see whether its machine has a core and memory for it"
+                raise ClusterUnavailable(f"--cluster: {worker.link.name} did not start", hint=hint)
         return pool
 
     async def level(

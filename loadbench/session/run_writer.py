@@ -209,7 +209,11 @@ class RunWriter:
             gauges = {} if level.telemetry is None else level.telemetry.gauges
             resident = gauges.get("process_rss_bytes")
             self._session.server.look_at_memory(seen_bytes=0.0 if resident is None else resident.max)
-        failures = [msgspec.structs.replace(one, advice=advice_for(one.detail)) for one in level.failures]
+        # The words of a request that was cancelled are not the server's.
+        failures = [
+            one if one.outcome == "cancelled" else msgspec.structs.replace(one, advice=advice_for(one.detail))
+            for one in level.failures
+        ]
         level = msgspec.structs.replace(level, failures=failures)
         models = [status for status in self.run.models if status.model != model]
         earlier, levels = self.run.levels, judge_overload([*self.run.levels, level])

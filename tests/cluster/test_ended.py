@@ -210,6 +210,7 @@ def test_a_run_whose_workers_have_ended_says_what_is_kept_and_how_it_goes_on(com
     kept = json.loads((folder / "run.json").read_text())
     assert not kept["complete"]
     assert kept["levels"]
+    assert not any(one["advice"] for level in kept["levels"] for one in level["failures"])  # on the server
     assert "INVALID" in shown if command == "sweep" else "sim-chat" in shown
 
 
