@@ -165,7 +165,9 @@ def _incomplete(recording: LevelRecording, load: Load) -> Iterator[Reason]:
             share = sum(users) / load.users
         message += f"{100 * share:.0f} % of the load"
         if recording.unreported:
-            message += f"; {recording.unreported} requests that they had sent are in no figure"
+            gone = f"{recording.unreported} requests that they had sent are"
+            gone = "1 request that they had sent is" if recording.unreported == 1 else gone
+            message += f"; {gone} in no figure"
         advice = "find out what ended or stopped them (out of memory?), then run it again"
         yield Reason("lost_worker", message, advice)
     if not recording.outcomes:
