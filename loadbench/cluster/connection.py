@@ -332,7 +332,7 @@ async def cluster_workers(
             )
         with _one_error(cluster):
             if not cluster.local_nodes:
-                with suppress(TimeoutError), anyio.fail_after(_LATE_S):
+                with suppress(Exception), anyio.fail_after(_LATE_S):  # it is a word for who waits, and no more
                     free = (await in_daemon_thread(ray.available_resources)).get("CPU", 0)
                     if free < count / sides:
                         text = (
@@ -348,8 +348,9 @@ async def cluster_workers(
             link.look = nodes_watch.look
         await asyncio.gather(*(link.clock_offset() for link in links))
         head = ""
-        with suppress(Exception):  # by Ray's client there is none, and its address is the user's
-            head = str(ray.get_runtime_context().gcs_address)
+        with suppress(Exception):
+            if not connection.is_client:  # which would ask the head, for as long as that takes
+                head = str(ray.get_runtime_context().gcs_address)
         about: dict[str, object] = {
             "address": str(cluster),
             **({"head": head} if head else {}),
@@ -456,8 +457,10 @@ async def _connected(cluster: Cluster, *, insecure: bool) -> AsyncIterator[_Conn
         held.users -= 1
         if not held.users:
             del _connections[cluster]
-            await held.stack.aclose()
-            take_signals_back()  # without Ray each would end the process at once
+            try:
+                await held.stack.aclose()
+            finally:
+                take_signals_back()  # without Ray each would end the process at once
 
 
 async def _connect(connection: _Connection, address: str, cluster: Cluster) -> None:
@@ -608,27 +611,29 @@ class NodeWatch:
         self._looked_s = -math.inf
 
     async def watch(self) -> None:
-        """Look again and again, until all are lost."""
+        """Look again and again, until the cluster has ended."""
         while not self._connection.is_lost:
             await anyio.sleep(_LOOKS_EVERY_S)
             await self.look()
+        await self.look()  # another side of the comparison may have seen it
 
     async def look(self) -> None:
         """Look now; for all who ask at one time, once."""
         asked_s = time.monotonic()
         async with self._one:
-            if self._connection.is_lost or self._looked_s > asked_s - _SAME_LOOK_S:
-                return
-            self._looked_s = time.monotonic()
-            alive = await self._alive()
-            if alive is not None and not alive:
-                await anyio.sleep(_LOOKS_EVERY_S)
+            alive: set[str] | None = None
+            if not self._connection.is_lost:
+                if self._looked_s > asked_s - _SAME_LOOK_S:
+                    return
                 alive = await self._alive()
-            ended = not alive or (self._own and self._own not in alive)
-            if ended:
-                self._connection.lose()
+                if alive is not None and not alive:
+                    await anyio.sleep(_LOOKS_EVERY_S)
+                    alive = await self._alive()
+                self._looked_s = time.monotonic()
+                if not alive or (self._own and self._own not in alive):
+                    self._connection.lose()
             for link in self._links:
-                if ended or link.node.node not in (alive or ()):
+                if self._connection.is_lost or link.node.node not in (alive or ()):
                     link.lose()
 
     async def _alive(self) -> set[str] | None:

@@ -73,7 +73,8 @@ class WorkerLink(Protocol):
     """One worker."""
 
     name: str  # for people: which one, and where
-    pid: int | None  # of its process, where that is one of this machine
+    is_here: bool  # on this machine
+    pid: int | None  # of its process on this machine; `None` elsewhere, and where it has another number here
     # Whether all workers take the requests of a level by number from one count. If not, each is given some of them.
     shares_count: bool
 
@@ -145,6 +146,7 @@ class LocalLink:
     """A worker process of this machine, which has the run's clock."""
 
     shares_count = True
+    is_here = True
 
     def __init__(self, name: str, process: asyncio.subprocess.Process, files: WorkerFiles) -> None:
         self.name = name

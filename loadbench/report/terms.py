@@ -499,7 +499,7 @@ TERMS: Final[tuple[Term, ...]] = (
          remedy="measure both with the same load generator"),
     Term("load_from", "caveat", "Comparison: different workers made the load of the sides: another number, or those of "
          "another cluster.",
-         remedy="measure both with the same workers, on the same machines"),
+         remedy="measure both with the same --workers, on the same machines"),
     Term("simulated", "caveat", "Comparison: one side is the simulated server, and the other is not.",
          remedy="compare two real servers, or two simulated ones"),
     Term("cached", "caveat", "Comparison: parts of prompts came from a server's prefix cache.",

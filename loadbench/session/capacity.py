@@ -310,7 +310,7 @@ async def search_models(
             ) as writer:
                 searches.writers.append(writer)
                 try:
-                    await writer.probe()
+                    await writer.probe(is_kept=len(searches.writers) > 1)
                 except TargetUnavailable as error:
                     writer.model_failed(model, str(error))
                     # What was measured is kept, and nothing else can be.
@@ -537,13 +537,13 @@ class CapacityWriter(RunWriter):
 
     # The files.
 
-    async def probe(self) -> None:
-        """Search, as far as there is somebody to send the requests."""
+    async def probe(self, *, is_kept: bool) -> None:
+        """Search, as far as there is somebody to send the requests; where searches before it are kept, also none."""
         try:
             await self.search.run()
         except WorkersEnded as error:
             self.search.stopped = True
-            self.cannot_go_on(error)
+            self.cannot_go_on(error, is_kept=is_kept)
 
     def conclude(self) -> None:
         """Conclude the search, and keep the conclusion."""

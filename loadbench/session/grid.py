@@ -166,6 +166,7 @@ class GridWriter:
     addresses: Mapping[str, Sequence[str]]
     runs: dict[int, Run] = field(default_factory=dict)
     stopped: bool = False
+    has_no_workers: bool = False  # it was stopped because its cluster has ended
     began_ns: int = field(default_factory=time.monotonic_ns)
 
     @property
@@ -188,7 +189,7 @@ class GridWriter:
         """How the process ends: the worst of the cells' codes; inconclusive if the time was too short for some."""
         codes = [ExitCode(cell.exit_code) for cell in self.grid.cells if cell.exit_code is not None]
         codes += [ExitCode.INCONCLUSIVE for cell in self.grid.cells if cell.status == "planned"]
-        codes += [ExitCode.INTERRUPTED] if self.stopped else []
+        codes += [ExitCode.INTERRUPTED] if self.stopped and not self.has_no_workers else []
         return worst_of(codes) or self.folder.place.exit_code
 
 
@@ -339,9 +340,11 @@ async def _measure(
             addresses=writer.addresses,
         )
         writer.runs[place], code = of_cell.run, of_cell.exit_code()
-        if of_cell.ended is not None:
+        # A cluster that has ended makes no other cell's load; local workers are started for each.
+        if of_cell.ended is not None and scenario.load.cluster is None:
             error = Reason("failed", of_cell.ended.message, of_cell.ended.hint)
         writer.stopped = not of_cell.run.complete and error is None
+        writer.has_no_workers = writer.stopped and of_cell.ended is not None
         if server is not None and server.ended is not None:
             failure = server.end_error()
             error, code = Reason("server_ended", failure.message, failure.hint), failure.exit_code

@@ -10,6 +10,7 @@ Only repeats that are complete on both sides are compared.
 
 from __future__ import annotations
 
+import shlex
 from contextlib import AsyncExitStack, ExitStack
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -250,7 +251,8 @@ async def _measure(
                 runs.folder.place.wait()
                 progress.say(runs.folder.place.saved)
             raise failure
-        progress.say(f"{failure.message}; only the repeats before this are compared")
+        goes_on = "" if runs.folder is None else f", and --resume {shlex.quote(str(runs.folder.place.path))} goes on"
+        progress.say(f"{failure.message}; only the repeats before this are compared{goes_on}")
         runs.exit_code, runs.ended_early = failure.exit_code, failure.message
     elif paired.stopped:
         runs.exit_code, runs.ended_early = ExitCode.INTERRUPTED, "it was stopped"

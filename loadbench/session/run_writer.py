@@ -76,6 +76,7 @@ class RunWriter:
         self._progress = progress
         self._model = ""  # of the level that is running
         self.ended: WorkersEnded | None = None  # why the run could not go on
+        self._is_resumed = before is not None
         self._again_from: int | None = None  # the byte from which on lines are of levels to be measured again
         self._tested: dict[str, ModelUnderTest] = {}
         # By now the models are warm.
@@ -284,12 +285,14 @@ class RunWriter:
         )
         self._save()
 
-    def cannot_go_on(self, error: WorkersEnded) -> None:
-        """Say why the run ends before its end, and how it goes on; raises the error again where nothing is kept."""
-        if not self.run.levels:
+    def cannot_go_on(self, error: WorkersEnded, *, is_kept: bool = False) -> None:
+        """Say why the run ends before its end, and how it goes on; raises the error again where nothing is kept: no
+        level, and without `is_kept` nothing before this run."""
+        if not (self.run.levels or is_kept):
             raise error
         self.ended = error
-        path = shlex.quote(str(self.folder.place.path))
+        # A part of a search that was resumed does not know the whole.
+        path = "with the same folder" if self._is_resumed else shlex.quote(str(self.folder.place.path))
         self._progress.say(f"error: {error}; what was measured is kept, and --resume {path} goes on")
 
     def _outputs(self) -> list[OutputEquality] | None:

@@ -454,8 +454,8 @@ async def open_session(
         if workers is None and count > 1:
             doing(f"starting {count} worker processes")
             workers = await stack.enter_async_context(WorkerPool.of(count, lambda: prepared.targets, addresses))
-        pids = None if workers is None else [link.pid for link in workers.links if link.pid is not None]
-        telemetry = RunTelemetry(scenario, *prepared.targets, clock=clock, say=say, workers=pids)
+        links = None if workers is None else workers.links
+        telemetry = RunTelemetry(scenario, *prepared.targets, clock=clock, say=say, workers=links)
         await stack.enter_async_context(telemetry.sampling())
         about = describe_environment(event_loop="asyncio", stamp_source=transport.stamp_source)
         yield Session(

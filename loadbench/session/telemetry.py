@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 
     from loadbench.core.clock import Clock
+    from loadbench.engine.worker_link import WorkerLink
     from loadbench.plan.scenario import Scenario
     from loadbench.results.folder import RunFolder
     from loadbench.results.run import LevelResult
@@ -30,7 +31,7 @@ _IDLE_S = 3.0
 
 class RunTelemetry:
     """The telemetry of one session. Nothing is written until `keep_in` names a folder; `say` reports to the user.
-    `workers` are the processes on this machine that make the load; `None` if this process makes it."""
+    `workers` make the load; `None` if this process makes it."""
 
     def __init__(
         self,
@@ -38,7 +39,7 @@ class RunTelemetry:
         *targets: Target,
         clock: Clock,
         say: Callable[[str], None],
-        workers: Sequence[int] | None = None,
+        workers: Sequence[WorkerLink] | None = None,
     ) -> None:
         self._settings = scenario.telemetry
         self._prices = scenario.cost
@@ -56,13 +57,14 @@ class RunTelemetry:
         self._machine = MachineReader(
             [target.base_url for target in targets],
             server_pid=self._settings.server_pid,
-            workers=workers or (),
+            workers=[link.pid for link in workers or () if link.is_here],
             with_power=bool(here) and not scenario.simulated,
         )
         self._use: MachineUse | None = None
-        self._makes_load = workers is None or bool(workers)
-        # Else nothing of what is measured happens on this machine.
-        self._takes_part = self._makes_load or bool(here)
+        # Only if all of the load is made on this machine, its other programs may be why some of it was late; and if
+        # neither any of it is nor a server runs here, nothing of what is measured depends on this machine.
+        self._makes_load = workers is None or all(link.is_here for link in workers)
+        self._takes_part = workers is None or any(link.is_here for link in workers) or bool(here)
 
     def keep_in(self, folder: RunFolder, *, origin_ns: int) -> None:
         """Write the readings from now on into this run's folder, with times since `origin_ns`."""

@@ -33,8 +33,8 @@ _COUNTED_TWICE = ("guest", "guest_nice")
 class MachineUse(NamedTuple):
     """Counters in seconds since the machine started.
 
-    `ours_s` is the CPU time of loadbench and the server; `None` if the server runs here and its process is hidden from
-    this user. `waited_s` has the waits of the load generator and the server by (process, thread).
+    `ours_s` is the CPU time of loadbench and the server; `None` if the server or a worker runs here and its process is
+    hidden from this user. `waited_s` has the waits of the load generator and the server by (process, thread).
     """
 
     cores: int
@@ -49,14 +49,15 @@ class MachineUse(NamedTuple):
 
 class MachineReader:
     """Reads the counters; `urls` are the servers, `workers` the processes on this machine that make the load, whoever
-    started them, and `with_power` says that the machine's power matters. Without `psutil` there is nothing to read."""
+    started them (`None` is one that cannot be seen), and `with_power` says that the machine's power matters. Without
+    `psutil` there is nothing to read."""
 
     def __init__(
         self,
         urls: Sequence[str],
         *,
         server_pid: int | None = None,
-        workers: Sequence[int] = (),
+        workers: Sequence[int | None] = (),
         proc: Path = Path("/proc"),
         with_power: bool = False,
     ) -> None:
@@ -68,9 +69,10 @@ class MachineReader:
         self._urls = [url for url in urls if is_local(url)]
         self._known: dict[str, Any] = {}  # the process by URL, as long as it runs
         self._workers: list[Any] = []
+        self._is_hidden = None in workers
         for pid in workers if psutil is not None else ():
             with suppress(psutil.Error):
-                self._workers.append(psutil.Process(pid))
+                self._workers += [] if pid is None else [psutil.Process(pid)]
 
     def found(self, url: str, pid: int) -> None:
         """The sampler has found the process of this server: to look for it again takes 20 ms."""
@@ -99,7 +101,6 @@ class MachineReader:
             members = {member.pid: member for member in family_of(psutil, server)}
             server_pids |= members.keys()
             family |= members
-        pids = {own.pid, *(worker.pid for worker in self._workers), *server_pids}
         ours_s = 0.0
         for process in family.values():
             with suppress(psutil.Error):
@@ -113,8 +114,8 @@ class MachineReader:
             total_s=total_s,
             busy_s=total_s - idle_s,
             stolen_s=times.get("steal", 0.0),
-            ours_s=None if servers is None else ours_s,
-            waited_s={key: waited for pid in pids for key, waited in self._waits(pid)},
+            ours_s=None if servers is None or self._is_hidden else ours_s,
+            waited_s={key: waited for pid in (own.pid, *server_pids) for key, waited in self._waits(pid)},
             server_pids=frozenset(server_pids),
             power=power_state(Path("/"), psutil) if self._with_power else PowerState(),
         )

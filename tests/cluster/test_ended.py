@@ -12,7 +12,7 @@ import sys
 import threading
 import time
 from concurrent.futures import Future
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from types import SimpleNamespace
 from unittest.mock import Mock
 
@@ -94,6 +94,32 @@ def test_nodes_are_lost_one_by_one_and_with_their_head(answers, lost, has_ended,
     anyio.run(main)
     assert "".join(link.node.node for link in links if link.is_lost) == lost
     assert (held.is_lost, bool(signals._stuck)) == (has_ended, has_ended)
+
+
+@pytest.mark.parametrize("asks", ["watch", "look"])
+def test_the_end_of_a_cluster_that_one_side_sees_is_the_end_of_the_other(asks, monkeypatch):
+    """The sides of a comparison share a connection, and each has workers of its own."""
+    monkeypatch.setattr(signals, "_stuck", [])
+    monkeypatch.setattr(threading, "excepthook", threading.excepthook)
+    monkeypatch.setattr(connection, "_LOOKS_EVERY_S", 0.01)
+    held, sides = _Connection(), [[Link("a"), Link("b")], [Link("a"), Link("b")]]
+    held.ray = Ray("bc", *["ab"] * 50)  # this process is on node a
+    first, second = (NodeWatch(held, links) for links in sides)
+
+    async def main() -> None:
+        async with anyio.create_task_group() as group:
+            if asks == "watch":
+                group.start_soon(second.watch)
+            await first.look()
+            with anyio.fail_after(30):
+                if asks == "look":
+                    await second.look()
+                while not all(link.is_lost for link in sides[1]):
+                    await anyio.sleep(0.01)
+            group.cancel_scope.cancel()
+
+    anyio.run(main)
+    assert all(link.is_lost for links in sides for link in links)
 
 
 def test_nobody_waits_for_a_thread_that_hangs():
@@ -199,8 +225,9 @@ def test_a_run_whose_workers_have_ended_says_what_is_kept_and_how_it_goes_on(com
             assert run.poll() is None
             time.sleep(0.05)
         for one in psutil.Process(run.pid).children(recursive=True):
-            if "loadbench.engine.worker" in one.cmdline():
-                one.kill()
+            with suppress(psutil.Error):  # it has ended meanwhile
+                if "loadbench.engine.worker" in one.cmdline():
+                    one.kill()
         shown, said = run.communicate(timeout=120)
     (folder,) = (tmp_path / "results").iterdir()
     assert run.returncode == 4, said

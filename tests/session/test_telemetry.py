@@ -6,16 +6,20 @@ import asyncio
 import os
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import anyio
 import msgspec
 import orjson
 import pytest
 
+from loadbench.analyze.level.verdict import GENERATOR_BOTTLENECK
 from loadbench.core.clock import MonotonicClock
 from loadbench.plan.scenario import Scenario
 from loadbench.plan.settings import CostSettings, TargetSettings, TelemetrySettings
 from loadbench.results.folder import RunFolder
+from loadbench.results.run import Reason, Verdict
+from loadbench.results.telemetry import MachineLoad
 from loadbench.session import telemetry as watching
 from loadbench.session.telemetry import RunTelemetry
 from loadbench.targets.target import Target
@@ -25,6 +29,10 @@ from tests.telemetry.metered import WATTS
 
 HERE = "http://127.0.0.1:9/v1"
 ELSEWHERE = "http://192.0.2.1:8080/v1"
+# Workers: on another machine, on this one, and on this one in a container with numbers of its own.
+AWAY = SimpleNamespace(is_here=False, pid=None)
+NEAR = SimpleNamespace(is_here=True, pid=os.getpid())
+HIDDEN = SimpleNamespace(is_here=True, pid=None)
 
 
 def watched(
@@ -33,8 +41,9 @@ def watched(
     url: str = HERE,
     simulated: bool = False,
     price: float | None = None,
-    workers: list[int] | None = None,
+    workers: list[SimpleNamespace] | None = None,
     lasts_s: float = 0.2,
+    reasons: list[Reason] | None = None,
     **settings,
 ):
     """A level, of 0.2 s, that was watched so, with what was said, and the readings kept."""
@@ -56,9 +65,10 @@ def watched(
             await anyio.sleep(lasts_s)
             closes_ns = time.perf_counter_ns()
             await watch.caught_up(closes_ns)
-            level = watch.completed(
-                msgspec.structs.replace(a_level(), window_s=(closes_ns - opens_ns) / 1e9), (opens_ns, closes_ns)
-            )
+            level = msgspec.structs.replace(a_level(), window_s=(closes_ns - opens_ns) / 1e9)
+            if reasons is not None:
+                level = msgspec.structs.replace(level, verdict=Verdict("INVALID", reasons))
+            level = watch.completed(level, (opens_ns, closes_ns))
             beside.cancel_scope.cancel()
         watch.flush()
         return watch.about, level
@@ -78,13 +88,33 @@ def metered(monkeypatch):
 
 @pytest.mark.parametrize(
     ("url", "workers", "counts"),
-    [(ELSEWHERE, [], False), (ELSEWHERE, [os.getpid()], True), (ELSEWHERE, None, True), (HERE, [], True)],
+    [
+        (ELSEWHERE, [AWAY], False),
+        (ELSEWHERE, [AWAY, NEAR], True),
+        (ELSEWHERE, [HIDDEN], True),
+        (ELSEWHERE, None, True),
+        (HERE, [AWAY], True),
+    ],
 )
 def test_a_machine_that_has_no_part_in_a_level_is_not_judged(tmp_path, url, workers, counts):
     """The load may be made elsewhere, and the server be elsewhere too: whoever keeps this machine busy, it is nothing
     to them."""
     _, level, _ = watched(tmp_path, url=url, workers=workers, lasts_s=1.2, sampling="off")
     assert (level.machine is not None) is counts
+    if workers == [HIDDEN]:
+        assert level.machine.others is None
+
+
+@pytest.mark.parametrize(("workers", "blames"), [([NEAR], True), ([AWAY, NEAR], False), (None, True)])
+def test_what_was_late_is_blamed_on_other_programs_where_all_of_the_load_is_made_here(
+    tmp_path, monkeypatch, workers, blames
+):
+    """Who was late on another machine was not kept waiting by the programs of this one."""
+    full = MachineLoad(cores=2, busy=1.0, others=0.9, stolen=0.0)
+    monkeypatch.setattr(watching, "load_between", lambda *_: full)
+    late = Reason("late_start", "loadbench sent requests late", GENERATOR_BOTTLENECK)
+    _, level, _ = watched(tmp_path, workers=workers, reasons=[late], sampling="off")
+    assert ("other programs" in level.verdict.reasons[0].message) is blames
 
 
 def test_power_before_the_load_is_taken_off(metered, tmp_path):

@@ -19,7 +19,7 @@ import numpy as np
 from loadbench.analyze.compare.effect import BetweenRuns
 from loadbench.analyze.compare.figure_data import prompt_tokens
 from loadbench.analyze.compare.hardware import model_families, server_models
-from loadbench.analyze.level.load_makers import cluster_of, load_makers, workers_by_load
+from loadbench.analyze.level.load_makers import load_makers, which_cluster, workers_by_load
 from loadbench.core.text import some
 from loadbench.plan.gate import COST, ENERGY
 from loadbench.plan.scenario import NOT_USED
@@ -205,13 +205,13 @@ def _run_caveats(a: Sequence[Run], b: Sequence[Run]) -> Iterator[Reason]:
         if values[0] != values[1]:
             yield Reason(key, f"{differ}: {_of_both(values)}", "measure both with the same load generator")
     if all("workers" in run.environment for run in (*a, *b)):  # other tools, and parts of a killed run, do not say it
-        clusters, counts = ([set(map(cluster_of, side)) for side in (a, b)], [_workers(side) for side in (a, b)])
+        clusters, counts = [{*map(which_cluster, side)} for side in (a, b)], [_workers(side) for side in (a, b)]
         if clusters[0] != clusters[1] or any(
             counts[0][load] != counts[1][load] for load in {*counts[0]} & {*counts[1]}
         ):
             by = [load_from(side) or "one process" for side in (a, b)]
             message = f"different workers made the load: of A {by[0]}; of B {by[1]}"
-            yield Reason("load_from", message, "measure both with the same workers, on the same machines")
+            yield Reason("load_from", message, "measure both with the same --workers, on the same machines")
     versions = [{run.loadbench_version for run in side} for side in (a, b)]
     if versions[0] != versions[1]:
         message = f"measured with different versions of loadbench: {_of_both(versions)}"

@@ -20,7 +20,7 @@ def load_makers(run: Run) -> str:
     given = run.environment.get("workers")
     if not isinstance(given, int):
         return ""
-    where = cluster_of(run)
+    where = _on_cluster(run)
     levels: dict[int, list[str]] = {}
     for load, counts in workers_by_load(run).items():
         for count in counts:
@@ -47,7 +47,18 @@ def workers_by_load(run: Run) -> dict[str, list[int]]:
     return found
 
 
-def cluster_of(run: Run) -> str:
+def which_cluster(run: Run) -> str:
+    """The cluster by the address of its head, if that is known, else as the user named it; empty without one. How many
+    nodes of it have workers depends on the load."""
+    cluster = run.environment.get("cluster")
+    if not isinstance(cluster, dict):
+        return ""
+    address = str(cluster.get("address"))
+    # Local nodes are started for each run.
+    return "local" if address.startswith("local:") else str(cluster.get("head") or address)
+
+
+def _on_cluster(run: Run) -> str:
     """` on 2 nodes of the Ray cluster auto (a, b)`, with which the run was last started; empty without one."""
     about, cluster = run.environment, run.environment.get("cluster")
     if not isinstance(cluster, dict):

@@ -165,8 +165,8 @@ def _incomplete(recording: LevelRecording, load: Load) -> Iterator[Reason]:
             share = sum(users) / load.users
         message += f"{100 * share:.0f} % of the load"
         if recording.unreported:
-            gone = f"{recording.unreported} requests that they had sent are"
-            gone = "1 request that they had sent is" if recording.unreported == 1 else gone
+            one, whose = recording.unreported == 1, "they" if every > 1 else "it"
+            gone = f"{recording.unreported} request{'' if one else 's'} that {whose} had sent {'is' if one else 'are'}"
             message += f"; {gone} in no figure"
         advice = "find out what ended or stopped them (out of memory?), then run it again"
         yield Reason("lost_worker", message, advice)

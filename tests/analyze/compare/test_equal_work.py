@@ -189,6 +189,28 @@ def test_a_comparison_says_which_workers_made_the_load(a, b, made):
         assert ("load from" in text or "load_from" in text) is (any(made) or form == "json")
 
 
+@pytest.mark.parametrize(
+    ("a", "b", "differ"),
+    [
+        ({"address": "auto", "head": "10.0.0.1:6379"}, {"address": "10.0.0.1:6379", "head": "10.0.0.1:6379"}, False),
+        ({"address": "auto", "head": "10.0.0.1:6379"}, {"address": "auto", "head": "10.0.0.2:6379"}, True),
+        ({"address": "auto", "nodes": 2}, {"address": "auto", "nodes": 8, "workers": [{"host": "n8"}]}, False),
+        ({"address": "local:2", "head": "127.0.0.1:1"}, {"address": "local:4", "head": "127.0.0.1:2"}, False),
+        ({"address": "local:2"}, {"address": "ray://10.0.0.1:10001"}, True),
+    ],
+)
+def test_a_cluster_is_the_same_by_its_head(a, b, differ):
+    """However it was named, and however many of its nodes have workers: how many make each load is compared, too."""
+    sides = [
+        [
+            msgspec.structs.replace(run, environment={**run.environment, "workers": 2, "cluster": about})
+            for run in side(name)
+        ]
+        for name, about in (("a", a), ("b", b))
+    ]
+    assert ("load_from" in codes(compare(*sides))[1]) is differ
+
+
 def test_a_load_that_only_one_side_has_is_no_difference_in_who_made_it():
     """A small load has fewer workers: those of the loads that both have are compared."""
     both = []
