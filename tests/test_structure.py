@@ -60,7 +60,7 @@ PACKAGE = ROOT / "loadbench"
 # 150 for requests that stay on the nodes of a cluster, and what a plan for a cluster says this machine lacks.
 # 200 for which processes of a cluster are this machine's, how its connection ends, and runs of several clusters.
 # 50 for workers that wait for cores of a cluster, and a run that cannot go on without them.
-MOST_LINES = 74_500
+MOST_LINES = 74_520
 # A private function of a few lines with one caller sends the reader away for little. Some hide a decision: they stay.
 MOST_SHORT_FUNCTIONS, FEW_LINES = 75, 6
 # The packages that may import a library, by the contract that keeps the others from it.
