@@ -28,7 +28,7 @@ from loadbench import __version__
 from loadbench.cluster.local_nodes import local_nodes
 from loadbench.cluster.relay import Node, machine, pid_namespace
 from loadbench.core.errors import BadInput, ClusterUnavailable, LoadbenchError
-from loadbench.core.event_loop import in_daemon_thread
+from loadbench.core.event_loop import in_daemon_thread, reply_from_thread
 from loadbench.core.signals import is_stuck, take_signals_back
 from loadbench.core.text import some
 from loadbench.engine.worker_link import SAME_CLOCK, ClockOffset
@@ -105,24 +105,15 @@ def _reply(call: Any) -> asyncio.Future[Any]:
     A future of Ray's own must not be cancelled: a thread of Ray gives it a result or an error all the same, and prints
     the error that this is.
     """
-    loop = asyncio.get_running_loop()
-    reply: asyncio.Future[Any] = loop.create_future()
+    reply, pass_on = reply_from_thread()
     reply.add_done_callback(lambda done: done.cancelled() or done.exception())  # nobody has to look at it
 
-    def take(value: object, error: BaseException | None) -> None:
-        if not reply.done():  # else it was cancelled
-            if error is None:
-                reply.set_result(value)
-            else:
-                reply.set_exception(error)
-
-    def pass_on(done: Any) -> None:
+    def has_ended(done: Any) -> None:
         """In a thread of Ray."""
         error = ConnectionError("cancelled") if done.cancelled() else done.exception()
-        with suppress(RuntimeError):  # the loop is closed
-            loop.call_soon_threadsafe(take, None if error else done.result(), error)
+        pass_on(None if error else done.result(), error)
 
-    call.future().add_done_callback(pass_on)
+    call.future().add_done_callback(has_ended)
     return reply
 
 

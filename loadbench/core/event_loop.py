@@ -118,17 +118,29 @@ class EventLoop(_Base):
             return await in_daemon_thread(lambda: socket.getaddrinfo(host, port, **options))
 
 
+def reply_from_thread() -> tuple[asyncio.Future[Any], Callable[[object, BaseException | None], None]]:
+    """(a future of this event loop, what another thread calls with its value, or its error, once it has one). Who does
+    not wait for it any more cancels the future alone; the thread need not know."""
+    loop = asyncio.get_running_loop()
+    reply: asyncio.Future[Any] = loop.create_future()
+
+    def take(value: object, error: BaseException | None) -> None:
+        if not reply.done():  # else it was cancelled
+            if error is None:
+                reply.set_result(value)
+            else:
+                reply.set_exception(error)
+
+    def pass_on(value: object, error: BaseException | None) -> None:
+        with suppress(RuntimeError):  # the loop is closed
+            loop.call_soon_threadsafe(take, value, error)
+
+    return reply, pass_on
+
+
 async def in_daemon_thread(work: Callable[[], _T]) -> _T:
     """Do this in a thread of its own, which ends with the process: nobody waits for it once this is cancelled."""
-    loop = asyncio.get_running_loop()
-    done: asyncio.Future[Any] = loop.create_future()
-
-    def end(value: object, error: Exception | None) -> None:
-        if not done.done():  # else it was cancelled
-            if error is None:
-                done.set_result(value)
-            else:
-                done.set_exception(error)
+    reply, pass_on = reply_from_thread()
 
     def run_work() -> None:
         value, error = None, None
@@ -137,11 +149,10 @@ async def in_daemon_thread(work: Callable[[], _T]) -> _T:
         except BaseException as raised:  # noqa: BLE001 - it is raised where the value is awaited
             # What ends a process would leave a whole event loop there.
             error = raised if isinstance(raised, Exception) else RuntimeError(type(raised).__name__)
-        with suppress(RuntimeError):  # the loop is closed
-            loop.call_soon_threadsafe(end, value, error)
+        pass_on(value, error)
 
     threading.Thread(target=run_work, daemon=True).start()
-    return await done  # type: ignore[no-any-return]
+    return await reply  # type: ignore[no-any-return]
 
 
 def run(main: Callable[..., Awaitable[_T]], *args: object) -> _T:
