@@ -500,7 +500,7 @@ def notes(run: Run) -> tuple[list[str], list[str], list[str]]:
         details += _gave_up_notes(levels, whose[model])
         details += [_timeline_note(level, whose[model]) for level in levels if level.course]
     details += [*shares, *_request_notes(run), *equality_notes(run.outputs or ()), *_model_notes(run)]
-    far = [place for place, level in enumerate(run.levels) if any(one.log for one in level.client.workers)]
+    far = run.levels_elsewhere
     of = f" (those of {level_place(run, *far)})" if len(far) < len(run.levels) else ""
     details += [f"{REQUESTS_ELSEWHERE}{of}; {WHERE_THEY_ARE}"] if far else []
     return conclusion, problems, [*details, *machine.notes(run)]

@@ -577,9 +577,14 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
     one_up: bool = False
 
     @property
+    def levels_elsewhere(self) -> list[int]:
+        """The places in `levels` of those whose request logs stayed on the nodes of a cluster."""
+        return [n for n, level in enumerate(self.levels) if any(worker.log for worker in level.client.workers)]
+
+    @property
     def requests_elsewhere(self) -> bool:
-        """Whether the logs of its requests stayed on the nodes of a cluster."""
-        return any(worker.log for level in self.levels for worker in level.client.workers)
+        """Whether the logs of its requests stayed on the nodes of a cluster, of one level at least."""
+        return bool(self.levels_elsewhere)
 
 
 def counts_as_throughput(

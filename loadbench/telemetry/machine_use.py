@@ -71,8 +71,9 @@ class MachineReader:
         self._workers: list[Any] = []
         self._is_hidden = None in workers
         for pid in workers if psutil is not None else ():
-            with suppress(psutil.Error):
-                self._workers += [] if pid is None else [psutil.Process(pid)]
+            if pid is not None:
+                with suppress(psutil.Error):
+                    self._workers.append(psutil.Process(pid))
 
     def found(self, url: str, pid: int) -> None:
         """The sampler has found the process of this server: to look for it again takes 20 ms."""

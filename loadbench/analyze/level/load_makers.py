@@ -38,11 +38,11 @@ def workers_by_load(run: Run) -> dict[str, list[int]]:
     """How many workers made each load, each number once: of several where it was measured more than once."""
     given = run.environment.get("workers")
     # Older runs have no health of their workers.
-    alone = any(level.client.workers for level in run.levels) or not isinstance(given, int)
+    unsaid = given if isinstance(given, int) and not any(level.client.workers for level in run.levels) else 1
     found: dict[str, list[int]] = {}
     for level in run.levels:
         counts = found.setdefault(level.load.label, [])
-        count = len(level.client.workers) or (1 if alone else int(str(given)))
+        count = len(level.client.workers) or unsaid
         counts += [count] if count not in counts else []
     return found
 
