@@ -555,7 +555,7 @@ class CapacityWriter(RunWriter):
             self.run.levels,
             so_far=msgspec.structs.replace(self.capacity, complete=not search.stopped, spent_s=search.spent_ns / 1e9),
             client_limited=search.client_limited,
-            stopped=search.stopped,
+            stopped="Every worker ended" if self.ended is not None else "Stopped" if search.stopped else "",
         )
         if self._missed_alone:
             sentence = f"No load meets the objectives: even one request with no other load misses {self._missed_alone}."

@@ -16,7 +16,7 @@ from loadbench.analyze.capacity.answer import conclude, needed
 from loadbench.analyze.capacity.curve import fit_of_all_objectives
 from loadbench.analyze.capacity.search_evidence import SearchEvidence
 from loadbench.client.client import Client, Endpoint
-from loadbench.core.errors import BadInput, ExitCode
+from loadbench.core.errors import BadInput, ExitCode, WorkersEnded
 from loadbench.core.virtual import VirtualClock, run_virtual
 from loadbench.live.progress import Progress
 from loadbench.plan.conditions import conditions
@@ -100,7 +100,7 @@ def kept_search(
                 writer.step_ended = lambda *given, **named: watch_rung(writer, climbed(*given, **named))  # type: ignore[method-assign]
             if first is not None:
                 first(writer)
-            await writer.search.run()
+            await writer.probe(is_kept=False)
             writer.conclude()
         return writer
 
@@ -173,6 +173,31 @@ def test_a_search_that_was_stopped_goes_on(tmp_path):
     assert second.first_answer_s == first.first_answer_s
     assert len(read_run(folder).levels) == len(second.probes)
     assert read_run(folder).complete
+
+
+def test_a_search_without_workers_says_what_ended_it(tmp_path):
+    """Its page and capacity.json say so too, and not only the message and the exit code; resumed, it goes on."""
+
+    def end_after_two(writer: CapacityWriter, found):
+        if len(writer.capacity.probes) == 2:
+            raise WorkersEnded("every worker has ended")
+        return found
+
+    writer = kept_search(tmp_path, watch=end_after_two)
+    kept = read_capacity(writer.folder.path)
+    assert (kept.status, kept.complete, len(kept.probes)) == ("interrupted", False, 2)
+    assert kept.conclusion.startswith("Every worker ended. ")
+    assert kept.conclusion in render_text(capacity_document(kept))
+    assert writer.exit_code() == ExitCode.INVALID
+
+    def end_at_once(writer: CapacityWriter) -> None:
+        async def run() -> None:
+            raise WorkersEnded("every worker has ended")
+
+        writer.search.run = run  # type: ignore[method-assign]
+
+    again = kept_search(tmp_path, resume=Path(kept.run), first=end_at_once).capacity.conclusion
+    assert again == f"Every worker ended before another probe ended. Until then: {kept.conclusion}"
 
 
 def test_a_search_goes_on_under_the_same_conditions_only(tmp_path):

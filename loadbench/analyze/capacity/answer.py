@@ -75,18 +75,21 @@ def conclude(
     *,
     so_far: Capacity,
     client_limited: bool = False,
-    stopped: bool = False,
+    stopped: str = "",
 ) -> Capacity:
-    """The search with its answer and conclusion; `so_far` has the fields that do not change."""
+    """The search with its answer and conclusion; `so_far` has the fields that do not change.
+
+    A search that did not come to its end has in `stopped` the first words of its conclusion, such as `Stopped`.
+    """
     if search is None and stopped and so_far.conclusion:
         # A resumed search, which has the answer of the earlier one.
-        conclusion = f"Stopped before another probe ended. Until then: {so_far.conclusion}"
+        conclusion = f"{stopped} before another probe ended. Until then: {so_far.conclusion}"
         return msgspec.structs.replace(so_far, status="interrupted", conclusion=conclusion)
     if search is None or not evidence.probes:
         status: Status = "client" if client_limited else "interrupted" if stopped else "inconclusive"
         sentence = {
             "client": "The load generator was the bottleneck, not the server: no probe counts.",
-            "interrupted": "Stopped before the first probe ended.",
+            "interrupted": f"{stopped} before the first probe ended.",
         }.get(status, "The time was too short for the first probe: use a larger --budget.")
         return msgspec.structs.replace(so_far, status=status, conclusion=sentence)
     settings, objectives, grid = scenario.capacity, scenario.objectives, search.grid
@@ -184,7 +187,7 @@ def conclude(
         needed=needed(found, so_far, evidence, search, has_curve=scenario.measures_curve)
         if status in {"inconclusive", "interrupted"}
         else None,
-        conclusion=_conclusion(status, found, search, contradictions, bottleneck, rule, aborted, no_limit),
+        conclusion=_conclusion(status, found, search, contradictions, bottleneck, rule, aborted, no_limit, stopped),
         end_reason=end_reason,
     )
 
@@ -346,9 +349,10 @@ def _conclusion(
     rule: str,
     aborted: str,
     no_limit: str,
+    stopped: str,
 ) -> str:
     """The conclusion in one to three sentences; `rule` is the objective that fails first, `aborted` what ended it,
-    `no_limit` the load up to which nothing failed."""
+    `no_limit` the load up to which nothing failed, and `stopped` what ended the search early."""
     grid, of_users = search.grid, isinstance(search.grid, Users)
 
     def counted(amount: float) -> str:
@@ -386,8 +390,7 @@ def _conclusion(
     if status == "client":
         proof = "" if search.passed is None else f" {are(search.passed)} proven to meet the objectives."
         return f"The load generator was the bottleneck, not the server, so the search stopped.{proof}"
-    why = f"Inconclusive: {'; '.join(contradictions) or 'the time was too short'}"
-    why = "Stopped" if status == "interrupted" else why
+    why = stopped or f"Inconclusive: {'; '.join(contradictions) or 'the time was too short'}"
     meets = are(search.passed)
     fails = f"an abort rule ended {aborted}" if aborted else f"{are(search.failed)} proven not to"
     proof = f"{meets[0].upper()}{meets[1:]} proven to meet the objectives; {fails}"

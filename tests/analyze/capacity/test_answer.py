@@ -256,7 +256,7 @@ LIKELY = Standing(None, None, 20, 28, 24)
         ),
         (
             Standing(None, 60, 20, 40, 24),
-            {"stopped": True},
+            {"stopped": "Stopped"},
             "interrupted",
             (
                 "Stopped. No load is proven to meet the objectives; 60 users are proven not to. "
