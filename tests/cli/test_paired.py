@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 TINY = ("--duration=200ms", "--warm-up=100ms", "--settle=0s", "--max-tokens=4", "--input-tokens=32")
 SHORT = ("--users=1", *TINY)
+# So long that a test which is held up can still act in the level of which it has just read that it begins.
+LONGER = ("--users=1", "--duration=1s", *TINY[1:])
 SIMULATED = ("profile=slot-server", "profile=small-gpu")
 
 
@@ -88,7 +90,7 @@ def test_two_models_of_one_server(tmp_path):
 @pytest.mark.skipif(sys.platform == "win32", reason="needs POSIX signals")
 def test_ctrl_c_compares_what_is_complete(tmp_path):
     """Stopped in the second of many repeats: 130, the first is compared, the second is kept and marked."""
-    process = started("compare", *SIMULATED, *SHORT, "--repeats=9", "--json", cwd=tmp_path)
+    process = started("compare", *SIMULATED, *LONGER, "--repeats=9", "--json", cwd=tmp_path)
     wait_for(process, "repeat 2) begins")
     process.send_signal(signal.SIGINT)
     code, out, err = ended(process)
@@ -105,7 +107,7 @@ def test_ctrl_c_compares_what_is_complete(tmp_path):
 @pytest.mark.skipif(sys.platform == "win32", reason="needs POSIX signals")
 def test_ctrl_c_before_anything_is_complete_compares_nothing(tmp_path):
     """Stopped in the first level: 130, what was measured is kept, and stdout is empty."""
-    process = started("compare", *SIMULATED, *SHORT, "--repeats=2", "--json", cwd=tmp_path)
+    process = started("compare", *SIMULATED, *LONGER, "--repeats=2", "--json", cwd=tmp_path)
     wait_for(process, "repeat 1) begins")
     process.send_signal(signal.SIGTERM)
     code, out, err = ended(process)
@@ -118,7 +120,7 @@ def test_ctrl_c_before_anything_is_complete_compares_nothing(tmp_path):
 def test_server_that_goes_away_ends_it(tmp_path):
     """6, with the side named; the repeats before are compared and kept."""
     with SimProcess("slot-server") as a, SimProcess("small-gpu") as b:
-        process = started("compare", a.url, b.url, *SHORT, "--repeats=9", "--no-live", cwd=tmp_path)
+        process = started("compare", a.url, b.url, *LONGER, "--repeats=9", "--no-live", cwd=tmp_path)
         wait_for(process, "repeat 2) begins")
         b._child.kill()
         code, out, err = ended(process)
