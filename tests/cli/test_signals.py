@@ -50,6 +50,7 @@ def ended(process: subprocess.Popen, *, within_s: float = LIMIT_S) -> tuple[int,
 def pressed_twice(process) -> tuple[int, str, str]:
     """Press Ctrl-C, which does not end it at once, and once more; what `ended` returns."""
     process.send_signal(signal.SIGINT)
+    wait_for(process, "press Ctrl-C again")  # of two that it has not heard yet one would be lost
     with pytest.raises(subprocess.TimeoutExpired):
         process.wait(0.7)
     process.send_signal(signal.SIGINT)
@@ -184,7 +185,10 @@ class Dripping(socketserver.BaseRequestHandler):
                 self.request.sendall(
                     b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
                 )
-                ends = time.monotonic() + (60 if server.drips else 0)
+                drips = server.drips
+                ends = time.monotonic() + (60 if drips else 0)
+                if drips:
+                    server.under_way.set()
                 while True:
                     last = time.monotonic() >= ends
                     reason = '"stop"' if last else "null"
@@ -215,14 +219,15 @@ def test_two_signals_end_every_command(command, tmp_path):
         socketserver.ThreadingTCPServer(("127.0.0.1", 0), Dripping) as a,
         socketserver.ThreadingTCPServer(("127.0.0.1", 0), Dripping) as b,
     ):
+        under_way = threading.Event()
         for server in (a, b):
-            server.daemon_threads, server.drips = True, False
+            server.daemon_threads, server.drips, server.under_way = True, False, under_way
             threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
         urls = [f"http://127.0.0.1:{server.server_address[1]}/v1" for server in (a, b)]
         # As many as the run needs before its first level are answered at once; the server cannot tell them apart.
         process = started(*(part.format(*urls) for part in command), *DRIPPING[command[0]], cwd=tmp_path)
         a.drips = b.drips = bool(wait_for(process, "begins"))
-        time.sleep(0.5)
+        assert under_way.wait(LIMIT_S)
         code, _, err = pressed_twice(process)
         for server in (a, b):
             server.shutdown()
