@@ -60,10 +60,20 @@ def swept(tmp_path, answer, *arguments):
     return done, statuses, codes, folder
 
 
+def swept_on_time(tmp_path, answer, *arguments):
+    """The same of a sweep whose client was not held up: if it was, a busy machine is the reason for its verdicts."""
+    for number in range(3):
+        (tmp_path / str(number)).mkdir()
+        found = swept(tmp_path / str(number), answer, *arguments)
+        if not any(codes & CLIENT_CODES for codes in found[2]):
+            break
+    return found
+
+
 @pytest.mark.parametrize(("status", "loads"), [(503, "4,12"), (429, "12,4")])
 def test_sweep_that_finds_the_limit_succeeds_and_says_where(status, loads, tmp_path):
     """Also where the higher load came first, and its level was INVALID until the lower one was known."""
-    done, statuses, _, folder = swept(tmp_path, Limited(5, status), "--users", loads)
+    done, statuses, _, folder = swept_on_time(tmp_path, Limited(5, status), "--users", loads)
     assert statuses == {"users=4": "VALID", "users=12": "OVERLOADED"}, done.stderr
     assert done.returncode == 0
     report = (folder / "report.md").read_text("utf-8")
@@ -75,7 +85,8 @@ def test_sweep_that_finds_the_limit_succeeds_and_says_where(status, loads, tmp_p
 
 def test_gate_that_names_an_overloaded_level_fails(tmp_path):
     """3: the measurement is sound, and its failures count."""
-    done, statuses, _, _ = swept(tmp_path, Limited(5), "--users", "4,12", "--fail-on", "failures<1%@users=12")
+    gate = ("--fail-on", "failures<1%@users=12")
+    done, statuses, _, _ = swept_on_time(tmp_path, Limited(5), "--users", "4,12", *gate)
     assert statuses["users=12"] == "OVERLOADED"
     assert done.returncode == 3
 
