@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import threading
-import time
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING
@@ -23,13 +22,8 @@ class Came(list[str]):
 
 
 @contextmanager
-def judging(
-    reply: Callable[[str, int], str], *, model: str = "judge-1", delay_s: float = 0.0
-) -> Iterator[tuple[str, Came]]:
-    """(URL, the prompts that came): each is answered by `reply(prompt, its number from 0)`, not streamed.
-
-    An answer is made and then held back for `delay_s`.
-    """
+def judging(reply: Callable[[str, int], str], *, model: str = "judge-1") -> Iterator[tuple[str, Came]]:
+    """(URL, the prompts that came): each is answered by `reply(prompt, its number from 0)`, not streamed."""
     asked = Came()
 
     class Handler(BaseHTTPRequestHandler):
@@ -44,7 +38,6 @@ def judging(
             asked.append(prompt)
             asked.headers.append(self.headers)
             message = {"role": "assistant", "content": reply(prompt, len(asked) - 1)}
-            time.sleep(delay_s)
             usage = {"prompt_tokens": 9, "completion_tokens": 9}
             self._send({"model": model, "choices": [{"message": message, "finish_reason": "stop"}], "usage": usage})
 

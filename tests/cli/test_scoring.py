@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import sys
+import time
 
 import pytest
 
@@ -140,9 +141,10 @@ def test_a_stub_that_is_stopped_keeps_what_had_come(folder):
     def reply(prompt: str, number: int) -> str:
         if "colour" in prompt and "scores" not in prompt:
             os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(9)  # nobody waits for what it says then
         return rate(prompt) if "scores" in prompt else "Water."
 
-    with judging(reply, delay_s=0.05) as (url, _):
+    with judging(reply) as (url, _):
         with_prompts = ("--url", url, "--model", "judge-1", "--prompts", "prompts.json")
         done = loadbench("score", "stub", *with_prompts, "--to", "annotation.json", cwd=folder)
     assert done.returncode == 130
@@ -159,9 +161,10 @@ def test_a_judge_that_is_stopped_keeps_its_scores_and_those_before(folder):
     def reply(prompt: str, _: int) -> str:
         if stop and "colour" in prompt:
             os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(9)  # nobody waits for what it says then
         return rate(prompt, score=score) if "scores" in prompt else "Water."
 
-    with judging(reply, delay_s=0.05) as (url, _):
+    with judging(reply) as (url, _):
         run = measured(folder, "--url", url, "--model", "judge-1", "--prompts", "prompts.json")
         judge = ("score", "judge", str(run), "--judge-model", "judge-1", "--judge-url", url)
         assert loadbench(*judge, cwd=folder).returncode == 0
