@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.slow
 
 TOKENS = 40
-_PACE_S = 0.01
+_PACE_S = 0.02
 _TOKEN = b'data: {"choices":[{"delta":{"content":"x"}}],"model":"m"}\n\n'
 _END = (
     b'data: {"choices":[{"delta":{},"finish_reason":"length"}],"model":"m"}\n\n'
@@ -30,7 +30,7 @@ _END = (
 
 
 class PacedServer:
-    """A token every 10 ms for everybody, and vLLM's counter of them; `stops`: not for those who have left."""
+    """A token every 20 ms for everybody, and vLLM's counter of them; `stops`: not for those who have left."""
 
     def __init__(self, *, stops: bool, counter: str) -> None:
         self.stops, self.counter = stops, counter
@@ -113,14 +113,14 @@ def swept(folder: Path, *arguments: str) -> tuple[dict[str, Any], list[dict[str,
     return run["levels"][0], lines, done
 
 
-SHORT = ("--users", "6", "--duration", "2500ms", "--warm-up", "500ms", "--max-tokens", str(TOKENS), "--prompt", "Hi")
+SHORT = ("--users", "12", "--duration", "2500ms", "--warm-up", "500ms", "--max-tokens", str(TOKENS), "--prompt", "Hi")
 
 
 @pytest.mark.parametrize(("stops", "word", "went_on"), [(True, "stopped", False), (False, "went on", True)])
 def test_what_the_server_did_is_told_by_its_counter(tmp_path, stops, word, went_on):
-    """40 tokens in 400 ms, of which users who leave get about 15: the rest was generated, or it was not."""
+    """40 tokens in 800 ms, of which users who leave get about 15: the rest was generated, or it was not."""
     with paced(stops=stops) as server:
-        level, lines, done = swept(tmp_path, "--url", server.url, *SHORT, "--abandon", "50%@160ms")
+        level, lines, done = swept(tmp_path, "--url", server.url, *SHORT, "--abandon", "50%@320ms")
     gave_up = [line for line in lines if line["outcome"] == "gave_up"]
     after = level["gave_up"]["server"]
     assert server.left == len(gave_up) > 10
@@ -132,21 +132,21 @@ def test_what_the_server_did_is_told_by_its_counter(tmp_path, stops, word, went_
     assert after["remaining"] == to_come
     # The last to leave are still being served when the counter is read.
     assert (0.6 * to_come < after["unread"] <= to_come) if went_on else after["unread"] <= 3 * len(gave_up)
-    assert f"by its counter: users=6 {word} (" in done.stdout
+    assert f"by its counter: users=12 {word} (" in done.stdout
     assert ("generated_unread" in {caveat["code"] for caveat in level["caveats"]}) is went_on
     for line in gave_up:
-        assert line["patience_ns"] == 160_000_000
-        assert 160_000_000 <= line["end_ns"] - line["due_ns"] < 400_000_000
-        assert line["detail"] == "no complete response within 160ms"
+        assert line["patience_ns"] == 320_000_000
+        assert 320_000_000 <= line["end_ns"] - line["due_ns"] < 800_000_000
+        assert line["detail"] == "no complete response within 320ms"
         assert line["finish_reason"] is None
 
 
 def test_without_counters_nothing_is_claimed(tmp_path):
     """A server that has none, as most proxies."""
     with paced(stops=False, counter="") as server:
-        level, _, done = swept(tmp_path, "--url", server.url, *SHORT, "--abandon", "50%@160ms")
+        level, _, done = swept(tmp_path, "--url", server.url, *SHORT, "--abandon", "50%@320ms")
     assert level["gave_up"]["server"] is None
-    assert "by its counter: users=6 unknown" in done.stdout
+    assert "by its counter: users=12 unknown" in done.stdout
 
 
 def test_a_connection_that_was_given_up_is_not_used_again(tmp_path):
@@ -156,9 +156,11 @@ def test_a_connection_that_was_given_up_is_not_used_again(tmp_path):
     ended = {line["outcome"] for line in lines}
     assert ended == {"ok", "gave_up"}
     gone = sum(line["outcome"] == "gave_up" for line in lines)
-    fresh = sum(not line["reused"] for line in lines)
-    assert 0 < fresh <= 6 + gone
-    assert all((line["connect_ns"] is None) is line["reused"] for line in lines)
+    # A user of a client that was held up may give up before there is a connection.
+    connected = [line for line in lines if line["reused"] is not None]
+    fresh = sum(not line["reused"] for line in connected)
+    assert 0 < fresh <= 12 + gone
+    assert all((line["connect_ns"] is None) is line["reused"] for line in connected)
 
 
 def test_the_same_users_give_up_on_two_workers(tmp_path):
