@@ -80,7 +80,7 @@ def test_exit_code_is_that_of_the_gates(arguments, decisions, code, server, tmp_
 
 def test_invalid_measurement_comes_before_a_failed_gate(tmp_path):
     """4, and not 3: figures that cannot be believed decide nothing. Here arrivals could not be sent."""
-    rate = ("--rate", "200", "--max-in-flight", "1", "--duration", "500ms", "--warm-up", "0s", "--max-tokens", "8")
+    rate = ("--rate", "200", "--max-in-flight", "1", "--duration", "1s", "--warm-up", "0s", "--max-tokens", "8")
     done = loadbench("sweep", *rate, "--fail-on", "e2e_p50<1us", "--json", cwd=tmp_path)
     (level,) = json.loads(done.stdout)["levels"]
     assert level["missed"] > 0
