@@ -55,37 +55,22 @@ def spec_of(name: str) -> LevelSpec:
 async def in_one_process(spec: LevelSpec) -> LevelRecording:
     """The level as it is without workers."""
 
-    async def run() -> LevelRecording:
-        clock = MonotonicClock()
-        level = NumberedLevel(
-            level_plan(PLANS[spec.key], spec),
-            client=NumberedClient(clock),
-            clock=clock,
-            health=NoHealth(),
-            begin_ns=clock.now_ns() + S // 10,
-        )
-        return await level.run()
-
-    return await _in_time(run)
+    clock = MonotonicClock()
+    level = NumberedLevel(
+        level_plan(PLANS[spec.key], spec),
+        client=NumberedClient(clock),
+        clock=clock,
+        health=NoHealth(),
+        begin_ns=clock.now_ns() + S // 10,
+    )
+    return await level.run()
 
 
 async def on_workers(pool, spec: LevelSpec) -> LevelRecording:
     """The same level on the workers of a pool."""
 
-    async def run() -> LevelRecording:
-        level = await pool.level(PLANS[spec.key], spec, model="m", clock=MonotonicClock())
-        return await level.run()
-
-    return await _in_time(run)
-
-
-async def _in_time(run: Callable[[], Awaitable[LevelRecording]]) -> LevelRecording:
-    """A recording of which no request was held back by a busy machine until the load was over."""
-    for _ in range(4):
-        recording = await run()
-        if not recording.missed:
-            break
-    return recording
+    level = await pool.level(PLANS[spec.key], spec, model="m", clock=MonotonicClock())
+    return await level.run()
 
 
 class Facts:
@@ -129,14 +114,10 @@ _OF_ONE: dict[str, Facts] = {}  # what one process records, by the load: it is a
 
 
 async def assert_as_one_process(load: str, measured: Callable[[], Awaitable[LevelRecording]]) -> None:
-    """What is `measured` of this load is what one process records. A busy machine may wake a worker only after the load
-    is over, so that a request is not sent: then both are measured again."""
-    for again in range(4):
-        recorded = facts(await measured())
-        if again or load not in _OF_ONE:
-            _OF_ONE[load] = facts(await in_one_process(spec_of(load)))
-        if recorded == _OF_ONE[load]:
-            break
+    """What is `measured` of this load is what one process records."""
+    recorded = facts(await measured())
+    if load not in _OF_ONE:
+        _OF_ONE[load] = facts(await in_one_process(spec_of(load)))
     assert recorded == _OF_ONE[load], load
 
 

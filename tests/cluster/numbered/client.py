@@ -5,6 +5,7 @@ So one process and any number of workers record the same, to the nanosecond, fro
 
 from __future__ import annotations
 
+import asyncio
 from array import array
 
 import anyio
@@ -19,6 +20,8 @@ MS = 1_000_000
 STOPPING, STOPS_AFTER = 9, 70
 # With this one the response to request 1 takes much longer than the others.
 SLOW, SLOW_MS = 10, 4_000
+# A busy machine keeps no process waiting for so long.
+LATE_S = 20.0
 
 
 class _DueSink:
@@ -35,12 +38,27 @@ class _DueSink:
         return getattr(self._sink, name)
 
 
+class _SeenLate:
+    """An event that is seen later, when also a process that is late has done what was due before it."""
+
+    def __init__(self):
+        self._event = anyio.Event()
+
+    def set(self):
+        """Set it, later."""
+        asyncio.get_running_loop().call_later(LATE_S, self._event.set)
+
+    def __getattr__(self, name):
+        return getattr(self._event, name)
+
+
 class NumberedLevel(Level):
-    """A level whose requests start when they are due, by what is recorded, however late this process is."""
+    """A level whose requests start when they are due, by what is recorded, however late this process is: none is left
+    out because the load has ended meanwhile. Users, and arrivals, end at the first that is due after that end."""
 
     def __init__(self, *args, **more):
         super().__init__(*args, **more)
-        self._sink = _DueSink(self._sink)
+        self._sink, self._over = _DueSink(self._sink), _SeenLate()
 
 
 class NumberedClient:
