@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from array import array
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -199,14 +200,19 @@ def test_a_worker_that_is_lost_takes_its_part_with_it(numbered):
     """The rest is kept; which worker is missing is said, and how many requests are in no figure."""
 
     async def kill(level, links):
-        while level.done < 20:
+        while await links[1].sent() < 10:
             await anyio.sleep(0.02)
         links[1].kill()
+        enough = level.done + 60
+        while level.done < enough:
+            await anyio.sleep(0.02)
+        level.finish(cut=False)
 
-    recording, _ = run_level(spec_of("a rate"), Records(), during=kill)
+    spec = replace(spec_of("a rate"), duration=LevelDuration(duration_ns=600 * S, warm_up_ns=3 * S // 10))
+    recording, _ = run_level(spec, Records(), during=kill)
     lost = [worker.name for worker in recording.workers if worker.health is None]
     assert (lost, recording.lost_workers) == (["worker 2"], 1)
-    assert recording.unreported >= 5
+    assert recording.unreported >= 10
     assert recording.missed > 0
     assert 0 < sum(recording.outcomes.values()) < recording.arrivals_due
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from unittest.mock import Mock
@@ -21,10 +22,12 @@ from loadbench.core.clock import MonotonicClock
 from loadbench.core.errors import WorkersEnded
 from loadbench.engine.worker_link import local_links
 from loadbench.engine.worker_pool import Records, WorkerLog, WorkerPool
-from loadbench.plan.load import Phase
-from tests.cluster.parts import NUMBERED, PLAN, TARGET, facts, in_one_process, on_workers, spec_of
+from loadbench.plan.load import LevelDuration, Phase
+from tests.cluster.parts import NUMBERED, PLAN, TARGET, S, facts, in_one_process, on_workers, spec_of
 
 QUICK = ("now_ns", "sent", "kill")
+# A level that ends only because a worker is lost.
+LONG = replace(spec_of("a rate"), duration=LevelDuration(duration_ns=600 * S, warm_up_ns=S // 2))
 
 
 @pytest.fixture(autouse=True)
@@ -101,7 +104,7 @@ async def run_and(level, act):
     """The recording of a level, after some of whose requests something happened."""
 
     async def wait_and_act():
-        while level.done < 20:
+        while level.done < 60:
             await anyio.sleep(0.02)
         act()
 
@@ -127,7 +130,7 @@ def test_what_a_lost_worker_had_sent_is_counted_to_the_last(monkeypatch):
 
     async def main():
         async with nodes(2) as (pool, links, actors):
-            level = await pool.level(PLAN, spec_of("a rate"), model="m", clock=MonotonicClock())
+            level = await pool.level(PLAN, LONG, model="m", clock=MonotonicClock())
 
             recording = await run_and(level, actors[1].relay.kill)
             assert recording.lost_workers == 1
@@ -146,7 +149,7 @@ def test_a_node_that_is_gone_is_not_asked():
 
     async def main():
         async with nodes(2) as (pool, links, actors):
-            level = await pool.level(PLAN, spec_of("a rate"), model="m", clock=MonotonicClock())
+            level = await pool.level(PLAN, LONG, model="m", clock=MonotonicClock())
 
             def lose():
                 actors[1].calls.clear()
