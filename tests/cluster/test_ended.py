@@ -210,7 +210,7 @@ def test_a_signal_ends_the_wait_for_workers_without_a_word_of_ray(monkeypatch):
 @pytest.mark.parametrize("command", ["sweep", "capacity"])
 def test_a_run_whose_workers_have_ended_says_what_is_kept_and_how_it_goes_on(command, tmp_path):
     """No mistake of the command line: the exit code is that of the level in which they ended."""
-    loads = ("--users", "2,3,4", "--duration", "1s", "--warm-up", "0s")
+    loads = ("--users", "2,3,4", "--duration", "60s", "--warm-up", "0s")
     loads = loads if command == "sweep" else ("--slo", "ttft_p95<9s", "--at-most", "64", "--budget", "600s")
     options = (*loads, "--workers", "2", "--max-tokens", "8", "--quiet")
     with subprocess.Popen(
