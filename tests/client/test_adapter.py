@@ -206,7 +206,7 @@ def test_a_cut_answer_stops_the_thread() -> None:
         finally:
             ended.set()
 
-    timeouts = Timeouts(connect_ns=None, first_token_ns=None, idle_ns=None, total_ns=50_000_000)
+    timeouts = Timeouts(connect_ns=None, first_token_ns=None, idle_ns=None, total_ns=400_000_000)
     (sample,) = fired(Model(lambda _: in_thread(endless)), timeouts=timeouts)
     assert sample.outcome is Outcome.TIMEOUT_TOTAL
     assert ended.wait(5)

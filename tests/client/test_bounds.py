@@ -25,6 +25,7 @@ from loadbench.client.fast_transport import FastTransport
 from loadbench.client.httpx_transport import HttpxTransport
 from loadbench.core.clock import MonotonicClock
 from loadbench.core.units import NS_PER_S
+from loadbench.plan.load import DRAIN_NS
 from loadbench.record.outcome import Outcome
 from tests.cli.running import LIMIT_S, started
 from tests.client.server import DONE, END, FINISH, token
@@ -36,6 +37,9 @@ if TYPE_CHECKING:
 _OK = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n"
 _CHUNKED = _OK + b"transfer-encoding: chunked\r\n\r\n"
 _BLOCK = 65_536
+# Ctrl-C that is not heard leaves a level of 80 s to go on, and a run that waits for responses drains for three times
+# this. Where nothing else runs, a run ends in about a second.
+_SOON_S = DRAIN_NS / NS_PER_S / 3
 
 
 def _times(data: bytes) -> bytes:
@@ -224,7 +228,7 @@ def _pressed(process: subprocess.Popen[str]) -> float:
     ],
 )
 def test_sweep_against_it_takes_little_memory_and_ends_at_ctrl_c(name, most_responses, most_mb, tmp_path):
-    """Four users at once: memory stays bounded, the log small, and Ctrl-C ends the run within two seconds."""
+    """Four users at once: memory stays bounded, the log small, and Ctrl-C ends the run soon."""
     first, again, outcome = ENDLESS[name]
     most, log = 0, tmp_path / "out"
     with sending(first, again, good=1) as (url, sent):
@@ -240,7 +244,7 @@ def test_sweep_against_it_takes_little_memory_and_ends_at_ctrl_c(name, most_resp
         said, errors = process.communicate(timeout=LIMIT_S)
     assert "Traceback" not in said + errors
     assert most < most_mb * 1e6
-    assert took_s < 2
+    assert took_s < _SOON_S
     lines = [len(line) for file in log.rglob("requests.jsonl") for line in file.read_bytes().split(b"\n")]
     assert max(lines, default=0) < 50_000
     assert outcome in said + errors
@@ -265,4 +269,4 @@ def test_ctrl_c_does_not_wait_for_a_response_that_goes_on(tmp_path):
         took_s = _pressed(process)
         _, errors = process.communicate(timeout=LIMIT_S)
     assert (process.returncode, "Traceback" in errors) == (130, False)
-    assert took_s < 2
+    assert took_s < _SOON_S

@@ -60,16 +60,17 @@ def transport_of(kind: str) -> FastTransport | HttpxTransport:
 def faulty(
     *names: str, kind: str = "fast", speed: float = 20, tokens: int = 8, pause_s: float = 0.0, timeouts: Timeouts = SOON
 ) -> list[Sample]:
-    """Ask for these faults, one after another, over one transport."""
+    """Ask for these faults, one after another, over one transport; `timeouts` are those of the first."""
 
     async def main() -> list[Sample]:
         async with FaultServer(speed=speed) as server:
             transport = transport_of(kind)
-            client = client_of(server, transport, timeouts=timeouts)
+            client, later = client_of(server, transport, timeouts=timeouts), client_of(server, transport)
             try:
                 samples = []
                 for number, name in enumerate(names):
-                    samples.append(await ask(client, f"fault:{name}", number=number, max_tokens=tokens))
+                    asking = later if number else client
+                    samples.append(await ask(asking, f"fault:{name}", number=number, max_tokens=tokens))
                     await asyncio.sleep(pause_s)
                 assert [server.requests[name] for name in names] == [names.count(name) for name in names]
                 assert server.errors == []

@@ -119,10 +119,11 @@ def test_a3_late_usage_over_sockets(kind):
 
     Seen to fail when `_ended` was used for `last_token_ns`.
     """
-    (sample,) = faulty("usage_late", kind=kind)
+    # Between two tokens there is little time for a busy machine to be held up.
+    (sample,) = faulty("usage_late", kind=kind, speed=5, tokens=2)
     after_ns, within_ns = sample.end_ns - sample.last_token_ns, sample.last_token_ns - sample.first_token_ns
     assert after_ns > 2 * within_ns
-    assert sample.output_tokens == 8
+    assert sample.output_tokens == 2
 
 
 class Stepping:

@@ -538,11 +538,11 @@ def test_c10_a_timeout_keeps_what_came_and_says_which_it_was(kind):
 
     Seen to fail with one limit on the whole and no sample (`TimeoutError` below, whose text is empty).
     """
-    brief = Timeouts(connect_ns=5 * S, first_token_ns=5 * S, idle_ns=S // 10, total_ns=None)
+    brief = Timeouts(connect_ns=5 * S, first_token_ns=5 * S, idle_ns=S // 2, total_ns=None)
     (sample,) = faulty("stalled", kind=kind, timeouts=brief)
     assert (sample.outcome, len(sample.event_ns), sample.output_tokens) == (Outcome.TIMEOUT_IDLE, 2, 2)
-    assert "100ms" in sample.detail.replace(" ", "")
-    assert sample.end_ns - sample.last_token_ns >= S // 10
+    assert "500ms" in sample.detail.replace(" ", "")
+    assert sample.end_ns - sample.last_token_ns >= S // 2
     assert str(TimeoutError()) == ""
 
 
@@ -571,7 +571,7 @@ def test_c11_a_dead_peer_is_noticed():
     async def main():
         async with serving([ASK, head() + chunk(token()), GONE]) as server:
             transport = FastTransport()
-            brief = Timeouts(connect_ns=S, first_token_ns=S, idle_ns=S // 10, total_ns=None)
+            brief = Timeouts(connect_ns=5 * S, first_token_ns=5 * S, idle_ns=S // 10, total_ns=None)
             client = Client(Endpoint(base_url=server.url(), model="m"), transport, clock=CLOCK, timeouts=brief)
             request = asyncio.create_task(ask(client))
             while not client.tokens_seen:

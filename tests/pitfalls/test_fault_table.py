@@ -14,14 +14,16 @@ from tests.faults.connection_faults import DISRUPTIVE
 from tests.faults.server import FAULTS, FaultProcess
 from tests.pitfalls.playing import KINDS, SOON, S, Timeouts, faulty
 
-# Where the end is silence, there is no reason to wait long for it.
-_HASTY = Timeouts(connect_ns=5 * S, first_token_ns=S // 10, idle_ns=S // 10, total_ns=30 * S)
+# Where the end is silence, there is no reason to wait long for it. What comes before it has time.
+_HASTY = {
+    Outcome.TIMEOUT_FIRST_TOKEN: Timeouts(connect_ns=5 * S, first_token_ns=S // 10),
+    Outcome.TIMEOUT_IDLE: Timeouts(connect_ns=5 * S, first_token_ns=10 * S, idle_ns=S // 4),
+}
 
 
 def limits(name: str) -> Timeouts:
     """Short where the fault is to be given up."""
-    given_up = {Outcome.TIMEOUT_IDLE, Outcome.TIMEOUT_FIRST_TOKEN}
-    return _HASTY if FAULTS[name].outcomes & given_up else SOON
+    return next((_HASTY[outcome] for outcome in FAULTS[name].outcomes if outcome in _HASTY), SOON)
 
 
 @pytest.mark.parametrize("kind", KINDS)

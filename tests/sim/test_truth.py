@@ -140,7 +140,7 @@ def test_a_request_has_arrived_with_its_last_byte(server: str) -> None:
 
 def test_streams_do_not_wait_for_each_other(server: str) -> None:
     """Two that are asked for at once run at once: each has begun before the other ends."""
-    pace = Pace(ttft_ns=1_000_000, gap_ns=10_000_000, events=10)
+    pace = Pace(ttft_ns=1_000_000, gap_ns=10_000_000, events=50)
     with connect(server) as one, connect(server) as other:
         for connection in (one, other):
             connection.sendall(request(pace.prompt))
