@@ -17,6 +17,7 @@ from tempfile import TemporaryDirectory
 import anyio
 import pytest
 
+from loadbench.cluster import connection
 from loadbench.cluster.connection import cluster_workers
 from loadbench.core import event_loop
 from loadbench.core.clock import MonotonicClock
@@ -93,8 +94,9 @@ def test_nodes_record_what_one_process_records(count, workers, loads, nodes):
     event_loop.run(main)
 
 
-def test_requests_of_a_worker_that_is_lost_are_counted(nodes):
+def test_requests_of_a_worker_that_is_lost_are_counted(nodes, monkeypatch):
     """All that it had sent are in no figure, and its actor knows how many; the other's are recorded."""
+    monkeypatch.setattr(connection, "_COUNTED_WITHIN_S", 60.0)
     address = nodes(2)
 
     async def main() -> None:
@@ -103,7 +105,7 @@ def test_requests_of_a_worker_that_is_lost_are_counted(nodes):
             level = await pool.level(PLAN, spec, model="m", clock=MonotonicClock())
 
             async def kill() -> None:
-                while level.done < 30:
+                while level.done < 60:
                     await anyio.sleep(0.02)
                 links[1].kill()
 
